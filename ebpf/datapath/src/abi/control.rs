@@ -1,0 +1,75 @@
+//! The control word: one 4-byte store that publishes everything.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// How many program sets the program array has room for.
+pub const PROGRAM_SETS: u32 = 4;
+
+/// Which of the two copies of every banked table a packet reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Bank {
+    /// The first copy.
+    A = 0,
+    /// The second copy.
+    B = 1,
+}
+
+impl Bank {
+    /// The other bank.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+}
+
+/// The word every packet reads once: bit 0 the active bank, bits 1–2 the program set, bits 3–31 the epoch,
+/// which counts publications and wraps (skipping 0). `0` is what a new map holds: nothing was published, drop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
+pub struct Control(pub u32);
+
+impl Control {
+    /// Nothing was published yet.
+    pub const UNPUBLISHED: Self = Self(0);
+    const SET_SHIFT: u32 = 1;
+    const SET_MASK: u32 = PROGRAM_SETS - 1;
+    const EPOCH_SHIFT: u32 = 3;
+
+    /// Composes a word; `set` below [`PROGRAM_SETS`], `epoch` below 2^29, both truncated.
+    #[must_use]
+    pub const fn new(bank: Bank, set: u32, epoch: u32) -> Self {
+        Self((bank as u32) | ((set & Self::SET_MASK) << Self::SET_SHIFT) | (epoch << Self::EPOCH_SHIFT))
+    }
+
+    /// The active bank.
+    #[must_use]
+    #[inline(always)]
+    pub const fn bank(self) -> Bank {
+        if self.0 & 1 == 0 { Bank::A } else { Bank::B }
+    }
+
+    /// The program set that runs.
+    #[must_use]
+    #[inline(always)]
+    pub const fn program_set(self) -> u32 {
+        (self.0 >> Self::SET_SHIFT) & Self::SET_MASK
+    }
+
+    /// The number of the publication.
+    #[must_use]
+    #[inline(always)]
+    pub const fn epoch(self) -> u32 {
+        self.0 >> Self::EPOCH_SHIFT
+    }
+
+    /// The word of the next publication: the other bank, the same programs, the next epoch.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        let epoch = (self.epoch() + 1) & (u32::MAX >> Self::EPOCH_SHIFT);
+        Self::new(self.bank().other(), self.program_set(), if epoch == 0 { 1 } else { epoch })
+    }
+}

@@ -1,0 +1,206 @@
+//! The compiled state: what the gateway streams, what agents lower. Selectors are already resolved; every set is
+//! explicit, so that "absent" can never be read as "everything".
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::identity::Identity;
+use crate::labels::Labels;
+
+/// An endpoint: who has an address, and where it is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The identity policy uses.
+    pub identity: Identity,
+    /// The identity before a relabel, still accepted on the wire.
+    pub previous: Option<Identity>,
+    /// What senders for this endpoint write as VNI: `identity` or `previous`.
+    pub mark: Identity,
+    /// The underlay addresses that may send for this endpoint, in order of preference; empty = unreachable.
+    pub tunnels: Arc<Vec<IpAddr>>,
+    /// What has the address.
+    pub kind: EndpointKind,
+    /// The object that has the address, as `namespace/name`; for people, never for policy. `None` where the
+    /// receiver may not know it.
+    pub owner: Option<Arc<str>>,
+}
+
+/// What has an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EndpointKind {
+    /// A pod, behind the transit nodes named here (workload names); they deliver to it by their own routes.
+    Pod {
+        /// Names (`namespace/name`) of the transit nodes it is behind.
+        behind: Arc<BTreeSet<String>>,
+    },
+    /// An external workload.
+    Workload,
+    /// A transit node.
+    Transit,
+}
+
+/// The compiled policy of one identity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// Toward the workload.
+    pub ingress: DirectionPolicy,
+    /// From the workload.
+    pub egress: DirectionPolicy,
+}
+
+/// One direction of a compiled policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectionPolicy {
+    /// What happens to a flow that no rule matches; an explicit fact, never derived.
+    pub default: Default,
+    /// The rules, in the order of their origins.
+    pub rules: Vec<Rule>,
+}
+
+/// The verdict on flows that no rule matches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Default {
+    /// No policy selects the workload in this direction.
+    Allow,
+    /// At least one policy does; these are their names (`Kind/namespace/name`), sorted.
+    Deny {
+        /// The policies that made the direction default-deny.
+        by: Vec<String>,
+    },
+}
+
+/// One resolved rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    /// `Kind/namespace/name#ingress[0]`: what monitor, trace and events show.
+    pub origin: Arc<str>,
+    /// Whom it applies to.
+    pub peers: Peers,
+    /// Which protocols and ports.
+    pub ports: Ports,
+    /// What it says.
+    pub action: RuleAction,
+    /// Of all rules that match, the highest precedence decides; deny wins a tie.
+    pub precedence: u32,
+}
+
+/// Allow or deny.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum RuleAction {
+    /// Let the flow pass.
+    Allow,
+    /// Drop it.
+    Deny,
+}
+
+/// The peers of a rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Peers {
+    /// Every peer.
+    Any,
+    /// The union of both; nothing when both are empty.
+    Only {
+        /// Peers by identity.
+        identities: Arc<BTreeSet<Identity>>,
+        /// Peers by address, whatever identity they have.
+        blocks: Vec<Block>,
+    },
+}
+
+/// A CIDR block with holes (`ipBlock`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Block {
+    /// The block.
+    pub cidr: IpNet,
+    /// What is not in it.
+    pub except: Vec<IpNet>,
+}
+
+/// The protocols and ports of a rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ports {
+    /// Every protocol and port, ICMP included.
+    Any,
+    /// Any of these; nothing when empty.
+    Only(Vec<PortRange>),
+}
+
+/// A range of ports of one protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PortRange {
+    /// IP protocol number (6 TCP, 17 UDP, 132 SCTP).
+    pub protocol: u8,
+    /// First destination port of the flow's opener.
+    pub first: u16,
+    /// Last, inclusive; `0..=65535` is the whole protocol.
+    pub last: u16,
+}
+
+/// The compiled state of the whole mesh, in the gateway. Shared parts exist once, behind `Arc`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Every endpoint, by address.
+    pub endpoints: BTreeMap<IpAddr, Arc<Endpoint>>,
+    /// The labels of every identity in use.
+    pub identities: BTreeMap<Identity, Arc<Labels>>,
+    /// The policy of every identity that an external workload has.
+    pub policies: BTreeMap<Identity, Arc<Policy>>,
+}
+
+/// What one node enforces and forwards: its slice of the state, as received by an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeState {
+    /// Every endpoint of the mesh, by address, the node's own among them.
+    pub endpoints: BTreeMap<IpAddr, Arc<Endpoint>>,
+    /// The labels this node may know.
+    pub identities: BTreeMap<Identity, Arc<Labels>>,
+    /// The policy of the node's own identity.
+    pub policy: Arc<Policy>,
+    /// What else the node is told about itself.
+    pub settings: NodeSettings,
+}
+
+/// What the gateway tells a node about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSettings {
+    /// `namespace/name` of the external workload.
+    pub workload: String,
+    /// Its identity, the one policy uses.
+    pub identity: Identity,
+    /// What it writes as VNI: `identity`, or the previous one during a relabel.
+    pub mark: Identity,
+    /// Its mesh addresses: at most one IPv4 and one IPv6.
+    pub addresses: Vec<IpAddr>,
+    /// The prefixes it routes into the mesh.
+    pub prefixes: Vec<IpNet>,
+    /// Its part in the mesh.
+    pub role: Role,
+    /// Whether policy is enforced or only reported.
+    pub mode: Mode,
+    /// The UDP port of the tunnel, one for the whole mesh.
+    pub tunnel_port: u16,
+    /// Objects that were rejected and concern this node, `Kind/namespace/name: reason`; for `status`.
+    pub rejected: Vec<String>,
+}
+
+/// A node's part in the mesh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// A host with its own workload; policy is enforced here.
+    Host,
+    /// A cluster node that forwards between tunnels and pods; policy is enforced at the ends.
+    Transit,
+}
+
+/// What happens to what policy denies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    /// It is dropped.
+    Enforce,
+    /// It is reported and passes.
+    Audit,
+}
