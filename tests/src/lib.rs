@@ -1,1 +1,15 @@
-//! TBD
+//! Fixtures of the end-to-end tests: simulated networks of machines made of namespaces, the project's real
+//! programs on them, and traffic between them.
+
+#![expect(clippy::missing_errors_doc, reason = "a fixture fails with what it attempted, for a test to show")]
+
+pub mod binaries;
+pub mod command;
+pub mod host;
+pub mod namespace;
+pub mod net;
+pub mod node;
+pub mod process;
+pub mod sweep;
+pub mod traffic;
+pub mod wait;

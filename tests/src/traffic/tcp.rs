@@ -1,0 +1,236 @@
+//! TCP: numbered records to an echo and back, and bulk.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::{Shared, Stop, report_until};
+use crate::wait::monotonic_ns;
+
+/// Echo server.
+#[derive(Debug, Args)]
+pub struct Echo {
+    /// Port to listen on.
+    #[arg(long)]
+    port: u16,
+    /// Address to listen on.
+    #[arg(long, default_value_t = super::everywhere())]
+    address: IpAddr,
+}
+
+/// What an echo server saw.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct EchoReport {
+    /// Whether it listens.
+    pub listening: bool,
+    /// Connections accepted.
+    pub connections: u64,
+    /// Bytes received.
+    pub received: u64,
+}
+
+/// A connection with numbered records.
+#[derive(Debug, Args)]
+pub struct Stream {
+    /// The echo.
+    #[arg(long)]
+    to: SocketAddr,
+    /// Time between records.
+    #[arg(long, default_value_t = 2000)]
+    interval_us: u64,
+    /// Give up connecting after this time.
+    #[arg(long, default_value_t = 3000)]
+    timeout_ms: u64,
+}
+
+/// How a stream went.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct StreamReport {
+    /// Whether the connection was made.
+    pub connected: bool,
+    /// Records sent.
+    pub sent: u64,
+    /// Records that came back, each once and in order.
+    pub echoed: u64,
+    /// When the last one came back, by the monotonic clock.
+    pub last_ns: u64,
+    /// The longest time without one.
+    pub longest_gap_ns: u64,
+    /// What ended the connection.
+    pub error: Option<String>,
+}
+
+/// Bulk receiver.
+#[derive(Debug, Args)]
+pub struct Sink {
+    /// Port to listen on.
+    #[arg(long)]
+    port: u16,
+    /// Address to listen on.
+    #[arg(long, default_value_t = super::everywhere())]
+    address: IpAddr,
+}
+
+/// Bulk sender.
+#[derive(Debug, Args)]
+pub struct Blast {
+    /// The receiver.
+    #[arg(long)]
+    to: SocketAddr,
+    /// For how long.
+    #[arg(long, default_value_t = 1000)]
+    ms: u64,
+}
+
+/// How a bulk transfer went.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct BlastReport {
+    /// Bytes sent.
+    pub bytes: u64,
+    /// In this time.
+    pub ns: u64,
+}
+
+impl Echo {
+    pub(super) fn run(&self) -> Result<()> {
+        accept((self.address, self.port), true)
+    }
+}
+
+impl Sink {
+    pub(super) fn run(&self) -> Result<()> {
+        accept((self.address, self.port), false)
+    }
+}
+
+fn accept(address: (IpAddr, u16), echo: bool) -> Result<()> {
+    let listener = TcpListener::bind(address)?;
+    let report = Shared::new(EchoReport { listening: true, ..EchoReport::default() });
+    let stop = Stop::on_input_closed();
+    let shared = report.clone();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let report = shared.clone();
+            report.update(|report| report.connections += 1);
+            thread::spawn(move || receive(stream, echo, &report));
+        }
+    });
+    let until = stop.clone();
+    let work = thread::spawn(move || {
+        while !until.is_set() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    });
+    report_until(&report, &stop, work)
+}
+
+fn receive(mut stream: TcpStream, echo: bool, report: &Shared<EchoReport>) {
+    let mut buffer = vec![0; 256 * 1024];
+    while let Ok(length @ 1..) = stream.read(&mut buffer) {
+        report.update(|report| report.received += u64::try_from(length).unwrap_or_default());
+        let bytes = buffer.get(..length).unwrap_or_default();
+        if echo && stream.write_all(bytes).is_err() {
+            break;
+        }
+    }
+}
+
+impl Stream {
+    pub(super) fn run(&self) -> Result<()> {
+        let report = Shared::new(StreamReport::default());
+        let stop = Stop::on_input_closed();
+        let (to, interval) = (self.to, Duration::from_micros(self.interval_us));
+        let limit = Duration::from_millis(self.timeout_ms);
+        let (shared, until) = (report.clone(), stop.clone());
+        let work = thread::spawn(move || {
+            let outcome = stream(to, limit, interval, &shared, &until);
+            if let Err(error) = outcome {
+                shared.update(|report| report.error = Some(format!("{error:#}")));
+            }
+            // The report stays readable until the fixture has had enough.
+            while !until.is_set() {
+                thread::sleep(Duration::from_millis(5));
+            }
+            Ok(())
+        });
+        report_until(&report, &stop, work)
+    }
+}
+
+fn stream(
+    to: SocketAddr,
+    limit: Duration,
+    interval: Duration,
+    report: &Shared<StreamReport>,
+    stop: &Stop,
+) -> Result<()> {
+    let mut stream = TcpStream::connect_timeout(&to, limit)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_millis(20)))?;
+    // A connection that was cut must not leave the writer in a full buffer for ever.
+    stream.set_write_timeout(Some(Duration::from_millis(500)))?;
+    report.update(|report| (report.connected, report.last_ns) = (true, monotonic_ns()));
+    let (reader, shared, until) = (stream.try_clone()?, report.clone(), stop.clone());
+    let reading = thread::spawn(move || read_echoes(reader, &shared, &until));
+    let mut number = 0_u64;
+    while !stop.is_set() && !reading.is_finished() {
+        stream.write_all(&number.to_be_bytes())?;
+        number += 1;
+        report.update(|report| report.sent = number);
+        thread::sleep(interval);
+    }
+    reading.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the reader panicked")))
+}
+
+/// Reads until `stop` is set and everything sent came back, or for a second after that.
+fn read_echoes(mut stream: TcpStream, report: &Shared<StreamReport>, stop: &Stop) -> Result<()> {
+    let (mut record, mut filled, mut expected) = ([0_u8; 8], 0, 0_u64);
+    let mut stopped: Option<Instant> = None;
+    loop {
+        if stop.is_set() {
+            let since = *stopped.get_or_insert_with(Instant::now);
+            let done = report.update(|report| report.echoed == report.sent);
+            if done || since.elapsed() > Duration::from_secs(1) {
+                return Ok(());
+            }
+        }
+        match stream.read(record.get_mut(filled..).unwrap_or_default()) {
+            Ok(0) => anyhow::bail!("closed by the echo"),
+            Ok(length) => filled += length,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        if filled == record.len() {
+            anyhow::ensure!(u64::from_be_bytes(record) == expected, "record {expected} came back altered");
+            (filled, expected) = (0, expected + 1);
+            let now = monotonic_ns();
+            report.update(|report| {
+                report.longest_gap_ns = report.longest_gap_ns.max(now.saturating_sub(report.last_ns));
+                (report.last_ns, report.echoed) = (now, expected);
+            });
+        }
+    }
+}
+
+impl Blast {
+    pub(super) fn run(&self) -> Result<()> {
+        let mut stream = TcpStream::connect_timeout(&self.to, Duration::from_secs(3))?;
+        stream.set_write_timeout(Some(Duration::from_secs(3)))?;
+        let buffer = vec![0x5a; 256 * 1024];
+        let started = Instant::now();
+        let limit = Duration::from_millis(self.ms);
+        let mut report = BlastReport::default();
+        while started.elapsed() < limit {
+            report.bytes += u64::try_from(stream.write(&buffer)?)?;
+        }
+        report.ns = u64::try_from(started.elapsed().as_nanos())?;
+        println!("{}", serde_json::to_string(&report)?);
+        Ok(())
+    }
+}
