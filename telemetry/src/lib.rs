@@ -1,1 +1,7 @@
-//! TBD
+//! What every daemon shows of itself: logs, metrics, health, and how it is told to stop.
+
+pub mod health;
+pub mod listener;
+pub mod logging;
+pub mod service;
+pub mod shutdown;
