@@ -1,0 +1,70 @@
+//! What the gateway tells a node about itself.
+
+use policy::state::{Mode, NodeSettings, Role};
+
+use super::{
+    InvalidResource, address_from_wire, address_to_wire, identity_from_wire, prefix_from_wire, prefix_to_wire,
+};
+use crate::v1;
+
+/// The settings of a node, with the addresses of the gateways it may use.
+#[must_use]
+pub fn settings_to_wire(settings: &NodeSettings, gateways: &[String]) -> v1::Settings {
+    let NodeSettings { workload, identity, mark, addresses, prefixes, role, mode, tunnel_port, rejected } =
+        settings;
+    v1::Settings {
+        workload: workload.clone(),
+        identity: identity.get(),
+        mark: mark.get(),
+        addresses: addresses.iter().copied().map(address_to_wire).collect(),
+        prefixes: prefixes.iter().copied().map(prefix_to_wire).collect(),
+        role: match role {
+            Role::Host => v1::Role::Host,
+            Role::Transit => v1::Role::Transit,
+        }
+        .into(),
+        mode: match mode {
+            Mode::Enforce => v1::Mode::Enforce,
+            Mode::Audit => v1::Mode::Audit,
+        }
+        .into(),
+        tunnel_port: u32::from(*tunnel_port),
+        rejected: rejected.clone(),
+        gateways: gateways.to_vec(),
+    }
+}
+
+/// Reads a node's settings; [`v1::Settings::gateways`] is left to the caller.
+///
+/// # Errors
+/// [`InvalidResource`] naming the field: also for a role this build does not know, and for more than one address
+/// of a family.
+pub fn settings_from_wire(wire: &v1::Settings) -> Result<NodeSettings, InvalidResource> {
+    let named = |reason: String| InvalidResource::new("settings", reason);
+    let addresses = wire.addresses.iter().map(|a| address_from_wire(a)).collect::<Result<Vec<_>, _>>()?;
+    let of_v4 = addresses.iter().filter(|address| address.is_ipv4()).count();
+    if addresses.is_empty() || of_v4 > 1 || addresses.len() - of_v4 > 1 {
+        return Err(named(format!("addresses {addresses:?}: at least one, and at most one of each family")));
+    }
+    Ok(NodeSettings {
+        workload: wire.workload.clone(),
+        identity: identity_from_wire(wire.identity)?,
+        mark: identity_from_wire(wire.mark)?,
+        addresses,
+        prefixes: wire.prefixes.iter().map(prefix_from_wire).collect::<Result<_, _>>()?,
+        role: match v1::Role::try_from(wire.role) {
+            Ok(v1::Role::Host) => Role::Host,
+            Ok(v1::Role::Transit) => Role::Transit,
+            Ok(v1::Role::Unspecified) | Err(_) => return Err(named(format!("role {}", wire.role))),
+        },
+        mode: match v1::Mode::try_from(wire.mode) {
+            Ok(v1::Mode::Audit) => Mode::Audit,
+            Ok(v1::Mode::Enforce | v1::Mode::Unspecified) | Err(_) => Mode::Enforce,
+        },
+        tunnel_port: u16::try_from(wire.tunnel_port)
+            .ok()
+            .filter(|&port| port != 0)
+            .ok_or_else(|| named(format!("tunnel port {}", wire.tunnel_port)))?,
+        rejected: wire.rejected.clone(),
+    })
+}

@@ -1,0 +1,212 @@
+//! Laws: a round trip is identity, an update applies whole or not at all, arbitrary bytes never panic.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use policy::state::{
+    Block, Default as Fallback, DirectionPolicy, EndpointKind, Mode, Peers, PortRange, Ports, Role, Rule,
+    RuleAction,
+};
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::prelude::*;
+
+use super::*;
+
+fn identity() -> impl Strategy<Value = Identity> {
+    (1_u32..=0x00ff_ffff).prop_map(|number| Identity::try_new(number).unwrap())
+}
+
+fn address() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![
+        any::<[u8; 4]>().prop_map(|octets| IpAddr::V4(Ipv4Addr::from(octets))),
+        any::<[u8; 16]>().prop_map(|octets| IpAddr::V6(Ipv6Addr::from(octets)).to_canonical()),
+    ]
+}
+
+fn prefix() -> impl Strategy<Value = IpNet> {
+    (address(), 0_u8..=128).prop_map(|(address, length)| match address {
+        IpAddr::V4(v4) => IpNet::V4(Ipv4Net::new(v4, length % 33).unwrap().trunc()),
+        IpAddr::V6(v6) => IpNet::V6(Ipv6Net::new(v6, length.max(97)).unwrap().trunc()),
+    })
+}
+
+fn endpoint() -> impl Strategy<Value = Arc<Endpoint>> {
+    let kind = prop_oneof![
+        btree_set("[a-z]{1,4}/[a-z]{1,4}", 0..3)
+            .prop_map(|behind| EndpointKind::Pod { behind: Arc::new(behind) }),
+        Just(EndpointKind::Workload),
+        Just(EndpointKind::Transit),
+    ];
+    (identity(), proptest::option::of(identity()), vec(address(), 0..3), kind, any::<bool>()).prop_map(
+        |(identity, previous, tunnels, kind, lagging)| {
+            let mark = previous.filter(|_| lagging).unwrap_or(identity);
+            Arc::new(Endpoint { identity, previous, mark, tunnels: Arc::new(tunnels), kind, owner: None })
+        },
+    )
+}
+
+fn rule() -> impl Strategy<Value = Rule> {
+    let block = (prefix(), vec(prefix(), 0..2)).prop_map(|(cidr, except)| Block { cidr, except });
+    let peers = prop_oneof![
+        Just(Peers::Any),
+        (btree_set(identity(), 0..4), vec(block, 0..3))
+            .prop_map(|(identities, blocks)| Peers::Only { identities: Arc::new(identities), blocks }),
+    ];
+    let range = (0_u8..255, any::<u16>(), any::<u16>()).prop_map(|(protocol, a, b)| PortRange {
+        protocol,
+        first: a.min(b),
+        last: a.max(b),
+    });
+    let ports = prop_oneof![Just(Ports::Any), vec(range, 0..4).prop_map(Ports::Only)];
+    ("[A-Za-z/#]{1,12}", peers, ports, any::<bool>(), any::<u32>()).prop_map(
+        |(origin, peers, ports, allow, precedence)| Rule {
+            origin: Arc::from(origin.as_str()),
+            peers,
+            ports,
+            action: if allow { RuleAction::Allow } else { RuleAction::Deny },
+            precedence,
+        },
+    )
+}
+
+fn direction() -> impl Strategy<Value = DirectionPolicy> {
+    let default =
+        prop_oneof![Just(Fallback::Allow), vec("[a-z/]{1,8}", 0..3).prop_map(|by| Fallback::Deny { by })];
+    (default, vec(rule(), 0..4)).prop_map(|(default, rules)| DirectionPolicy { default, rules })
+}
+
+fn settings() -> impl Strategy<Value = NodeSettings> {
+    (identity(), identity(), any::<[u8; 4]>(), vec(prefix(), 0..4), any::<bool>(), any::<bool>(), 1_u16..)
+        .prop_map(|(identity, mark, v4, prefixes, transit, audit, tunnel_port)| NodeSettings {
+            workload: "shop/db".to_owned(),
+            identity,
+            mark,
+            addresses: vec![IpAddr::V4(v4.into())],
+            prefixes,
+            role: if transit { Role::Transit } else { Role::Host },
+            mode: if audit { Mode::Audit } else { Mode::Enforce },
+            tunnel_port,
+            rejected: vec!["NetworkPolicy/shop/x: no".to_owned()],
+        })
+}
+
+fn node() -> impl Strategy<Value = Node> {
+    (
+        btree_map(address(), endpoint(), 0..6),
+        btree_map(identity(), Just(()), 0..4),
+        (direction(), direction()),
+        settings(),
+    )
+        .prop_map(|(mut endpoints, identities, (ingress, egress), settings)| {
+            let owners: BTreeMap<IpAddr, Arc<str>> =
+                endpoints.keys().step_by(2).map(|&address| (address, Arc::from("shop/api"))).collect();
+            for (address, endpoint) in &mut endpoints {
+                Arc::make_mut(endpoint).owner = owners.get(address).cloned();
+            }
+            let labels = |identity: &Identity| {
+                let labels = [("k8s:app".to_owned(), format!("a{identity}"))];
+                (*identity, Arc::new(Labels(labels.into_iter().collect())))
+            };
+            Node {
+                endpoints,
+                owners,
+                identities: identities.keys().map(labels).collect(),
+                policy: Some(Arc::new(Policy { ingress, egress })),
+                settings: Some(settings),
+                gateways: vec!["gw:7443".to_owned()],
+            }
+        })
+}
+
+proptest! {
+    #[test]
+    fn a_round_trip_is_identity(node in node()) {
+        let mut read = Node::default();
+        read.apply(&node.parts()).unwrap();
+        prop_assert_eq!(&read, &node);
+        prop_assert_eq!(read.digest(), node.digest());
+        prop_assert_eq!(read.state().unwrap().endpoints, node.endpoints);
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..200)) {
+        let _result = Node::default().apply(&[bytes]);
+    }
+
+    #[test]
+    fn different_states_have_different_digests(a in node(), b in node()) {
+        prop_assert_eq!(a == b, a.digest() == b.digest());
+    }
+
+    #[test]
+    fn what_is_refused_changes_nothing(mut node in node()) {
+        let before = node.clone();
+        let good = v1::ResourceSet { removed_identities: vec![300], ..Default::default() };
+        let bad = v1::ResourceSet {
+            endpoints: vec![v1::Endpoint { address: vec![10, 0, 0, 1], identity: 0x0100_0000, ..Default::default() }],
+            removed_endpoints: node.endpoints.keys().map(|&address| address_to_wire(address)).collect(),
+            ..Default::default()
+        };
+        let refused = node.apply(&[good.encode_to_vec(), bad.encode_to_vec()]).unwrap_err();
+        prop_assert!(refused.to_string().contains("endpoint 10.0.0.1: identity 16777216"), "{refused}");
+        prop_assert_eq!(node, before);
+    }
+}
+
+#[test]
+fn removals_of_what_is_not_there_are_no_error() {
+    let removal = v1::ResourceSet {
+        removed_endpoints: vec![vec![10, 0, 0, 1]],
+        removed_identities: vec![300],
+        ..Default::default()
+    };
+    let mut node = Node::default();
+    node.apply(&[removal.encode_to_vec()]).unwrap();
+    assert_eq!(node, Node::default());
+}
+
+/// Threat row 32: an absent set is refused, a set of an unknown kind denies; neither ever allows.
+#[test]
+fn absent_or_unknown_sets_never_allow() {
+    let wire = |rule: v1::Rule| v1::Policy {
+        ingress: Some(v1::DirectionPolicy {
+            default: Some(v1::direction_policy::Default::Deny(v1::DenyDefault::default())),
+            rules: vec![rule],
+        }),
+        egress: Some(v1::DirectionPolicy {
+            default: Some(v1::direction_policy::Default::Allow(v1::AllowDefault {})),
+            rules: vec![],
+        }),
+    };
+    let any_ports = Some(v1::Ports { ports: Some(v1::ports::Ports::Any(v1::AnyPort {})) });
+    let allow = i32::from(v1::Verdict::Allow);
+
+    let absent = v1::Rule { peers: None, ports: any_ports.clone(), verdict: allow, ..Default::default() };
+    assert!(policy_from_wire(&wire(absent)).is_err());
+
+    let unknown = v1::Rule {
+        peers: Some(v1::Peers { peers: None }),
+        ports: any_ports.clone(),
+        verdict: allow,
+        ..Default::default()
+    };
+    assert_eq!(policy_from_wire(&wire(unknown)).unwrap().ingress.rules[0].action, RuleAction::Deny);
+
+    let empty = v1::Rule {
+        peers: Some(v1::Peers { peers: Some(v1::peers::Peers::Only(v1::PeerSet::default())) }),
+        ports: any_ports.clone(),
+        verdict: allow,
+        ..Default::default()
+    };
+    let nothing = Peers::Only { identities: Arc::new(BTreeSet::new()), blocks: vec![] };
+    assert_eq!(policy_from_wire(&wire(empty)).unwrap().ingress.rules[0].peers, nothing);
+
+    let unspecified = v1::Rule {
+        peers: Some(v1::Peers { peers: Some(v1::peers::Peers::Any(v1::AnyPeer {})) }),
+        ports: any_ports,
+        verdict: 77,
+        ..Default::default()
+    };
+    assert_eq!(policy_from_wire(&wire(unspecified)).unwrap().ingress.rules[0].action, RuleAction::Deny);
+}
