@@ -8,18 +8,20 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// Variables that `cargo run` sets for this process and that would mislead another compiler.
-const INHERITED_FROM_CARGO: [&str; 9] = [
-    "CARGO",
+/// Variables that the cargo around us sets for this process and that would mislead another compiler.
+const OF_ANOTHER_COMPILER: [&str; 8] = [
     "CARGO_ENCODED_RUSTFLAGS",
     "CARGO_TARGET_DIR",
-    "LD_LIBRARY_PATH",
     "RUSTC",
     "RUSTC_WORKSPACE_WRAPPER",
     "RUSTC_WRAPPER",
+    "RUSTDOCFLAGS",
     "RUSTFLAGS",
     "RUSTUP_TOOLCHAIN",
 ];
+
+/// Variables that the cargo around us sets and that no other program should inherit.
+const OF_CARGO_RUN: [&str; 2] = ["CARGO", "LD_LIBRARY_PATH"];
 
 /// A command line as a person would type it.
 struct Line<'a>(&'a Command);
@@ -31,13 +33,38 @@ impl fmt::Display for Line<'_> {
     }
 }
 
-/// Returns a command that starts from the environment of the person, not from that of the `cargo` around us.
-pub(crate) fn detached(program: impl AsRef<Path>) -> Command {
+/// A command with the environment of the person, not of the cargo around us.
+pub(crate) fn program(program: impl AsRef<Path>) -> Command {
     let mut command = Command::new(program.as_ref());
-    for variable in INHERITED_FROM_CARGO {
+    for variable in OF_CARGO_RUN {
         command.env_remove(variable);
     }
     command
+}
+
+/// A command that may be another compiler than the one around us.
+pub(crate) fn detached(program: impl AsRef<Path>) -> Command {
+    let mut command = self::program(program);
+    for variable in OF_ANOTHER_COMPILER {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// Cargo for the host, at the root of the workspace.
+pub(crate) fn cargo() -> Command {
+    let mut cargo = program("cargo");
+    cargo.current_dir(crate::workspace::root());
+    cargo
+}
+
+/// Runs a command with our standard streams and fails when it fails.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("start `{}`", Line(command)))?;
+    if !status.success() {
+        bail!("`{}` failed: {status}", Line(command));
+    }
+    Ok(())
 }
 
 /// Runs a command and returns what it wrote to standard output.

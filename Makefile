@@ -1,0 +1,42 @@
+# Thin names for `cargo xtask`, which does the work; `cargo xtask help` lists everything.
+#
+#   make demo            two hosts join a gateway, talk to pods, and are refused by a policy   (KEEP=1 leaves it running)
+#   make test            installs what is missing, builds, runs all tests
+#   YES=1                installs without asking
+
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
+
+.PHONY: deps build bpf test demo bench ci fmt verify-kernel clean
+.DEFAULT_GOAL := build
+
+deps:
+	@sh xtask/deps.sh
+
+bpf: deps
+	@cargo xtask bpf
+
+build: bpf
+	cargo build --bins
+
+test: deps
+	@cargo xtask test
+
+demo: deps
+	@cargo xtask demo $(if $(filter 1,$(KEEP)),--keep)
+
+bench: deps
+	@cargo xtask bench
+
+ci: deps
+	@cargo xtask ci
+
+fmt:
+	cargo fmt --all
+
+# make verify-kernel [KERNEL="5.10 6.1 6.12"]
+verify-kernel:
+	@sh xtask/deps.sh qemu
+	@cargo xtask verify-kernel $(or $(KERNEL),5.10 6.1 6.12)
+
+clean:
+	cargo clean

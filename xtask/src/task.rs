@@ -1,0 +1,65 @@
+//! What can be asked of the runner.
+
+use anyhow::Result;
+use clap::Parser;
+
+use crate::{bpf, ci, command, gate, test, workspace};
+
+/// Builds, checks and runs Outrigger.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+pub(crate) enum Task {
+    /// Builds the BPF object `target/bpf/outrigger.bpf.o`.
+    Bpf,
+    /// Runs all steps that a change must pass, or those that are named.
+    Ci(ci::Selection),
+    /// Builds and runs the demo; what follows is passed to it.
+    Demo {
+        /// Arguments of the demo.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Installs what this machine lacks.
+    Deps {
+        /// Also what `verify-kernel` needs.
+        #[arg(long)]
+        qemu: bool,
+    },
+    /// Checks one rule of the house.
+    Gate {
+        /// The rule.
+        gate: gate::Gate,
+    },
+    /// Builds everything and runs all tests.
+    Test,
+}
+
+impl Task {
+    /// Does what was asked.
+    pub(crate) fn run(self) -> Result<()> {
+        match self {
+            Self::Bpf => bpf::build(),
+            Self::Ci(selection) => ci::run(&selection),
+            Self::Demo { arguments } => demo(&arguments),
+            Self::Deps { qemu } => deps(qemu),
+            Self::Gate { gate } => gate.check(),
+            Self::Test => test::run(),
+        }
+    }
+}
+
+fn deps(qemu: bool) -> Result<()> {
+    let mut script = command::program("sh");
+    script.arg(workspace::root().join("xtask/deps.sh"));
+    if qemu {
+        script.arg("qemu");
+    }
+    command::run(&mut script)
+}
+
+/// Builds with the profile of the tests, so that whoever ran one has built the other.
+fn demo(arguments: &[String]) -> Result<()> {
+    bpf::build()?;
+    command::run(command::cargo().args(["build", "--bins"]))?;
+    command::run(command::program(workspace::target().join("debug/demo")).args(arguments))
+}

@@ -1,0 +1,50 @@
+//! Builds everything once and runs the tests: units first, then what needs namespaces and the kernel.
+//!
+//! All test runs select the same packages and one profile, so that cargo builds each dependency once.
+
+mod tally;
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{bpf, command, steps::Steps};
+use tally::Tally;
+
+/// Builds and runs all tests, and ends with the sum of their results.
+pub(crate) fn run() -> Result<()> {
+    let mut tally = Tally::default();
+    let mut steps = Steps::default();
+    steps.run("BPF object", bpf::build)?;
+    steps.run("build", || command::run(command::cargo().args(["build", "--bins", "--tests"])))?;
+    // Each run goes on after a failed one: a person wants to see all that is broken.
+    steps.note("unit tests", |_| cargo_test(&["--lib", "--bins"], &mut tally));
+    steps.note("end-to-end tests", |_| cargo_test(&["--test", "*"], &mut tally));
+    steps.print(Duration::ZERO);
+    println!("{tally}");
+    steps.outcome()
+}
+
+/// Runs one selection of tests and shows its output while counting.
+fn cargo_test(selection: &[&str], tally: &mut Tally) -> Result<()> {
+    let mut cargo = command::cargo();
+    cargo.args(["test", "--no-fail-fast"]).args(selection);
+    if stream(&mut cargo, tally)? { Ok(()) } else { bail!("cargo test {} failed", selection.join(" ")) }
+}
+
+fn stream(command: &mut Command, tally: &mut Tally) -> Result<bool> {
+    let mut child = command.stdout(Stdio::piped()).spawn().context("start cargo test")?;
+    if let Some(output) = child.stdout.take() {
+        for line in BufReader::new(output).split(b'\n') {
+            let line = line.context("read the output of cargo test")?;
+            let line = String::from_utf8_lossy(&line);
+            println!("{line}");
+            tally.read(&line);
+        }
+    }
+    Ok(child.wait().context("wait for cargo test")?.success())
+}
