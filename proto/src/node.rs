@@ -186,23 +186,23 @@ impl Change {
                 Err(error) => errors.push(error),
             }
         }
-        self.convert_own(policy, settings, errors);
+        self.convert_own(policy.as_ref(), settings.as_ref(), errors);
     }
 
     fn convert_own(
         &mut self,
-        policy: Option<v1::Policy>,
-        settings: Option<v1::Settings>,
+        policy: Option<&v1::Policy>,
+        settings: Option<&v1::Settings>,
         errors: &mut Vec<InvalidResource>,
     ) {
-        match policy.as_ref().map(policy_from_wire).transpose() {
+        match policy.map(policy_from_wire).transpose() {
             Ok(policy) => self.policy = policy.or(self.policy.take()),
             Err(error) => errors.push(error),
         }
-        match settings.as_ref().map(settings_from_wire).transpose() {
+        match settings.map(settings_from_wire).transpose() {
             Ok(converted) => {
                 self.settings = converted.or(self.settings.take());
-                let told = settings.map(|settings| settings.gateways).filter(|gateways| !gateways.is_empty());
+                let told = settings.map(|settings| settings.gateways.clone()).filter(|told| !told.is_empty());
                 self.gateways = told.or(self.gateways.take());
             }
             Err(error) => errors.push(error),
@@ -260,11 +260,11 @@ pub fn combined_digest(parts: &[StateDigest; 3]) -> StateDigest {
 
 fn summary(errors: &[InvalidResource]) -> String {
     const SHOWN: usize = 3;
-    let mut text = errors.iter().take(SHOWN).map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    let mut lines: Vec<_> = errors.iter().take(SHOWN).map(ToString::to_string).collect();
     if errors.len() > SHOWN {
-        text.push_str(&format!("; and {} more", errors.len() - SHOWN));
+        lines.push(format!("and {} more", errors.len() - SHOWN));
     }
-    text
+    lines.join("; ")
 }
 
 #[cfg(test)]
