@@ -3,9 +3,14 @@
 
 #![expect(clippy::missing_errors_doc, reason = "a fixture fails with what it attempted, for a test to show")]
 
+pub mod agent;
 pub mod binaries;
+pub mod cluster;
 pub mod command;
+pub mod demo;
+pub mod gateway;
 pub mod host;
+pub mod json;
 pub mod namespace;
 pub mod net;
 pub mod node;

@@ -83,13 +83,13 @@ impl Vxlan {
             let any = if self.to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
             return Ok(Outlet::Own(UdpSocket::bind(any)?));
         };
-        let (domain, raw) = if self.to.is_ipv4() {
-            (Domain::IPV4, Socket::set_header_included_v4 as fn(&Socket, bool) -> std::io::Result<()>)
-        } else {
-            (Domain::IPV6, Socket::set_header_included_v6 as fn(&Socket, bool) -> std::io::Result<()>)
-        };
+        let domain = if self.to.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
         let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW)))?;
-        raw(&socket, true)?;
+        if self.to.is_ipv4() {
+            socket.set_header_included_v4(true)?;
+        } else {
+            socket.set_header_included_v6(true)?;
+        }
         Ok(Outlet::Forged(socket, source))
     }
 

@@ -55,7 +55,7 @@ impl Ping {
                 Ok(_) => report.sent += 1,
                 Err(error) => report.errors.push(error.to_string()),
             }
-            if self.replied(&socket, id, sequence, &payload)? {
+            if self.replied(&socket, id, sequence, &payload) {
                 report.received += 1;
             }
         }
@@ -71,14 +71,14 @@ impl Ping {
             }
             // The kernel fills the checksum in.
             IpAddr::V6(_) => {
-                etherparse::Icmpv6Header::new(Icmpv6Type::EchoRequest(echo)).write(&mut bytes)?
+                etherparse::Icmpv6Header::new(Icmpv6Type::EchoRequest(echo)).write(&mut bytes)?;
             }
         }
         bytes.extend_from_slice(payload);
         Ok(bytes)
     }
 
-    fn replied(&self, mut socket: &Socket, id: u16, sequence: u16, payload: &[u8]) -> Result<bool> {
+    fn replied(&self, mut socket: &Socket, id: u16, sequence: u16, payload: &[u8]) -> bool {
         let reply_type = match self.to {
             IpAddr::V4(_) => 0,
             IpAddr::V6(_) => 129,
@@ -106,9 +106,9 @@ impl Ping {
             let same = u16::from_be_bytes([id_high, id_low]) == id
                 && u16::from_be_bytes([sequence_high, sequence_low]) == sequence;
             if kind == reply_type && same && rest == payload {
-                return Ok(true);
+                return true;
             }
         }
-        Ok(false)
+        false
     }
 }
