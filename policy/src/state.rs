@@ -5,11 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use datapath::Direction;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::identity::Identity;
 use crate::labels::Labels;
+
+mod block;
+mod share;
+#[cfg(test)]
+mod tests;
+
+pub use block::canonical;
+pub(crate) use block::canonical_block;
+pub use share::same;
 
 /// An endpoint: who has an address, and where it is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -203,4 +213,37 @@ pub enum Mode {
     Enforce,
     /// It is reported and passes.
     Audit,
+}
+
+impl Policy {
+    /// The policy of a node that nothing selects, transit nodes among them.
+    #[must_use]
+    pub const fn unrestricted() -> Self {
+        let direction = DirectionPolicy { default: Default::Allow, rules: Vec::new() };
+        Self { ingress: direction, egress: DirectionPolicy { default: Default::Allow, rules: Vec::new() } }
+    }
+
+    /// One direction of it.
+    #[must_use]
+    pub const fn direction(&self, direction: Direction) -> &DirectionPolicy {
+        match direction {
+            Direction::Ingress => &self.ingress,
+            Direction::Egress => &self.egress,
+        }
+    }
+}
+
+impl Default {
+    /// What events and traces call the default of a direction: `default-deny ingress (NetworkPolicy/shop/db)`.
+    #[must_use]
+    pub fn describe(&self, direction: Direction) -> String {
+        let direction = match direction {
+            Direction::Ingress => "ingress",
+            Direction::Egress => "egress",
+        };
+        match self {
+            Self::Allow => format!("default-allow {direction}"),
+            Self::Deny { by } => format!("default-deny {direction} ({})", by.join(", ")),
+        }
+    }
 }

@@ -1,0 +1,124 @@
+//! What is known before anything is resolved: one plain struct per kind.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::identity::Identity;
+use crate::labels::{Labels, Placement};
+use crate::rules::PolicyObject;
+
+/// Everything that [`crate::resolve`] needs. Keys of pods and workloads are `namespace/name`, those of policies
+/// `Kind/namespace/name`.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// The name of the cluster.
+    pub cluster: String,
+    /// Namespaces by name. One that is missing counts as one without labels.
+    pub namespaces: BTreeMap<String, Arc<Namespace>>,
+    /// Pods that have an address of their own; pods in their node's network are none.
+    pub pods: BTreeMap<Arc<str>, Arc<Pod>>,
+    /// External workloads, transit nodes among them.
+    pub workloads: BTreeMap<Arc<str>, Arc<Workload>>,
+    /// Policies.
+    pub policies: BTreeMap<Arc<str>, Arc<PolicyObject>>,
+    /// Addresses whose identity is being changed.
+    pub relabels: BTreeMap<IpAddr, Relabel>,
+}
+
+/// A namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Namespace {
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its service account.
+    pub service_account: String,
+    /// The ports of its containers that have names.
+    pub named_ports: Vec<NamedPort>,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The underlay addresses of the transit nodes it is behind, in order of preference.
+    pub tunnels: Arc<Vec<IpAddr>>,
+    /// The names (`namespace/name`) of those transit nodes.
+    pub behind: Arc<BTreeSet<String>>,
+}
+
+/// An external workload.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Workload {
+    /// Its namespace.
+    pub namespace: String,
+    /// The labels of its group's template.
+    pub labels: BTreeMap<String, String>,
+    /// The service account of its group's template.
+    pub service_account: String,
+    /// The named ports of its group's template.
+    pub named_ports: Vec<NamedPort>,
+    /// Its mesh addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its underlay addresses, in order of preference.
+    pub tunnels: Arc<Vec<IpAddr>>,
+    /// Whether it is a transit node: its identity is then [`Identity::REMOTE_NODE`], and no policy selects it.
+    pub transit: bool,
+}
+
+/// A port with a name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NamedPort {
+    /// The name.
+    pub name: String,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The port.
+    pub number: u16,
+}
+
+/// A change of an address's identity that receivers have not all confirmed yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relabel {
+    /// The identity before.
+    pub previous: Identity,
+    /// Whether senders write the new identity already.
+    pub marked: bool,
+}
+
+impl Facts {
+    /// The identity labels of a pod.
+    #[must_use]
+    pub fn labels_of_pod(&self, pod: &Pod) -> Labels {
+        let none = BTreeMap::new();
+        Labels::of_pod(&pod.labels, self.placement(&pod.namespace, &pod.service_account, &none))
+    }
+
+    /// The identity labels of an external workload.
+    #[must_use]
+    pub fn labels_of_workload(&self, workload: &Workload) -> Labels {
+        if workload.transit {
+            return Labels::of_remote_node();
+        }
+        let none = BTreeMap::new();
+        Labels::of_workload(
+            &workload.labels,
+            self.placement(&workload.namespace, &workload.service_account, &none),
+        )
+    }
+
+    fn placement<'a>(
+        &'a self,
+        namespace: &'a str,
+        service_account: &'a str,
+        none: &'a BTreeMap<String, String>,
+    ) -> Placement<'a> {
+        let namespace_labels = self.namespaces.get(namespace).map_or(none, |found| &found.labels);
+        Placement { namespace, namespace_labels, service_account, cluster: &self.cluster }
+    }
+}
