@@ -4,6 +4,7 @@ mod bpf;
 mod ci;
 mod command;
 mod gate;
+mod kernel;
 mod steps;
 mod task;
 mod test;

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Parser;
 
-use crate::{bpf, ci, command, gate, test, workspace};
+use crate::{bpf, ci, command, gate, kernel, test, workspace};
 
 /// Builds, checks and runs Outrigger.
 #[derive(Parser)]
@@ -32,6 +32,8 @@ pub(crate) enum Task {
     },
     /// Builds everything and runs all tests.
     Test,
+    /// Boots kernels under QEMU and lets their verifiers judge the BPF object.
+    VerifyKernel(kernel::Selection),
 }
 
 impl Task {
@@ -44,6 +46,7 @@ impl Task {
             Self::Deps { qemu } => deps(qemu),
             Self::Gate { gate } => gate.check(),
             Self::Test => test::run(),
+            Self::VerifyKernel(selection) => kernel::verify(&selection),
         }
     }
 }
