@@ -8,6 +8,8 @@ use datapath::abi::{Bank, CidrEntry, CidrKey, ClassEntry, ClassKey, PolicyEntry,
 use datapath::{Action, Address, Direction, Port};
 
 mod cidrs;
+#[cfg(test)]
+pub(crate) mod naive;
 mod numbers;
 mod ports;
 #[cfg(test)]
