@@ -15,6 +15,8 @@ pub mod namespace;
 pub mod net;
 pub mod node;
 pub mod process;
+pub mod shared;
+pub mod shop;
 pub mod sweep;
 pub mod traffic;
 pub mod wait;

@@ -112,6 +112,23 @@ impl Net {
         self.0.folder.join("logs")
     }
 
+    /// Prints the ends of all outputs, for the reader of a failed test.
+    pub fn show_logs(&self) {
+        let entries = std::fs::read_dir(self.logs()).into_iter().flatten().flatten();
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        paths.sort();
+        for path in paths {
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            if !lines.is_empty() {
+                eprintln!("── {}", path.file_name().unwrap_or_default().to_string_lossy());
+            }
+            for line in lines.iter().skip(lines.len().saturating_sub(25)) {
+                eprintln!("{line}");
+            }
+        }
+    }
+
     /// The router's namespaces, through which everything that leaves by a default route comes.
     #[must_use]
     pub fn underlay(&self) -> &Namespace {
@@ -121,27 +138,7 @@ impl Net {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            show_logs(&self.folder.join("logs"));
-        }
         let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
-
-/// Prints the ends of all outputs, for the reader of a failed test.
-fn show_logs(logs: &Path) {
-    let entries = std::fs::read_dir(logs).into_iter().flatten().flatten();
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-    paths.sort();
-    for path in paths {
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        if !lines.is_empty() {
-            eprintln!("── {}", path.file_name().unwrap_or_default().to_string_lossy());
-        }
-        for line in lines.iter().skip(lines.len().saturating_sub(25)) {
-            eprintln!("{line}");
-        }
     }
 }
 
