@@ -1,0 +1,231 @@
+//! All facts about the mesh and what follows from them: objects of the source and workloads of the store go in, the
+//! compiled state comes out. Pure: numbers, time and acknowledgements are arguments. Knows no folder, no stream and
+//! no database.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ipnet::IpNet;
+use policy::facts::Facts;
+use policy::identity::Identity;
+use policy::labels::Labels;
+use policy::resolve::UnusableIdentities;
+use policy::state::{NodeSettings, State};
+
+use crate::manifest::{Group, Kind, Object, ObjectKey, Pod, Workload as Declared};
+use crate::source::{Change, Rejected};
+use crate::store::{Target, WorkloadName, Workloads};
+
+mod concerns;
+mod holders;
+mod pods;
+mod relabel;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod workloads;
+
+pub use relabel::LONGEST_PHASE;
+
+use holders::Holders;
+use relabel::Relabels;
+
+/// What the gateway's configuration says about the mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeshSettings {
+    /// The cluster's name, an identity label.
+    pub cluster: String,
+    /// Where mesh addresses come from.
+    pub pools: Vec<IpNet>,
+    /// Where the pods' addresses are; empty: each pod's address is a prefix of its own.
+    pub pod_prefixes: Vec<IpNet>,
+    /// The UDP port of the tunnel.
+    pub tunnel_port: u16,
+}
+
+/// What follows from all facts at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compiled {
+    /// The state.
+    pub state: State,
+    /// What each workload is told about itself. A workload whose group is unknown is not among them.
+    pub nodes: BTreeMap<WorkloadName, Arc<NodeSettings>>,
+    /// What users should know, one sentence each.
+    pub warnings: BTreeSet<String>,
+}
+
+/// The facts.
+#[derive(Debug)]
+pub struct Index {
+    settings: MeshSettings,
+    facts: Facts,
+    pods: BTreeMap<Arc<str>, Arc<Pod>>,
+    groups: BTreeMap<(String, String), Arc<Group>>,
+    declared: BTreeMap<(String, String), Arc<Declared>>,
+    workloads: Arc<Workloads>,
+    rejected: Vec<Rejected>,
+    addresses: Holders,
+    underlay: Holders,
+    relabels: Relabels,
+}
+
+impl Index {
+    /// No facts yet.
+    #[must_use]
+    pub fn new(settings: MeshSettings) -> Self {
+        Self {
+            facts: Facts { cluster: settings.cluster.clone(), ..Facts::default() },
+            settings,
+            pods: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            declared: BTreeMap::new(),
+            workloads: Arc::default(),
+            rejected: Vec::new(),
+            addresses: Holders::default(),
+            underlay: Holders::default(),
+            relabels: Relabels::default(),
+        }
+    }
+
+    /// Takes over a change of the source.
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::Put(key, object) => self.put(key, object),
+            Change::Delete(key) => self.delete(&key),
+        }
+    }
+
+    /// Takes over the workloads of the store.
+    pub fn set_workloads(&mut self, workloads: Arc<Workloads>) {
+        self.workloads = workloads;
+    }
+
+    /// Takes over what the source rejects.
+    pub fn set_rejected(&mut self, rejected: Vec<Rejected>) {
+        self.rejected = rejected;
+    }
+
+    /// The groups in force, by namespace and name.
+    #[must_use]
+    pub fn groups(&self) -> &BTreeMap<(String, String), Arc<Group>> {
+        &self.groups
+    }
+
+    /// The workloads that are declared, by namespace and name.
+    #[must_use]
+    pub fn declared(&self) -> &BTreeMap<(String, String), Arc<Declared>> {
+        &self.declared
+    }
+
+    /// The groups that have members: these must not go.
+    #[must_use]
+    pub fn groups_in_use(&self) -> BTreeSet<ObjectKey> {
+        let targets = self.workloads.values().map(|workload| &workload.target);
+        let groups = targets.filter_map(|target| match target {
+            Target::Group { namespace, name } => {
+                Some(ObjectKey::new(Kind::ExternalWorkloadGroup, namespace, name))
+            }
+            Target::TransitNode { .. } => None,
+        });
+        groups.collect()
+    }
+
+    /// Brings the facts up to date, and says which label sets need a number.
+    pub fn labels(&mut self) -> BTreeSet<Labels> {
+        let mut warnings = BTreeSet::new();
+        self.refresh(&mut warnings);
+        policy::resolve::identity_labels(&self.facts)
+    }
+
+    /// Compiles the facts. `before` is what was last published.
+    ///
+    /// # Errors
+    /// [`UnusableIdentities`] when a label set has no number of its own.
+    pub fn compile(
+        &mut self,
+        identities: &BTreeMap<Labels, Identity>,
+        before: Option<&Compiled>,
+    ) -> Result<Compiled, UnusableIdentities> {
+        let mut warnings = BTreeSet::new();
+        self.refresh(&mut warnings);
+        self.facts.relabels = self.relabels.facts();
+        let mut resolved = policy::resolve(&self.facts, identities)?;
+        if self.relabels.observe(before.map(|before| &before.state), &resolved.state) {
+            self.facts.relabels = self.relabels.facts();
+            resolved = policy::resolve(&self.facts, identities)?;
+        }
+        warnings.extend(resolved.warnings);
+        let mut state = resolved.state;
+        if let Some(before) = before {
+            state.share_with(&before.state);
+        }
+        let nodes = self.nodes(&state, identities, before);
+        Ok(Compiled { state, nodes, warnings })
+    }
+
+    /// Learns that a compiled state was published under this number.
+    pub fn published(&mut self, generation: u64, now: Instant) {
+        self.relabels.published(generation, now);
+    }
+
+    /// Lets changes of identities go on whose phase all receivers have confirmed: `acknowledged` is the oldest
+    /// generation that any connected receiver has applied, `None` without receivers. Whether a phase changed.
+    pub fn advance(&mut self, acknowledged: Option<u64>, now: Instant) -> bool {
+        self.relabels.advance(acknowledged, now)
+    }
+
+    /// When [`Index::advance`] is to be called at the latest; `None` while no identity is being changed.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.relabels.deadline()
+    }
+
+    fn put(&mut self, key: ObjectKey, object: Object) {
+        match object {
+            Object::Namespace(namespace) => {
+                self.facts.namespaces.insert(key.name, namespace);
+            }
+            Object::Pod(pod) => {
+                self.pods.insert(object_name(&key), pod);
+            }
+            Object::NetworkPolicy(policy) => {
+                self.facts.policies.insert(Arc::clone(&policy.origin), policy);
+            }
+            Object::Group(group) => {
+                self.groups.insert((key.namespace, key.name), group);
+            }
+            Object::Workload(workload) => {
+                self.declared.insert((key.namespace, key.name), workload);
+            }
+        }
+    }
+
+    fn delete(&mut self, key: &ObjectKey) {
+        let pair = || (key.namespace.clone(), key.name.clone());
+        match key.kind {
+            Kind::Namespace => drop(self.facts.namespaces.remove(&key.name)),
+            Kind::Pod => drop(self.pods.remove(&object_name(key))),
+            Kind::NetworkPolicy => drop(self.facts.policies.remove(key.to_string().as_str())),
+            Kind::ExternalWorkloadGroup => drop(self.groups.remove(&pair())),
+            Kind::ExternalWorkload => drop(self.declared.remove(&pair())),
+        }
+    }
+
+    /// Facts that follow from several objects: who has which address, and which pod is behind which transit node.
+    fn refresh(&mut self, warnings: &mut BTreeSet<String>) {
+        self.refresh_workloads(warnings);
+        self.refresh_pods(warnings);
+    }
+
+    /// Whether the address is one that only the gateway gives.
+    fn in_pools(&self, address: IpAddr) -> bool {
+        self.settings.pools.iter().any(|pool| pool.contains(&address))
+    }
+}
+
+/// `namespace/name`.
+fn object_name(key: &ObjectKey) -> Arc<str> {
+    format!("{}/{}", key.namespace, key.name).into()
+}

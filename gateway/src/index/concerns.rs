@@ -1,0 +1,53 @@
+//! Which rejected objects concern which workload.
+
+use std::sync::Arc;
+
+use policy::labels::Labels;
+use policy::rules::PolicyObject;
+
+use super::Index;
+use crate::manifest::{Kind, ObjectKey};
+use crate::source::Rejected;
+use crate::store::{Target, Workload};
+
+/// Rejected objects, with what is in force in their place.
+pub(super) struct Concerns<'a> {
+    rejected: Vec<(&'a Rejected, &'a ObjectKey, Option<&'a Arc<PolicyObject>>)>,
+}
+
+impl Index {
+    pub(super) fn concerns(&self) -> Concerns<'_> {
+        let with_key = self.rejected.iter().filter_map(|rejected| Some((rejected, rejected.key.as_ref()?)));
+        let with_policy = with_key.map(|(rejected, key)| {
+            let policy = (key.kind == Kind::NetworkPolicy)
+                .then(|| self.facts.policies.get(key.to_string().as_str()))
+                .flatten();
+            (rejected, key, policy)
+        });
+        Concerns { rejected: with_policy.collect() }
+    }
+}
+
+impl Concerns<'_> {
+    /// The rejected objects that concern the workload, `Kind/namespace/name: reason`.
+    pub(super) fn of(&self, workload: &Workload, labels: &Labels) -> Vec<String> {
+        let concerned = self.rejected.iter().filter(|(_, key, policy)| match key.kind {
+            Kind::NetworkPolicy => policy.is_some_and(|policy| policy.subject.matches(labels)),
+            Kind::Namespace => key.name == workload.name.namespace,
+            Kind::ExternalWorkload => {
+                key.namespace == workload.name.namespace && key.name == workload.name.name
+            }
+            Kind::ExternalWorkloadGroup => match &workload.target {
+                Target::Group { namespace, name } => key.namespace == *namespace && key.name == *name,
+                Target::TransitNode { .. } => false,
+            },
+            Kind::Pod => false,
+        });
+        concerned
+            .map(|(rejected, key, _)| {
+                let Rejected { file, position, reason, .. } = rejected;
+                format!("{key}: {reason} ({file}:{})", position.line)
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,71 @@
+//! External workloads and transit nodes as facts: records of the store with what their groups say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use policy::facts::Workload as Fact;
+
+use super::Index;
+use crate::store::{Target, Workload};
+
+impl Index {
+    pub(super) fn refresh_workloads(&mut self, warnings: &mut BTreeSet<String>) {
+        let names: BTreeMap<_, Arc<str>> =
+            self.workloads.keys().map(|name| (name, name.to_string().into())).collect();
+        let claims = self.workloads.iter().flat_map(|(name, workload)| {
+            let name = names.get(name);
+            workload.underlay.iter().filter_map(move |address| name.map(|name| (address.to_canonical(), name)))
+        });
+        for contested in self.underlay.settle(claims) {
+            warnings.insert(format!(
+                "external workload {} reports the underlay address {}, which {} has: it is not used",
+                contested.claimant, contested.address, contested.holder
+            ));
+        }
+        let mut facts = BTreeMap::new();
+        for (name, text) in names {
+            let Some(workload) = self.workloads.get(name) else { continue };
+            match self.fact_of(workload, &text, warnings) {
+                Some(fact) => {
+                    let before = self.facts.workloads.get(&text).filter(|before| ***before == fact);
+                    facts.insert(text, before.map_or_else(|| Arc::new(fact), Arc::clone));
+                }
+                None => {
+                    let target = &workload.target;
+                    warnings.insert(format!("external workload {text} is left out: its {target} is not known"));
+                }
+            }
+        }
+        self.facts.workloads = facts;
+    }
+
+    fn fact_of(&self, workload: &Workload, name: &str, warnings: &mut BTreeSet<String>) -> Option<Fact> {
+        let usable = |address: &IpAddr| self.underlay.holds(name, *address) && !self.in_pools(*address);
+        let reported = workload.underlay.iter().map(IpAddr::to_canonical);
+        let tunnels: Vec<IpAddr> = reported.clone().filter(usable).collect();
+        for address in reported.filter(|address| self.in_pools(*address)) {
+            warnings.insert(format!(
+                "external workload {name} reports the mesh address {address} as underlay address: it is not used"
+            ));
+        }
+        let common = Fact {
+            namespace: workload.name.namespace.clone(),
+            addresses: workload.addresses.clone(),
+            tunnels: Arc::new(tunnels),
+            ..Fact::default()
+        };
+        match &workload.target {
+            Target::TransitNode { node: _ } => Some(Fact { transit: true, ..common }),
+            Target::Group { namespace, name } => {
+                let group = self.groups.get(&(namespace.clone(), name.clone()))?;
+                Some(Fact {
+                    labels: group.labels.clone(),
+                    service_account: group.service_account.clone(),
+                    named_ports: group.ports.clone(),
+                    ..common
+                })
+            }
+        }
+    }
+}

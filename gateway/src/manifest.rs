@@ -1,0 +1,237 @@
+//! The kinds of objects a source gives, decoded strictly: what cannot be understood is refused with its place, never
+//! skipped. One table of kinds; each kind's file owns its fields. Knows no folder, no store and no other object.
+
+use std::fmt;
+use std::sync::Arc;
+
+use policy::facts::Namespace;
+use policy::rules::PolicyObject;
+
+pub mod decode;
+mod fields;
+mod group;
+mod metadata;
+mod namespace;
+mod network_policy;
+pub mod node;
+mod pod;
+mod port;
+mod workload;
+
+#[cfg(test)]
+mod tests;
+
+pub use decode::InvalidField;
+pub use group::Group;
+pub use node::{InvalidYaml, Node, Position};
+pub use pod::Pod;
+pub use workload::Workload;
+
+use metadata::Metadata;
+use node::Value;
+
+/// The kinds, in the order in which objects are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `v1 Namespace`.
+    Namespace,
+    /// `v1 Pod`.
+    Pod,
+    /// `networking.k8s.io/v1 NetworkPolicy`.
+    NetworkPolicy,
+    /// `outrigger.dev/v1alpha1 ExternalWorkloadGroup`.
+    ExternalWorkloadGroup,
+    /// `outrigger.dev/v1alpha1 ExternalWorkload`.
+    ExternalWorkload,
+}
+
+/// What names an object: no two objects have the same key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace; empty for kinds that have none.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// A decoded object.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object {
+    /// A namespace.
+    Namespace(Arc<Namespace>),
+    /// A pod.
+    Pod(Arc<Pod>),
+    /// A policy.
+    NetworkPolicy(Arc<PolicyObject>),
+    /// A group of external workloads.
+    Group(Arc<Group>),
+    /// An external workload declared before it joins.
+    Workload(Arc<Workload>),
+}
+
+/// One object of a file, as far as it could be read.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    /// What it is called; `None` where that cannot be read.
+    pub key: Option<ObjectKey>,
+    /// Its text as values.
+    pub node: Node,
+    /// The object, or why it is refused.
+    pub object: Result<Object, InvalidField>,
+}
+
+/// One row of the table of kinds.
+struct Row {
+    kind: Kind,
+    api_version: &'static str,
+    name: &'static str,
+    namespaced: bool,
+    decode: fn(&Node, Metadata) -> Result<Object, InvalidField>,
+}
+
+const KINDS: [Row; 5] = [
+    Row {
+        kind: Kind::Namespace,
+        api_version: "v1",
+        name: "Namespace",
+        namespaced: false,
+        decode: |node, metadata| namespace::decode(node, metadata).map(Arc::new).map(Object::Namespace),
+    },
+    Row {
+        kind: Kind::Pod,
+        api_version: "v1",
+        name: "Pod",
+        namespaced: true,
+        decode: |node, metadata| Pod::decode(node, metadata).map(Arc::new).map(Object::Pod),
+    },
+    Row {
+        kind: Kind::NetworkPolicy,
+        api_version: "networking.k8s.io/v1",
+        name: "NetworkPolicy",
+        namespaced: true,
+        decode: |node, _metadata| network_policy::decode(node).map(Arc::new).map(Object::NetworkPolicy),
+    },
+    Row {
+        kind: Kind::ExternalWorkloadGroup,
+        api_version: "outrigger.dev/v1alpha1",
+        name: "ExternalWorkloadGroup",
+        namespaced: true,
+        decode: |node, _metadata| Group::decode(node).map(Arc::new).map(Object::Group),
+    },
+    Row {
+        kind: Kind::ExternalWorkload,
+        api_version: "outrigger.dev/v1alpha1",
+        name: "ExternalWorkload",
+        namespaced: true,
+        decode: |node, _metadata| Workload::decode(node).map(Arc::new).map(Object::Workload),
+    },
+];
+
+/// Every object of a document: itself, or the items of a list, in order.
+#[must_use]
+pub fn manifests(document: Node) -> Vec<Manifest> {
+    let is_list = document.get("kind").and_then(Node::as_str).is_some_and(|kind| kind.ends_with("List"));
+    if !is_list {
+        return vec![Manifest::read(document)];
+    }
+    if let Err(error) = fields::only(&document, &["apiVersion", "kind", "metadata", "items"]) {
+        return vec![Manifest { key: None, node: document, object: Err(error) }];
+    }
+    match document.get("items").map(|items| &items.value) {
+        Some(Value::Sequence(items)) => items.iter().cloned().flat_map(manifests).collect(),
+        _ => {
+            let object = Err(InvalidField::new(&document, "items", "a list needs its items"));
+            vec![Manifest { key: None, node: document, object }]
+        }
+    }
+}
+
+impl Manifest {
+    /// Reads one object.
+    #[must_use]
+    pub fn read(node: Node) -> Self {
+        let row = match Row::of(&node) {
+            Ok(row) => row,
+            Err(error) => return Self { key: None, node, object: Err(error) },
+        };
+        let metadata = Metadata::decode(&node, row.namespaced);
+        let key = metadata.as_ref().map_or_else(
+            |_invalid| ObjectKey::evident(&node, row),
+            |metadata| Some(ObjectKey::new(row.kind, &metadata.namespace, &metadata.name)),
+        );
+        let object = metadata.and_then(|metadata| (row.decode)(&node, metadata));
+        Self { key, node, object }
+    }
+
+    /// For an object that was never valid: what takes its place, a policy that isolates what it evidently selects.
+    /// `None` where nothing can be said, and for other kinds.
+    #[must_use]
+    pub fn isolation(&self) -> Option<Object> {
+        self.key.as_ref().filter(|key| key.kind == Kind::NetworkPolicy)?;
+        policy::networkpolicy::isolation_of(&self.node.to_json()).map(Arc::new).map(Object::NetworkPolicy)
+    }
+}
+
+impl Row {
+    fn of(node: &Node) -> Result<&'static Self, InvalidField> {
+        if !matches!(node.value, Value::Mapping(_)) {
+            return Err(InvalidField::new(node, "", "an object is expected, with apiVersion, kind and metadata"));
+        }
+        let text = |name: &'static str| {
+            let value = node.get(name).ok_or_else(|| InvalidField::new(node, name, "is missing"))?;
+            value.as_str().ok_or_else(|| InvalidField::new(value, name, "expected a text"))
+        };
+        let (api_version, kind) = (text("apiVersion")?, text("kind")?);
+        KINDS.iter().find(|row| row.api_version == api_version && row.name == kind).ok_or_else(|| {
+            let known: Vec<_> = KINDS.iter().map(|row| format!("{} {}", row.api_version, row.name)).collect();
+            let place = node.get("kind").unwrap_or(node);
+            let message = format!("unknown kind \"{api_version} {kind}\"; known are {}", known.join(", "));
+            InvalidField::new(place, "kind", message)
+        })
+    }
+}
+
+impl ObjectKey {
+    /// The key of an object.
+    #[must_use]
+    pub fn new(kind: Kind, namespace: &str, name: &str) -> Self {
+        Self { kind, namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+
+    /// The key that metadata gives although something in them is wrong.
+    fn evident(node: &Node, row: &Row) -> Option<Self> {
+        let metadata = node.get("metadata")?;
+        let name = metadata.get("name")?.as_str()?;
+        let namespace = match metadata.get("namespace") {
+            Some(namespace) if row.namespaced => namespace.as_str()?,
+            None if row.namespaced => metadata::DEFAULT_NAMESPACE,
+            Some(_) | None => "",
+        };
+        Some(Self::new(row.kind, namespace, name))
+    }
+}
+
+impl Kind {
+    /// The kind with a name of the table, whatever its group.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        KINDS.iter().find(|row| row.name == name).map(|row| row.kind)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        KINDS.iter().find(|row| row.kind == *self).map_or(Ok(()), |row| f.write_str(row.name))
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.namespace.as_str() {
+            "" => write!(f, "{}/{}", self.kind, self.name),
+            namespace => write!(f, "{}/{namespace}/{}", self.kind, self.name),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! `outrigger.dev/v1alpha1 ExternalWorkloadGroup`: what external workloads of a group have in common.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use policy::facts::NamedPort;
+use policy::state::Mode;
+use serde::Deserialize;
+
+use super::decode::{InvalidField, Step, decode};
+use super::fields;
+use super::metadata::check_labels;
+use super::node::Node;
+use super::port::{Protocol, check_name, check_number};
+
+/// A group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// The labels of its workloads.
+    pub labels: BTreeMap<String, String>,
+    /// The service account of its workloads.
+    pub service_account: String,
+    /// The named ports of its workloads.
+    pub ports: Vec<NamedPort>,
+    /// Whether its workloads enforce policy or only report it.
+    pub mode: Mode,
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    spec: Spec,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Spec {
+    template: Template,
+    #[serde(default)]
+    mode: WireMode,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum WireMode {
+    #[default]
+    Enforce,
+    Audit,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Template {
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    service_account_name: Option<String>,
+    #[serde(default)]
+    ports: Vec<Port>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Port {
+    name: String,
+    port: u16,
+    #[serde(default)]
+    protocol: Protocol,
+}
+
+/// The service account of workloads that name none, as for pods.
+pub(super) const DEFAULT_SERVICE_ACCOUNT: &str = "default";
+
+impl Group {
+    pub(super) fn decode(node: &Node) -> Result<Self, InvalidField> {
+        fields::only(node, &["apiVersion", "kind", "metadata", "spec", "status"])?;
+        let Wire { spec: Spec { template, mode } } = decode(node)?;
+        let Template { labels, service_account_name, ports } = template;
+        if let Some(place) = node.get("spec").and_then(|spec| spec.get("template")) {
+            let within = |error: InvalidField| {
+                error.within(Step::Field("template"), place.position).within(Step::Field("spec"), place.position)
+            };
+            check_labels(place, &labels).map_err(within)?;
+            check_service_account(place, service_account_name.as_deref()).map_err(within)?;
+            check_ports(place, &ports).map_err(within)?;
+        }
+        Ok(Self {
+            labels,
+            service_account: service_account_name.unwrap_or_else(|| DEFAULT_SERVICE_ACCOUNT.to_owned()),
+            ports: ports
+                .into_iter()
+                .map(|Port { name, port, protocol }| NamedPort { name, protocol: protocol.number(), number: port })
+                .collect(),
+            mode: match mode {
+                WireMode::Enforce => Mode::Enforce,
+                WireMode::Audit => Mode::Audit,
+            },
+        })
+    }
+}
+
+fn check_ports(template: &Node, ports: &[Port]) -> Result<(), InvalidField> {
+    let mut names = BTreeSet::new();
+    fields::each(template, "ports", |index, item| {
+        let Some(Port { name, port, protocol: _ }) = ports.get(index) else { return Ok(()) };
+        check_name(item, name)?;
+        check_number(item, "port", *port)?;
+        if names.insert(name) { Ok(()) } else { Err(InvalidField::new(item, "name", format!("{name:?} occurs twice"))) }
+    })
+}
+
+/// Checks the name of a service account, which becomes an identity label.
+///
+/// # Errors
+/// [`InvalidField`] of `serviceAccountName` in the node.
+pub(super) fn check_service_account(node: &Node, name: Option<&str>) -> Result<(), InvalidField> {
+    match name {
+        Some(name) if !policy::labels::is_subdomain(name) => Err(InvalidField::new(
+            node.get("serviceAccountName").unwrap_or(node),
+            "serviceAccountName",
+            format!("{name:?} is no valid name of a service account"),
+        )),
+        Some(_) | None => Ok(()),
+    }
+}

@@ -1,0 +1,52 @@
+//! `outrigger.dev/v1alpha1 ExternalWorkload`: an external workload declared by hand, before it joins.
+
+use std::net::IpAddr;
+
+use serde::Deserialize;
+
+use super::decode::{InvalidField, Step, decode};
+use super::fields;
+use super::node::Node;
+
+/// A declared workload: who joins under its name must do so through its group, and gets its addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// The name of its group, in its own namespace.
+    pub group: String,
+    /// Its mesh addresses, at most one of each family; a family without one is allocated from the pool.
+    pub addresses: Vec<IpAddr>,
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    spec: Spec,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Spec {
+    group: String,
+    #[serde(default)]
+    addresses: Vec<IpAddr>,
+}
+
+impl Workload {
+    pub(super) fn decode(node: &Node) -> Result<Self, InvalidField> {
+        fields::only(node, &["apiVersion", "kind", "metadata", "spec", "status"])?;
+        let Wire { spec: Spec { group, addresses } } = decode(node)?;
+        let addresses: Vec<_> = addresses.iter().map(IpAddr::to_canonical).collect();
+        let spec = node.get("spec").unwrap_or(node);
+        let refuse = |name: &str, message: String| {
+            let error = InvalidField::new(spec.get(name).unwrap_or(spec), name, message);
+            Err(error.within(Step::Field("spec"), spec.position))
+        };
+        if !policy::labels::is_subdomain(&group) {
+            return refuse("group", format!("{group:?} is no valid name of a group"));
+        }
+        let of_v4 = addresses.iter().filter(|address| address.is_ipv4()).count();
+        if of_v4 > 1 || addresses.len() - of_v4 > 1 {
+            return refuse("addresses", format!("{addresses:?}: at most one address of each family"));
+        }
+        Ok(Self { group, addresses })
+    }
+}
