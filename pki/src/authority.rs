@@ -11,7 +11,9 @@ use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::Zeroizing;
 
-use crate::bundle::{InvalidBundle, TrustBundle, certificate_key_hash, certificates_from_pem, certificates_to_pem};
+use crate::bundle::{
+    InvalidBundle, TrustBundle, certificate_key_hash, certificates_from_pem, certificates_to_pem,
+};
 use crate::csr::CheckedCsr;
 use crate::key::{InvalidKey, KeyHash, KeyPair};
 use crate::spiffe::{SpiffeId, TrustDomain};
@@ -123,7 +125,11 @@ impl Authority {
     ///
     /// # Errors
     /// [`InvalidAuthority`] where one cannot be read, they do not fit, or the root is of another trust domain.
-    pub fn from_pem(trust_domain: &TrustDomain, certificate: &str, key: &str) -> Result<Self, InvalidAuthority> {
+    pub fn from_pem(
+        trust_domain: &TrustDomain,
+        certificate: &str,
+        key: &str,
+    ) -> Result<Self, InvalidAuthority> {
         let bundle = TrustBundle::try_new(certificates_from_pem(certificate)?)?;
         let root = bundle.roots().first().cloned().ok_or(InvalidBundle::Empty)?;
         Self::assemble(trust_domain, root, KeyPair::from_pem(key)?)

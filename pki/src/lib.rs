@@ -35,7 +35,8 @@ pub fn system_time() -> TimeSource {
 /// The time as people write it, `2026-01-31T12:00:00Z`.
 #[must_use]
 pub fn display_time(at: UnixTime) -> String {
-    let moment = i64::try_from(at.as_secs()).ok().and_then(|s| time::OffsetDateTime::from_unix_timestamp(s).ok());
+    let moment =
+        i64::try_from(at.as_secs()).ok().and_then(|s| time::OffsetDateTime::from_unix_timestamp(s).ok());
     moment
         .and_then(|m| m.format(&time::format_description::well_known::Rfc3339).ok())
         .unwrap_or_else(|| format!("{} s after 1970", at.as_secs()))

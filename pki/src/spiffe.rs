@@ -71,8 +71,7 @@ impl TrustDomain {
     pub fn try_new(name: &str) -> Result<Self, InvalidSpiffeId> {
         let edge = |c: Option<&u8>| c.is_some_and(u8::is_ascii_alphanumeric);
         let bytes = name.as_bytes();
-        let inside =
-            bytes.iter().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_'));
+        let inside = bytes.iter().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_'));
         if bytes.len() <= 255 && inside && edge(bytes.first()) && edge(bytes.last()) {
             Ok(Self(name.to_owned()))
         } else {
@@ -106,7 +105,11 @@ impl SpiffeId {
     ///
     /// # Errors
     /// [`InvalidSpiffeId`] where a name has a wrong form.
-    pub fn workload(trust_domain: &TrustDomain, namespace: &str, name: &str) -> Result<Self, InvalidSpiffeId> {
+    pub fn workload(
+        trust_domain: &TrustDomain,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Self, InvalidSpiffeId> {
         if !is_dns1123_label(namespace) {
             return Err(InvalidSpiffeId::Namespace(namespace.to_owned()));
         }
@@ -192,11 +195,7 @@ pub fn is_dns1123_subdomain(text: &str) -> bool {
 }
 
 fn checked_name(name: &str) -> Result<String, InvalidSpiffeId> {
-    if is_dns1123_subdomain(name) {
-        Ok(name.to_owned())
-    } else {
-        Err(InvalidSpiffeId::Name(name.to_owned()))
-    }
+    if is_dns1123_subdomain(name) { Ok(name.to_owned()) } else { Err(InvalidSpiffeId::Name(name.to_owned())) }
 }
 
 #[cfg(test)]
@@ -224,7 +223,9 @@ mod tests {
 
     #[test]
     fn names_cannot_become_paths() {
-        for name in ["", "a/ew/b", "..", "A", "a_b", "-a", "a-", "a..b", "a%2fb", "a b", "ä", &"a".repeat(254)] {
+        for name in
+            ["", "a/ew/b", "..", "A", "a_b", "-a", "a-", "a..b", "a%2fb", "a b", "ä", &"a".repeat(254)]
+        {
             assert!(SpiffeId::workload(&domain(), "ns", name).is_err(), "{name}");
             assert!(SpiffeId::admin(&domain(), name).is_err(), "{name}");
         }

@@ -1,0 +1,235 @@
+//! What must outlive the gateway: tokens, workloads, addresses, identities, the root, counters, the last valid version
+//! of each object. One file, one writer, every change one transaction.
+//!
+//! Methods block on the disk: asynchronous code calls those that write through `tokio::task::spawn_blocking`. The
+//! workloads are also in memory, in a channel that always holds the latest.
+
+mod address;
+mod authority;
+mod error;
+mod generation;
+mod identity;
+mod join;
+mod object;
+mod record;
+mod table;
+#[cfg(test)]
+pub(crate) mod testing;
+mod token;
+mod workload;
+
+use std::collections::BTreeMap;
+use std::fs::{DirBuilder, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use redb::{Database, Durability, WriteTransaction};
+use tokio::sync::watch;
+
+pub use address::{InvalidPools, PoolError, Pools};
+pub use authority::RootError;
+pub use error::{OpenError, StoreError};
+pub use generation::INCARNATION_UNSET;
+pub use identity::IdentityError;
+pub use join::{JoinError, JoinRefusal, Joining};
+pub use record::{InvalidWorkloadName, TRANSIT_NAMESPACE, Target, Token, Workload, WorkloadName, unix_time};
+pub use token::{Minted, Minting, TokenRefusal};
+pub use workload::{RenewRefusal, Report, WorkloadError};
+
+/// All workloads, by name.
+pub type Workloads = BTreeMap<WorkloadName, Arc<Workload>>;
+
+/// The format this version writes.
+const FORMAT: u64 = 1;
+/// The store's file within the state folder.
+const FILE: &str = "gateway.redb";
+
+/// What the store needs to know to allocate.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where mesh addresses come from.
+    pub pools: Pools,
+    /// The cluster's number: the upper bits of every identity.
+    pub cluster_id: u8,
+    /// How long an address or an identity rests before another one may have it: as long as an agent that is cut off
+    /// may act on the old meaning.
+    pub quarantine: Duration,
+}
+
+/// The store.
+pub struct Store {
+    path: PathBuf,
+    settings: Settings,
+    /// `None` after an error of the disk: the database refuses everything from then on, so it is opened anew.
+    database: Mutex<Option<Database>>,
+    incarnation: u64,
+    generations: Mutex<generation::Reserved>,
+    workloads: watch::Sender<Arc<Workloads>>,
+}
+
+impl Store {
+    /// Opens the store in a folder, and makes both where they do not exist; only their owner can read them.
+    ///
+    /// # Errors
+    /// [`OpenError`], with the file's name.
+    pub fn open(folder: &Path, settings: Settings) -> Result<Self, OpenError> {
+        let path = folder.join(FILE);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(|source| OpenError::File { path: path.clone(), source })?;
+        let database = open_file(&path)?;
+        let content = |source| OpenError::Content { path: path.clone(), source };
+        let format = table::prepare(&database, FORMAT).map_err(content)?;
+        if format > FORMAT {
+            return Err(OpenError::Newer { path, found: format, known: FORMAT });
+        }
+        let incarnation = generation::incarnation(&database).map_err(content)?;
+        let reserved = generation::reserved(&database).map_err(content)?;
+        let workloads = table::all_workloads(&database).map_err(content)?;
+        Ok(Self {
+            settings,
+            database: Mutex::new(Some(database)),
+            incarnation,
+            generations: Mutex::new(reserved),
+            workloads: watch::Sender::new(Arc::new(workloads)),
+            path,
+        })
+    }
+
+    /// The workloads, always the latest.
+    #[must_use]
+    pub fn watch_workloads(&self) -> watch::Receiver<Arc<Workloads>> {
+        self.workloads.subscribe()
+    }
+
+    /// The workloads now.
+    #[must_use]
+    pub fn workloads(&self) -> Arc<Workloads> {
+        self.workloads.borrow().clone()
+    }
+
+    /// One workload now.
+    #[must_use]
+    pub fn workload(&self, name: &WorkloadName) -> Option<Arc<Workload>> {
+        self.workloads.borrow().get(name).cloned()
+    }
+
+    /// Random for each store: generations of two stores cannot be compared.
+    #[must_use]
+    pub const fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// Does one transaction. Where `change` fails, nothing of it is kept.
+    fn write<T, E: From<StoreError>>(
+        &self,
+        change: impl FnOnce(&WriteTransaction) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.write_with(None, change)
+    }
+
+    fn write_with<T, E: From<StoreError>>(
+        &self,
+        durability: Option<Durability>,
+        change: impl FnOnce(&WriteTransaction) -> Result<T, E>,
+    ) -> Result<T, E> {
+        Self::transact(&mut self.database()?, durability, change)
+    }
+
+    /// Like [`Store::write`], for a transaction that changes workloads: `change` also gives the new records (`None`: the
+    /// workload is gone), which are shown once they are kept.
+    fn write_workloads<T, E: From<StoreError>>(
+        &self,
+        change: impl FnOnce(&WriteTransaction) -> Result<(T, Vec<(WorkloadName, Option<Workload>)>), E>,
+    ) -> Result<T, E> {
+        let mut database = self.database()?;
+        let (result, changes) = Self::transact(&mut database, None, change)?;
+        if !changes.is_empty() {
+            self.workloads.send_modify(|workloads| {
+                let workloads = Arc::make_mut(workloads);
+                for (name, workload) in changes {
+                    match workload {
+                        Some(workload) => workloads.insert(name, Arc::new(workload)),
+                        None => workloads.remove(&name),
+                    };
+                }
+            });
+        }
+        drop(database);
+        Ok(result)
+    }
+
+    fn read<T>(
+        &self,
+        look: impl FnOnce(&redb::ReadTransaction) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let guard = self.database()?;
+        let database = guard.as_ref().ok_or_else(closed)?;
+        look(&redb::ReadableDatabase::begin_read(database)?)
+    }
+
+    fn transact<T, E: From<StoreError>>(
+        guard: &mut MutexGuard<'_, Option<Database>>,
+        durability: Option<Durability>,
+        change: impl FnOnce(&WriteTransaction) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let database = guard.as_ref().ok_or_else(closed)?;
+        let mut transaction = database.begin_write().map_err(StoreError::from)?;
+        if let Some(durability) = durability {
+            transaction.set_durability(durability).map_err(StoreError::from)?;
+        }
+        let result = change(&transaction)?;
+        if let Err(error) = transaction.commit() {
+            **guard = None;
+            return Err(StoreError::from(error).into());
+        }
+        Ok(result)
+    }
+
+    /// The database, opened anew where the disk failed before.
+    fn database(&self) -> Result<MutexGuard<'_, Option<Database>>, StoreError> {
+        let mut guard = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        if guard.is_none() {
+            let opened = open_file(&self.path).map_err(|error| StoreError::Database(error.to_string()))?;
+            *guard = Some(opened);
+        }
+        Ok(guard)
+    }
+}
+
+fn closed() -> StoreError {
+    StoreError::Database("the file is closed".to_owned())
+}
+
+fn open_file(path: &Path) -> Result<Database, OpenError> {
+    let failed = |source: io::Error| OpenError::File { path: path.to_owned(), source };
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(failed)?;
+    file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
+    let backend = match redb::backends::FileBackend::new(file) {
+        Ok(backend) => backend,
+        Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
+            return Err(OpenError::InUse { path: path.to_owned() });
+        }
+        Err(error) => return Err(OpenError::Content { path: path.to_owned(), source: error.into() }),
+    };
+    match Database::builder().create_with_backend(backend) {
+        Ok(database) => Ok(database),
+        Err(redb::DatabaseError::DatabaseAlreadyOpen) => Err(OpenError::InUse { path: path.to_owned() }),
+        Err(error) => Err(OpenError::Content { path: path.to_owned(), source: error.into() }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

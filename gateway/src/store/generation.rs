@@ -1,0 +1,67 @@
+//! The counter of generations. It never goes back, also when the gateway is killed: numbers are reserved ahead in
+//! blocks, and a start begins after what was reserved.
+
+use std::sync::PoisonError;
+
+use redb::{Database, ReadableDatabase as _, ReadableTable as _};
+
+use super::table::NUMBERS;
+use super::{Store, StoreError};
+
+/// How many numbers are reserved at once: one write for so many generations.
+const BLOCK: u64 = 1024;
+/// No store has this incarnation.
+pub const INCARNATION_UNSET: u64 = 0;
+
+/// Numbers that may be given out: `next` below `end`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reserved {
+    next: u64,
+    end: u64,
+}
+
+/// The store's incarnation, made at its first opening.
+pub(super) fn incarnation(database: &Database) -> Result<u64, StoreError> {
+    let transaction = database.begin_write()?;
+    let incarnation = {
+        let mut numbers = transaction.open_table(NUMBERS)?;
+        let found = numbers.get("incarnation")?.map(|found| found.value());
+        if let Some(found) = found {
+            found
+        } else {
+            let made = rand::random_range(INCARNATION_UNSET + 1..=u64::MAX);
+            numbers.insert("incarnation", made)?;
+            made
+        }
+    };
+    transaction.commit()?;
+    Ok(incarnation)
+}
+
+/// Nothing given out yet, after everything that ever was.
+pub(super) fn reserved(database: &Database) -> Result<Reserved, StoreError> {
+    let numbers = database.begin_read()?.open_table(NUMBERS)?;
+    let end = numbers.get("generation")?.map_or(1, |end| end.value());
+    Ok(Reserved { next: end, end })
+}
+
+impl Store {
+    /// A number greater than every one given out before, by this process or an earlier one.
+    ///
+    /// # Errors
+    /// [`StoreError`] where a new block cannot be reserved; no number is lost.
+    pub fn next_generation(&self) -> Result<u64, StoreError> {
+        let mut reserved = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        if reserved.next == reserved.end {
+            let end = reserved.end.saturating_add(BLOCK);
+            self.write(|transaction| {
+                transaction.open_table(NUMBERS)?.insert("generation", end)?;
+                Ok::<_, StoreError>(())
+            })?;
+            reserved.end = end;
+        }
+        let number = reserved.next;
+        reserved.next += 1;
+        Ok(number)
+    }
+}

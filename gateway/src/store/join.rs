@@ -1,0 +1,235 @@
+//! Joining: one transaction from the token to the certificate. Either all of it happened, or nothing did.
+
+use std::net::IpAddr;
+
+use pki::{IssueError, Issued, KeyHash, UnixTime};
+use redb::WriteTransaction;
+use zeroize::Zeroizing;
+
+use super::address::{self, PoolError};
+use super::record::{Token, Workload, WorkloadName};
+use super::table::{REVOKED_KEYS, SEEN, TOKENS, WORKLOADS, get, put};
+use super::token::{self, TokenRefusal};
+use super::workload::RevokedKey;
+use super::{Store, StoreError};
+
+/// A host that wants to join.
+#[derive(Clone)]
+pub struct Joining {
+    /// The token's id.
+    pub token_id: String,
+    /// The token's secret.
+    pub token_secret: Zeroizing<Vec<u8>>,
+    /// The name it is to have.
+    pub name: WorkloadName,
+    /// The hash of its key.
+    pub key: KeyHash,
+    /// SHA-256 of machine-id and DMI UUID.
+    pub machine: Vec<u8>,
+    /// Where its tunnel packets come from.
+    pub underlay: Vec<IpAddr>,
+    /// Its agent's version.
+    pub agent_version: String,
+    /// Mesh addresses that its object asks for; else the pools decide.
+    pub wanted: Vec<IpAddr>,
+}
+
+/// Why a host may not join. Everything here is harmless to tell one that has the token's secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JoinRefusal {
+    /// The token is refused.
+    #[error(transparent)]
+    Token(#[from] TokenRefusal),
+    /// The name is in another namespace than the token's.
+    #[error("the token is for namespace {expected}, not for {name}")]
+    Namespace {
+        /// The name asked for.
+        name: WorkloadName,
+        /// The token's namespace.
+        expected: String,
+    },
+    /// The token is for one workload.
+    #[error("the token replaces workload {bound_to} and nothing else: join with --name {}", bound_to.name)]
+    Bound {
+        /// The workload it is for.
+        bound_to: WorkloadName,
+    },
+    /// The workload to be replaced is gone.
+    #[error("workload {0}, which the token replaces, was deleted: ask for a token of its group")]
+    Gone(WorkloadName),
+    /// Another host has the name.
+    #[error(
+        "the name {name} is held by another host, last seen at {}: join with another --name, or ask for `outrigger-gateway workload replace {name}` if this host takes its place",
+        pki::display_time(*last_seen)
+    )]
+    NameHeld {
+        /// The name.
+        name: WorkloadName,
+        /// When its holder was last seen.
+        last_seen: UnixTime,
+    },
+    /// Another workload has the key.
+    #[error("this host's key is the one of workload {0}: it was copied, run `outrigger seal` on it first")]
+    KeyHeld(WorkloadName),
+    /// The key was revoked.
+    #[error("this host's key was revoked when workload {workload} was {reason}: remove it and join anew")]
+    KeyRevoked {
+        /// Whose key it was.
+        workload: WorkloadName,
+        /// Why it was revoked.
+        reason: String,
+    },
+    /// There is no address.
+    #[error(transparent)]
+    Address(#[from] PoolError),
+}
+
+/// Why a host did not join; nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// It may not.
+    #[error(transparent)]
+    Refused(#[from] JoinRefusal),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The certificate could not be made.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+}
+
+impl JoinRefusal {
+    /// The reason as one word, for the audit log and metrics.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Token(refusal) => refusal.reason(),
+            Self::Namespace { .. } => "namespace",
+            Self::Bound { .. } => "token-bound",
+            Self::Gone(_) => "workload-gone",
+            Self::NameHeld { .. } => "name-held",
+            Self::KeyHeld(_) => "key-held",
+            Self::KeyRevoked { .. } => "key-revoked",
+            Self::Address(_) => "address",
+        }
+    }
+}
+
+impl Store {
+    /// Lets a host join: uses the token, gives addresses, records the key, and keeps all of it only if `issue` gives the
+    /// certificate.
+    ///
+    /// # Errors
+    /// [`JoinError`]; then nothing changed.
+    pub fn join(
+        &self,
+        joining: &Joining,
+        now: UnixTime,
+        issue: impl FnOnce() -> Result<Issued, IssueError>,
+    ) -> Result<(Workload, Issued), JoinError> {
+        self.write_workloads(|transaction| {
+            let mut token = token::checked(
+                &transaction.open_table(TOKENS).map_err(StoreError::from)?,
+                &joining.token_id,
+                &joining.token_secret,
+                now,
+            )?
+            .map_err(JoinRefusal::from)?;
+            let existing = self.holder(transaction, joining, &token)?;
+            self.check_key(transaction, joining)?;
+            let addresses = self.addresses(transaction, joining, existing.as_ref(), now)?;
+            if let Some(existing) = existing.as_ref().filter(|existing| existing.key != joining.key) {
+                RevokedKey::new(&joining.name, now, "replaced").keep(transaction, existing.key)?;
+            }
+            token.uses_left = token.uses_left.saturating_sub(1);
+            token.used_by.push(joining.name.clone());
+            put(transaction, TOKENS, &token.id, &token)?;
+            let issued = issue()?;
+            let workload = Workload {
+                name: joining.name.clone(),
+                target: token.target,
+                key: joining.key,
+                previous_key: existing.map(|existing| existing.key),
+                machine: hex::encode(&joining.machine),
+                addresses,
+                underlay: joining.underlay.clone(),
+                agent_version: joining.agent_version.clone(),
+                joined_at: now.as_secs(),
+                certificate_expires: issued.expires.as_secs(),
+            };
+            let key = joining.name.to_string();
+            put(transaction, WORKLOADS, &key, &workload)?;
+            let mut seen = transaction.open_table(SEEN).map_err(StoreError::from)?;
+            seen.insert(key.as_str(), now.as_secs()).map_err(StoreError::from)?;
+            Ok(((workload.clone(), issued), vec![(joining.name.clone(), Some(workload))]))
+        })
+    }
+
+    /// Who has the name now, if the token may take it over.
+    fn holder(
+        &self,
+        transaction: &WriteTransaction,
+        joining: &Joining,
+        token: &Token,
+    ) -> Result<Option<Workload>, JoinError> {
+        let name = &joining.name;
+        let expected = token.bound_to.as_ref().map_or(token.target.namespace(), |bound| &bound.namespace);
+        if name.namespace != expected {
+            return Err(JoinRefusal::Namespace { name: name.clone(), expected: expected.to_owned() }.into());
+        }
+        if let Some(bound_to) = token.bound_to.as_ref().filter(|bound| *bound != name) {
+            return Err(JoinRefusal::Bound { bound_to: bound_to.clone() }.into());
+        }
+        let key = name.to_string();
+        let table = transaction.open_table(WORKLOADS).map_err(StoreError::from)?;
+        let existing: Option<Workload> = get(&table, "workloads", &key)?;
+        match (existing, &token.bound_to) {
+            (Some(existing), None) => {
+                let seen = transaction.open_table(SEEN).map_err(StoreError::from)?;
+                let seen = redb::ReadableTable::get(&seen, key.as_str()).map_err(StoreError::from)?;
+                let last_seen = super::unix_time(seen.map_or(existing.joined_at, |seen| seen.value()));
+                Err(JoinRefusal::NameHeld { name: name.clone(), last_seen }.into())
+            }
+            (None, Some(_)) => Err(JoinRefusal::Gone(name.clone()).into()),
+            (existing, _) => Ok(existing),
+        }
+    }
+
+    /// A key belongs to one workload, and never comes back once it was revoked.
+    fn check_key(&self, transaction: &WriteTransaction, joining: &Joining) -> Result<(), JoinError> {
+        let other = |workload: &&std::sync::Arc<Workload>| {
+            workload.key == joining.key && workload.name != joining.name
+        };
+        if let Some(other) = self.workloads().values().find(other) {
+            return Err(JoinRefusal::KeyHeld(other.name.clone()).into());
+        }
+        let table = transaction.open_table(REVOKED_KEYS).map_err(StoreError::from)?;
+        let revoked: Option<RevokedKey> = get(&table, "revoked_keys", &joining.key.to_string())?;
+        match revoked {
+            Some(RevokedKey { workload, reason, .. }) => {
+                Err(JoinRefusal::KeyRevoked { workload, reason }.into())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The addresses: those asked for, else those it had, else new ones.
+    fn addresses(
+        &self,
+        transaction: &WriteTransaction,
+        joining: &Joining,
+        existing: Option<&Workload>,
+        now: UnixTime,
+    ) -> Result<Vec<IpAddr>, JoinError> {
+        let taken = self.taken(transaction, now)?;
+        let pools = &self.settings.pools;
+        pools.check(&joining.name, &joining.wanted, &taken).map_err(JoinRefusal::from)?;
+        let had = existing.map_or(&[][..], |existing| &existing.addresses);
+        let wanted: Vec<IpAddr> = joining.wanted.iter().chain(had).copied().collect();
+        let addresses = pools.allocate(&joining.name, &wanted, &taken).map_err(JoinRefusal::from)?;
+        let left: Vec<IpAddr> = had.iter().filter(|had| !addresses.contains(had)).copied().collect();
+        address::release(transaction, &joining.name, &left, now)?;
+        address::occupy(transaction, &addresses)?;
+        Ok(addresses)
+    }
+}

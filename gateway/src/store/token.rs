@@ -1,0 +1,185 @@
+//! Join tokens: secrets for one purpose, a time and a number of joins. Only the hash of a secret is kept.
+
+use std::time::Duration;
+
+use pki::UnixTime;
+use redb::ReadableTable;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
+
+use super::record::{Target, Token, WorkloadName};
+use super::table::{TOKENS, decode, get, put};
+use super::{Store, StoreError};
+
+/// What a new token is for.
+#[derive(Clone, Debug)]
+pub struct Minting {
+    /// What its bearer becomes.
+    pub target: Target,
+    /// The workload that is taken over, and nothing else.
+    pub bound_to: Option<WorkloadName>,
+    /// How long it is valid.
+    pub ttl: Duration,
+    /// How many joins it allows.
+    pub uses: u32,
+}
+
+/// A new token. The secret is here and nowhere else.
+pub struct Minted {
+    /// What is kept of it.
+    pub token: Token,
+    /// 32 random bytes.
+    pub secret: Zeroizing<Vec<u8>>,
+}
+
+/// Why a token is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenRefusal {
+    /// There is no such token.
+    #[error(
+        "the token is not known to this gateway: it is another gateway's, or was removed long after it expired"
+    )]
+    Unknown,
+    /// The secret is wrong.
+    #[error("the token is not known to this gateway: its secret is wrong")]
+    Secret,
+    /// An administrator revoked it.
+    #[error("the token {0} was revoked: ask for a new one")]
+    Revoked(String),
+    /// It is too old.
+    #[error(
+        "the token {id} expired at {}, the gateway's clock shows {}: ask for a new one",
+        pki::display_time(*expired_at), pki::display_time(*now)
+    )]
+    Expired {
+        /// The token.
+        id: String,
+        /// When it expired.
+        expired_at: UnixTime,
+        /// The gateway's clock.
+        now: UnixTime,
+    },
+    /// Its joins are used up.
+    #[error("the token {id} was used already (by {}): ask for a new one", names(used_by))]
+    Used {
+        /// The token.
+        id: String,
+        /// The workloads that joined with it.
+        used_by: Vec<WorkloadName>,
+    },
+}
+
+impl TokenRefusal {
+    /// The reason as one word, for the audit log and metrics.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Unknown => "token-unknown",
+            Self::Secret => "token-secret",
+            Self::Revoked(_) => "token-revoked",
+            Self::Expired { .. } => "token-expired",
+            Self::Used { .. } => "token-used",
+        }
+    }
+}
+
+impl Store {
+    /// Mints a token.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then there is no token.
+    pub fn mint(&self, minting: Minting, now: UnixTime) -> Result<Minted, StoreError> {
+        let secret = Zeroizing::new(rand::random::<[u8; 32]>().to_vec());
+        let id = hex::encode(rand::random::<[u8; 6]>());
+        let token = Token {
+            id,
+            secret_hash: hash(&secret),
+            target: minting.target,
+            bound_to: minting.bound_to,
+            created_at: now.as_secs(),
+            expires_at: now.as_secs().saturating_add(minting.ttl.as_secs()),
+            uses_left: minting.uses,
+            revoked: false,
+            used_by: Vec::new(),
+        };
+        self.write(|transaction| put(transaction, TOKENS, &token.id, &token))?;
+        Ok(Minted { token, secret })
+    }
+
+    /// Every token that is kept, by age.
+    ///
+    /// # Errors
+    /// [`StoreError`] where they cannot be read.
+    pub fn tokens(&self) -> Result<Vec<Token>, StoreError> {
+        let mut tokens = self.read(|transaction| {
+            let mut tokens: Vec<Token> = Vec::new();
+            for entry in transaction.open_table(TOKENS)?.iter()? {
+                let (key, bytes) = entry?;
+                tokens.push(decode("tokens", key.value(), bytes.value())?);
+            }
+            Ok(tokens)
+        })?;
+        tokens.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+        Ok(tokens)
+    }
+
+    /// Revokes a token; `None` where there is none. Revoking twice is no error.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then it is as valid as before.
+    pub fn revoke_token(&self, id: &str) -> Result<Option<Token>, StoreError> {
+        self.write(|transaction| {
+            let found: Option<Token> = get(&transaction.open_table(TOKENS)?, "tokens", id)?;
+            let Some(mut token) = found else { return Ok(None) };
+            token.revoked = true;
+            put(transaction, TOKENS, id, &token)?;
+            Ok(Some(token))
+        })
+    }
+
+    /// Checks a token without using it.
+    ///
+    /// # Errors
+    /// [`StoreError`] where it cannot be read; inside, why the token is refused.
+    pub fn check_token(
+        &self,
+        id: &str,
+        secret: &[u8],
+        now: UnixTime,
+    ) -> Result<Result<Token, TokenRefusal>, StoreError> {
+        self.read(|transaction| checked(&transaction.open_table(TOKENS)?, id, secret, now))
+    }
+}
+
+/// The token, if it may be used now. Whether the secret is right is decided first, so that nobody learns anything about
+/// a token without it.
+pub(super) fn checked(
+    table: &impl ReadableTable<&'static str, &'static [u8]>,
+    id: &str,
+    secret: &[u8],
+    now: UnixTime,
+) -> Result<Result<Token, TokenRefusal>, StoreError> {
+    let Some(token) = get::<Token>(table, "tokens", id)? else { return Ok(Err(TokenRefusal::Unknown)) };
+    let right: bool = token.secret_hash.as_bytes().ct_eq(hash(secret).as_bytes()).into();
+    Ok(if !right {
+        Err(TokenRefusal::Secret)
+    } else if token.revoked {
+        Err(TokenRefusal::Revoked(token.id))
+    } else if token.uses_left == 0 {
+        Err(TokenRefusal::Used { id: token.id, used_by: token.used_by })
+    } else if now.as_secs() >= token.expires_at {
+        let expired_at = super::unix_time(token.expires_at);
+        Err(TokenRefusal::Expired { id: token.id, expired_at, now })
+    } else {
+        Ok(token)
+    })
+}
+
+fn hash(secret: &[u8]) -> String {
+    hex::encode(Sha256::digest(secret))
+}
+
+fn names(workloads: &[WorkloadName]) -> String {
+    workloads.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,252 @@
+//! Workloads after they joined: renewals, reports, and their end.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use pki::{IssueError, Issued, KeyHash, UnixTime};
+use redb::{Durability, ReadableTable as _, WriteTransaction};
+use serde::{Deserialize, Serialize};
+
+use super::address;
+use super::record::{Workload, WorkloadName};
+use super::table::{REVOKED_KEYS, SEEN, TOKENS, WORKLOADS, decode, get, put};
+use super::{Store, StoreError, Token};
+
+/// What an agent says about its host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Where its tunnel packets come from, preferred first.
+    pub underlay: Vec<IpAddr>,
+    /// The agent's version.
+    pub agent_version: String,
+}
+
+/// Why a certificate is not renewed, or a session not opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RenewRefusal {
+    /// There is no such workload.
+    #[error("workload {0} is not known to this gateway: it was deleted or left, join anew")]
+    Unknown(WorkloadName),
+    /// The key was revoked.
+    #[error("the key of workload {name} was revoked when it was {reason}")]
+    Revoked {
+        /// The workload.
+        name: WorkloadName,
+        /// Why.
+        reason: String,
+    },
+    /// The key is another one than the recorded one.
+    #[error("the certificate's key is not the one workload {0} joined with")]
+    Key(WorkloadName),
+}
+
+/// Why a workload was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkloadError {
+    /// It may not.
+    #[error(transparent)]
+    Refused(#[from] RenewRefusal),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The certificate could not be made.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+}
+
+/// A key that is never accepted again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RevokedKey {
+    /// Whose it was.
+    pub(super) workload: WorkloadName,
+    /// When, in seconds since 1970.
+    pub(super) revoked_at: u64,
+    /// `replaced`, `deleted` or `left`.
+    pub(super) reason: String,
+}
+
+impl RenewRefusal {
+    /// The reason as one word, for the audit log and metrics.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Unknown(_) => "workload-unknown",
+            Self::Revoked { .. } => "key-revoked",
+            Self::Key(_) => "key-foreign",
+        }
+    }
+}
+
+impl RevokedKey {
+    pub(super) fn new(workload: &WorkloadName, now: UnixTime, reason: &str) -> Self {
+        Self { workload: workload.clone(), revoked_at: now.as_secs(), reason: reason.to_owned() }
+    }
+
+    pub(super) fn keep(&self, transaction: &WriteTransaction, key: KeyHash) -> Result<(), StoreError> {
+        put(transaction, REVOKED_KEYS, &key.to_string(), self)
+    }
+}
+
+impl Store {
+    /// The workload that a certificate's name and key prove.
+    ///
+    /// # Errors
+    /// [`WorkloadError::Refused`] where it is gone, was revoked, or joined with another key.
+    pub fn authorise(
+        &self,
+        name: &WorkloadName,
+        key: KeyHash,
+    ) -> Result<std::sync::Arc<Workload>, WorkloadError> {
+        let found = self.workload(name);
+        if let Some(workload) = found.as_ref().filter(|workload| workload.key == key) {
+            return Ok(workload.clone());
+        }
+        let revoked: Option<RevokedKey> = self.read(|transaction| {
+            get(&transaction.open_table(REVOKED_KEYS)?, "revoked_keys", &key.to_string())
+        })?;
+        Err(match (revoked, found) {
+            (Some(RevokedKey { reason, .. }), _) => RenewRefusal::Revoked { name: name.clone(), reason },
+            (None, None) => RenewRefusal::Unknown(name.clone()),
+            (None, Some(_)) => RenewRefusal::Key(name.clone()),
+        }
+        .into())
+    }
+
+    /// Renews a certificate: the workload must still have the key when `issue` is called.
+    ///
+    /// # Errors
+    /// [`WorkloadError`]; then nothing changed.
+    pub fn renew(
+        &self,
+        name: &WorkloadName,
+        key: KeyHash,
+        issue: impl FnOnce() -> Result<Issued, IssueError>,
+    ) -> Result<Issued, WorkloadError> {
+        self.authorise(name, key)?;
+        self.write_workloads(|transaction| {
+            let text = name.to_string();
+            let table = transaction.open_table(WORKLOADS).map_err(StoreError::from)?;
+            let found: Option<Workload> = get(&table, "workloads", &text)?;
+            drop(table);
+            let mut workload = found.ok_or_else(|| RenewRefusal::Unknown(name.clone()))?;
+            if workload.key != key {
+                return Err(RenewRefusal::Key(name.clone()).into());
+            }
+            let issued = issue()?;
+            workload.certificate_expires = issued.expires.as_secs();
+            put(transaction, WORKLOADS, &text, &workload)?;
+            Ok((issued, vec![(name.clone(), Some(workload))]))
+        })
+    }
+
+    /// Records what an agent reports; writes nothing where nothing changed.
+    ///
+    /// # Errors
+    /// [`WorkloadError`] where the workload is gone or the store failed.
+    pub fn report(&self, name: &WorkloadName, report: &Report) -> Result<(), WorkloadError> {
+        let known = self.workload(name).ok_or_else(|| RenewRefusal::Unknown(name.clone()))?;
+        if known.underlay == report.underlay && known.agent_version == report.agent_version {
+            return Ok(());
+        }
+        self.write_workloads(|transaction| {
+            let text = name.to_string();
+            let found: Option<Workload> =
+                get(&transaction.open_table(WORKLOADS).map_err(StoreError::from)?, "workloads", &text)?;
+            let mut workload = found.ok_or_else(|| RenewRefusal::Unknown(name.clone()))?;
+            workload.underlay.clone_from(&report.underlay);
+            workload.agent_version.clone_from(&report.agent_version);
+            put(transaction, WORKLOADS, &text, &workload)?;
+            Ok(((), vec![(name.clone(), Some(workload))]))
+        })
+    }
+
+    /// Records when workloads were seen. Kept with the next other change: losing it in a crash harms nobody.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn seen(&self, names: &[WorkloadName], now: UnixTime) -> Result<(), StoreError> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        self.write_softly(|transaction| {
+            let mut table = transaction.open_table(SEEN)?;
+            for name in names.iter().filter(|name| self.workload(name).is_some()) {
+                table.insert(name.to_string().as_str(), now.as_secs())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// When a workload was last seen; `None` where it never was.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn last_seen(&self, name: &WorkloadName) -> Result<Option<UnixTime>, StoreError> {
+        self.read(|transaction| {
+            let found = transaction.open_table(SEEN)?.get(name.to_string().as_str())?;
+            Ok(found.map(|seconds| super::unix_time(seconds.value())))
+        })
+    }
+
+    /// Ends a workload: its key is revoked, its addresses rest, its name is free.
+    ///
+    /// # Errors
+    /// [`WorkloadError`]; then nothing changed.
+    pub fn remove(
+        &self,
+        name: &WorkloadName,
+        now: UnixTime,
+        reason: &'static str,
+    ) -> Result<Workload, WorkloadError> {
+        self.write_workloads(|transaction| {
+            let text = name.to_string();
+            let mut table = transaction.open_table(WORKLOADS).map_err(StoreError::from)?;
+            let found: Option<Workload> = get(&table, "workloads", &text)?;
+            let workload = found.ok_or_else(|| RenewRefusal::Unknown(name.clone()))?;
+            table.remove(text.as_str()).map_err(StoreError::from)?;
+            let mut seen = transaction.open_table(SEEN).map_err(StoreError::from)?;
+            seen.remove(text.as_str()).map_err(StoreError::from)?;
+            RevokedKey::new(name, now, reason).keep(transaction, workload.key)?;
+            address::release(transaction, name, &workload.addresses, now)?;
+            Ok((workload, vec![(name.clone(), None)]))
+        })
+    }
+
+    /// Forgets tokens and revoked keys that nobody can use any more.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then nothing is forgotten.
+    pub fn tidy(&self, now: UnixTime, after: Duration) -> Result<(), StoreError> {
+        let old = |at: u64| at.saturating_add(after.as_secs()) < now.as_secs();
+        self.write_softly(|transaction| {
+            for (table, name) in [(TOKENS, "tokens"), (REVOKED_KEYS, "revoked_keys")] {
+                let mut table = transaction.open_table(table)?;
+                let mut forgotten = Vec::new();
+                for entry in table.iter()? {
+                    let (key, bytes) = entry?;
+                    let ended = if name == "tokens" {
+                        decode::<Token>(name, key.value(), bytes.value())?.expires_at
+                    } else {
+                        decode::<RevokedKey>(name, key.value(), bytes.value())?.revoked_at
+                    };
+                    if old(ended) {
+                        forgotten.push(key.value().to_owned());
+                    }
+                }
+                for key in forgotten {
+                    table.remove(key.as_str())?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// A change that may be lost in a crash.
+    fn write_softly(
+        &self,
+        change: impl FnOnce(&WriteTransaction) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.write_with(Some(Durability::None), change)
+    }
+}

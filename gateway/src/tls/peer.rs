@@ -1,0 +1,55 @@
+//! Who is at the other end of a TLS connection, as its certificate proves it.
+
+use std::net::SocketAddr;
+
+use pki::{KeyHash, Principal, SpiffeId, Svid, UnixTime};
+
+use crate::store::WorkloadName;
+
+/// A peer, found in the extensions of every request. Its certificate chain and trust domain were verified in the
+/// handshake; expiry and revocation are decided at each call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerIdentity {
+    /// What the certificate says; `None`: it showed none.
+    pub svid: Option<Svid>,
+    /// Where the connection comes from; IPv4 in its own form also on a dual-stack socket.
+    pub remote: SocketAddr,
+}
+
+impl PeerIdentity {
+    /// Whom the certificate names.
+    #[must_use]
+    pub fn spiffe_id(&self) -> Option<&SpiffeId> {
+        self.svid.as_ref().map(Svid::id)
+    }
+
+    /// The hash of the key that the peer proved.
+    #[must_use]
+    pub fn key_hash(&self) -> Option<KeyHash> {
+        self.svid.as_ref().map(Svid::key_hash)
+    }
+
+    /// Whether its certificate is no longer valid.
+    #[must_use]
+    pub fn expired(&self, now: UnixTime) -> bool {
+        self.svid.as_ref().is_some_and(|svid| now > svid.not_after())
+    }
+
+    /// The external workload it is.
+    #[must_use]
+    pub fn workload(&self) -> Option<WorkloadName> {
+        match self.spiffe_id()?.principal() {
+            Principal::Workload { namespace, name } => WorkloadName::try_new(namespace, name).ok(),
+            Principal::Gateway { .. } | Principal::Admin { .. } => None,
+        }
+    }
+
+    /// The administrator it is.
+    #[must_use]
+    pub fn admin(&self) -> Option<&str> {
+        match self.spiffe_id()?.principal() {
+            Principal::Admin { name } => Some(name),
+            Principal::Gateway { .. } | Principal::Workload { .. } => None,
+        }
+    }
+}
