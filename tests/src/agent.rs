@@ -20,6 +20,9 @@ use crate::wait::{wait_for, wait_ok};
 /// How long the agent may take to serve its socket, or to be in a phase.
 const READY: Duration = Duration::from_secs(10);
 
+/// Exit code of commands on a host that has not joined.
+pub const NOT_JOINED: i32 = 3;
+
 /// An agent.
 #[derive(Debug)]
 pub struct Agent {
@@ -145,12 +148,16 @@ impl Agent {
 
     /// Joins with a token, whatever comes of it.
     pub fn try_join(&self, token: &str) -> Result<Answer> {
-        self.command_with(&["join"], &format!("{token}\n"))
+        self.command_with(&["join", "--token-stdin"], &format!("{token}\n"))
     }
 
-    /// What `outrigger status` says.
+    /// What `outrigger status` says, also of a host that has not joined.
     pub fn status(&self) -> Result<Value> {
-        self.command(&["status", "-o", "json"])?.json()
+        let answer = self.command(&["status", "-o", "json"])?;
+        if answer.code != Some(NOT_JOINED) {
+            return answer.json();
+        }
+        serde_json::from_str(&answer.stdout).with_context(|| format!("no JSON: {answer}"))
     }
 
     /// Waits until the status satisfies `condition`.
