@@ -19,11 +19,11 @@ use crate::key::{InvalidKey, KeyHash, KeyPair};
 use crate::spiffe::{SpiffeId, TrustDomain};
 
 /// How much earlier than its issue a certificate is valid, for clocks that are behind.
-const BACKDATE: Duration = Duration::from_secs(5 * 60);
+const BACKDATE: Duration = Duration::from_mins(5);
 /// The longest time a certificate is valid for.
-const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+const MAX_LIFETIME: Duration = Duration::from_hours(24);
 /// How long a root is valid: ten years.
-const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+const ROOT_LIFETIME: Duration = Duration::from_hours(10 * 365 * 24);
 
 /// A root and its key.
 pub struct Authority {

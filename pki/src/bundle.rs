@@ -116,8 +116,7 @@ fn pem_block(tag: &str, der: &[u8]) -> String {
         block.push('\n');
         rest = after;
     }
-    block.push_str(&format!("-----END {tag}-----\n"));
-    block
+    block + "-----END " + tag + "-----\n"
 }
 
 #[cfg(test)]

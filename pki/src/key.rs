@@ -14,7 +14,7 @@ use crate::csr::InvalidCsr;
 /// A private key and its public half.
 pub struct KeyPair(rcgen::KeyPair);
 
-/// SHA-256 of a public key's SubjectPublicKeyInfo: names a key, and pins a root.
+/// SHA-256 of a public key's `SubjectPublicKeyInfo`: names a key, and pins a root.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyHash([u8; 32]);
 
@@ -94,7 +94,7 @@ impl KeyPair {
 }
 
 impl KeyHash {
-    /// The hash of a SubjectPublicKeyInfo in DER.
+    /// The hash of a `SubjectPublicKeyInfo` in DER.
     #[must_use]
     pub fn of_spki(spki: &[u8]) -> Self {
         let mut hash = [0; 32];

@@ -8,10 +8,10 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::{Authority, CheckedCsr, Issued, KeyPair, SpiffeId, TrustDomain};
 
-/// The time in tests: 2026-01-01.
-pub(crate) const NOW: UnixTime = UnixTime::since_unix_epoch(Duration::from_secs(1_767_225_600));
+/// The time in tests: 2026-01-01, 1767225600.
+pub(crate) const NOW: UnixTime = UnixTime::since_unix_epoch(Duration::from_hours(490_896));
 /// An hour.
-pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const HOUR: Duration = Duration::from_hours(1);
 
 pub(crate) fn domain() -> TrustDomain {
     TrustDomain::try_new("outrigger.local").unwrap()
