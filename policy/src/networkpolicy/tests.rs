@@ -1,3 +1,5 @@
+#![expect(clippy::needless_pass_by_value, reason = "`json!` makes values, and they are used once")]
+
 use std::collections::BTreeMap;
 
 use serde_json::json;

@@ -180,11 +180,17 @@ fn list(of: BoxedStrategy<Value>) -> BoxedStrategy<Option<Vec<Value>>> {
     prop_oneof![1 => Just(None), 1 => Just(Some(Vec::new())), 6 => some.prop_map(Some)].boxed()
 }
 
+fn put(object: &mut Value, field: &str, list: Option<Vec<Value>>) {
+    if let Some(list) = list {
+        object[field] = list.into();
+    }
+}
+
 fn rules(peers: &'static str) -> BoxedStrategy<Option<Vec<Value>>> {
     let rule = (list(peer().boxed()), list(port().boxed())).prop_map(move |(from, ports)| {
         let mut rule = json!({});
-        from.into_iter().for_each(|from| rule[peers] = json!(from));
-        ports.into_iter().for_each(|ports| rule["ports"] = json!(ports));
+        put(&mut rule, peers, from);
+        put(&mut rule, "ports", ports);
         rule
     });
     list(rule.boxed())
@@ -195,9 +201,9 @@ fn policy() -> impl Strategy<Value = (String, Value)> {
     (prop::sample::select(&NAMESPACES[..]), selector(), types, rules("from"), rules("to")).prop_map(
         |(namespace, subject, types, ingress, egress)| {
             let mut spec = json!({"podSelector": subject});
-            types.into_iter().for_each(|types| spec["policyTypes"] = json!(types));
-            ingress.into_iter().for_each(|rules| spec["ingress"] = json!(rules));
-            egress.into_iter().for_each(|rules| spec["egress"] = json!(rules));
+            put(&mut spec, "policyTypes", types.map(|types| types.iter().map(|kind| json!(kind)).collect()));
+            put(&mut spec, "ingress", ingress);
+            put(&mut spec, "egress", egress);
             (namespace.to_owned(), spec)
         },
     )
