@@ -22,7 +22,7 @@ pub use facts::HostFacts;
 pub use inventory::{Inventory, Link, LinkAddress, Route, RouteKind, Vxlan};
 pub use kernel::{ApplyError, Kernel, apply};
 pub use memory::Memory;
-pub use netlink::Netlink;
+pub use netlink::{Classifier, Netlink};
 pub use observed::{Observed, ObservedDevice};
 pub use plan::{Conflict, Operation, Plan, plan};
 pub use safety::{Cause, Refused, check_prefixes};

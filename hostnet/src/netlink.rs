@@ -8,8 +8,11 @@ use crate::inventory::Inventory;
 use crate::kernel::{ApplyError, Kernel};
 use crate::plan::Operation;
 
+mod classifier;
 mod dump;
 mod request;
+
+pub use classifier::Classifier;
 
 /// A connection to rtnetlink. It serves the network namespace that the thread was in when it was made.
 pub struct Netlink {

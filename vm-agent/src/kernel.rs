@@ -11,8 +11,46 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use datapath::{Direction, Reason};
+use datapath::abi::Hook;
+use hostnet::{Changes, Netlink};
 use ipnet::IpNet;
 use policy::state::NodeState;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::spawn_blocking;
+
+mod counters;
+mod error;
+mod events;
+mod grace;
+mod hooks;
+mod lower;
+mod memory;
+mod network;
+mod pins;
+mod plan;
+mod precondition;
+mod programs;
+mod publish;
+mod reconcile;
+mod removal;
+mod report;
+mod tables;
+mod trace;
+
+pub use error::KernelError;
+pub use events::Events;
+pub use precondition::{Precondition, preflight};
+pub use reconcile::Reconcile;
+pub use removal::remove;
+pub use tables::TableError;
+pub use trace::{Trace, TraceQuery};
+
+use hooks::Hooks;
+use pins::Pins;
+use programs::Loaded;
+use publish::Publisher;
+use reconcile::Command;
+use report::{Receivers, Report};
 
 /// What the owner of kernel state is told once, at start.
 #[derive(Clone, Debug)]
@@ -23,7 +61,8 @@ pub struct KernelConfig {
     pub device: String,
     /// The folder of Outrigger's pins, on a bpffs.
     pub bpffs: PathBuf,
-    /// The MTU of the mesh device, instead of the one derived from the underlay.
+    /// What every path of the underlay carries, if an administrator knows; `None` = 1500. The MTU of the mesh device is
+    /// this or the underlay's, whichever is less, without the bytes of the tunnel.
     pub mtu: Option<u32>,
     /// What any gateway may have routed into the mesh; `None` = whatever passes the safety checks.
     pub allowed_cidrs: Option<Vec<IpNet>>,
@@ -117,6 +156,8 @@ pub struct KernelStatus {
     pub entries: BTreeMap<&'static str, usize>,
     /// The underlay addresses of this host, in order of preference.
     pub underlay: Vec<IpAddr>,
+    /// What keeps the network from being as it should be, while nothing new is asked for; tried again by itself.
+    pub trouble: Option<String>,
     /// What an administrator should know (forwarding off on a transit node, a hook that cannot be attached…).
     pub warnings: Vec<String>,
 }
@@ -161,6 +202,8 @@ pub enum AttachedBy {
 /// The sum over all CPUs of one counter of the programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counter {
+    /// The hook that counted.
+    pub hook: Hook,
     /// Direction of the packets.
     pub direction: Direction,
     /// Why they passed or were dropped.
@@ -180,24 +223,118 @@ pub struct MapMemory {
     pub bytes: u64,
 }
 
-// The handle, being built (signatures are fixed):
-//
-// impl Kernel {                                   // Clone
-//     /// Checks preconditions, loads or adopts programs and maps; changes no device yet. Needs a tokio runtime.
-//     pub async fn start(config: KernelConfig, targets: watch::Receiver<Option<Arc<Target>>>)
-//         -> Result<(Kernel, Reconcile), KernelError>;
-//     pub fn applied(&self) -> watch::Receiver<Applied>;
-//     pub fn status(&self) -> watch::Receiver<KernelStatus>;
-//     pub fn rules(&self) -> watch::Receiver<RuleNames>;
-//     pub fn counters(&self) -> Result<Vec<Counter>, KernelError>;
-//     pub fn memory(&self) -> Vec<MapMemory>;
-//     /// One reader at a time: records go to whoever reads first.
-//     pub fn events(&self) -> Result<Events, KernelError>;        // impl Stream<Item = datapath::abi::Event> + Unpin
-//     /// What the active bank says to the first packet of a flow. Reads the tables out of the kernel.
-//     pub fn trace(&self, query: &TraceQuery) -> Result<Trace, KernelError>;
-//     /// Removes devices, routes, hooks and pins; returns a line for each thing removed. Reconcile::run then ends.
-//     pub async fn leave(&self) -> Result<Vec<String>, KernelError>;
-// }
-// impl Reconcile { pub async fn run(self); }      // ends when `targets`' sender is gone or after leave; abort-safe
-// pub fn preflight(config: &KernelConfig) -> Vec<Precondition>;    // for `join` and `status`, without changing anything
-// hostnet::underlay_addresses().await / hostnet::Facts::gather().await + hostnet::check_prefixes(...) for `join`.
+/// The handle to the owner of kernel state.
+#[derive(Clone)]
+pub struct Kernel {
+    pins: Pins,
+    receivers: Receivers,
+    commands: mpsc::Sender<Command>,
+}
+
+impl Kernel {
+    /// Checks preconditions, then loads programs and adopts or makes maps. Changes no device and drops no packet:
+    /// that begins with [`Reconcile::run`], which has to be spawned.
+    ///
+    /// Everything happens in the network namespace and with the mounts of the calling thread, which have to be those
+    /// of every thread of the runtime.
+    ///
+    /// # Errors
+    /// [`KernelError`] names what is missing or in the way.
+    pub async fn start(
+        config: KernelConfig,
+        targets: watch::Receiver<Option<Arc<Target>>>,
+    ) -> Result<(Self, Reconcile), KernelError> {
+        precondition::require(&config)?;
+        let pins = Pins::new(&config.bpffs, &config.mesh);
+        let netlink = |operation| move |source| KernelError::Netlink { operation, source };
+        let connection = Netlink::connect().map_err(netlink("connect"))?;
+        let changes = Changes::subscribe().map_err(netlink("subscribe to changes"))?;
+        let (folder, sizes) = (pins.clone(), config.sizes);
+        let load = move || {
+            let Loaded { programs, stubs, store } = programs::load(&folder, sizes)?;
+            let publisher = Publisher::adopt(store)?;
+            Ok::<_, KernelError>((programs, Hooks::new(folder, stubs), publisher))
+        };
+        let loaded = spawn_blocking(load).await.map_err(|_| KernelError::Stopped)??;
+        let epoch = loaded.2.control().epoch();
+        let (report, receivers) = Report::new(epoch);
+        let (commands, inbox) = mpsc::channel(1);
+        let reconcile = Reconcile::new(config, targets, inbox, (connection, changes), loaded, report);
+        Ok((Self { pins, receivers, commands }, reconcile))
+    }
+
+    /// What became of the targets.
+    #[must_use]
+    pub fn applied(&self) -> watch::Receiver<Applied> {
+        self.receivers.applied.clone()
+    }
+
+    /// What the kernel looks like.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<KernelStatus> {
+        self.receivers.status.clone()
+    }
+
+    /// The names of rules in events.
+    #[must_use]
+    pub fn rules(&self) -> watch::Receiver<RuleNames> {
+        self.receivers.rules.clone()
+    }
+
+    /// The counters that are not zero.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn counters(&self) -> Result<Vec<Counter>, KernelError> {
+        counters::read(&self.pins)
+    }
+
+    /// What the kernel accounts for each map.
+    ///
+    /// # Errors
+    /// When a map cannot be opened.
+    pub fn memory(&self) -> Result<Vec<MapMemory>, KernelError> {
+        memory::read(&self.pins)
+    }
+
+    /// Events as they happen. One reader at a time: a record goes to whoever reads it first.
+    ///
+    /// # Errors
+    /// When the ring buffer cannot be opened.
+    pub fn events(&self) -> Result<Events, KernelError> {
+        Events::open(&self.pins)
+    }
+
+    /// What the active tables say to the first packet of a flow, decided by the code that runs in the kernel.
+    ///
+    /// # Errors
+    /// When the tables cannot be read.
+    pub fn trace(&self, query: &TraceQuery) -> Result<Trace, KernelError> {
+        trace::trace(&self.pins, query)
+    }
+
+    /// Removes devices, routes, hooks and pins, and lists what was removed. [`Reconcile::run`] ends with it.
+    ///
+    /// # Errors
+    /// The first thing that could not be removed.
+    pub async fn leave(&self) -> Result<Vec<String>, KernelError> {
+        let (answer, removed) = oneshot::channel();
+        self.commands.send(Command::Leave(answer)).await.map_err(|_| KernelError::Stopped)?;
+        removed.await.map_err(|_| KernelError::Stopped)?
+    }
+}
+
+impl Default for TableSizes {
+    /// For a mesh of 100,000 endpoints.
+    fn default() -> Self {
+        Self {
+            endpoints: 131_072,
+            tunnels: 8192,
+            cidrs: 16_384,
+            classes: 65_536,
+            policy: 65_536,
+            flows: 262_144,
+            half_open: 65_536,
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The programs and maps of the embedded object: loaded, sized, pinned, adopted.
+
+use std::path::Path;
+
+use aya::maps::{Array, Map, MapData, ProgramArray};
+use aya::programs::{ProgramInfo, SchedClassifier};
+use aya::{Ebpf, EbpfLoader};
+use datapath::abi::{
+    Bank, CidrEntry, CidrKey, ClassEntry, ClassKey, Control, EndpointEntry, EndpointKey, Hook, PROGRAM_SETS,
+    PolicyEntry, PolicyKey, PrefixEntry, PrefixKey, Settings, TunnelEntry, TunnelKey,
+};
+
+use super::TableSizes;
+use super::error::{KernelError, on_map};
+use super::grace::Grace;
+use super::pins::{Pins, unpin};
+use super::publish::{Store, Switch};
+use super::tables::{Hash, Layout, TableError, Trie};
+
+/// What `cargo xtask bpf` built.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/outrigger.bpf.o"));
+
+/// Maps that outlive versions of the ABI.
+pub(super) const STABLE: [&str; 8] =
+    ["CONTROL", "PROGRAMS", "FLOWS", "HALF_OPEN", "FRAGMENTS", "EVENTS", "COUNTERS", "SAMPLING"];
+/// Maps of one version, with both banks in them.
+pub(super) const BANKED: [&str; 7] = ["ENDPOINTS", "TUNNELS", "CIDRS", "CLASSES", "POLICY", "PREFIXES", "SETTINGS"];
+
+/// Loaded programs and where they stand.
+pub(super) struct Programs {
+    pins: Pins,
+    array: ProgramArray<MapData>,
+    /// The set that the next publication names.
+    set: u32,
+    /// The programs of the set, as long as they are not pinned as the running ones.
+    fresh: Option<Ebpf>,
+}
+
+/// The stubs, by hook.
+pub(super) type Stubs = Vec<(Hook, SchedClassifier)>;
+
+/// Everything that loading gives.
+pub(super) struct Loaded {
+    pub(super) programs: Programs,
+    pub(super) stubs: Stubs,
+    pub(super) store: Store,
+}
+
+/// Loads the object over what is pinned: maps are adopted, programs replaced only if they differ.
+pub(super) fn load(pins: &Pins, sizes: TableSizes) -> Result<Loaded, KernelError> {
+    pins.create()?;
+    let mut ebpf = load_object(pins, sizes)?;
+    let control = Control(control(pins)?.get(&0, 0).map_err(on_map("CONTROL"))?);
+    let array = Map::ProgramArray(pinned(&pins.stable("PROGRAMS"), "PROGRAMS")?);
+    let mut array = ProgramArray::try_from(array).map_err(on_map("PROGRAMS"))?;
+    let mut stubs = Stubs::new();
+    for hook in Hook::ALL {
+        load_program(&mut ebpf, hook.program())?;
+        let name = format!("stub_{}", hook.program());
+        load_program(&mut ebpf, &name)?;
+        stubs.push((hook, adopt_stub(&mut ebpf, &name, pins)?));
+    }
+    let same = control != Control::UNPUBLISHED && runs_already(&ebpf, pins)?;
+    let set = match (control, same) {
+        (Control::UNPUBLISHED, _) => 0,
+        (running, true) => running.program_set(),
+        (running, false) => (running.program_set() + 1) % PROGRAM_SETS,
+    };
+    for hook in Hook::ALL {
+        if same {
+            fill(&mut array, hook, set, &pinned_program(pins, hook.program())?)?;
+        } else {
+            fill(&mut array, hook, set, classifier(&mut ebpf, hook.program())?)?;
+        }
+    }
+    let store = store(pins)?;
+    let fresh = (!same).then_some(ebpf);
+    Ok(Loaded { programs: Programs { pins: pins.clone(), array, set, fresh }, stubs, store })
+}
+
+fn load_object(pins: &Pins, sizes: TableSizes) -> Result<Ebpf, KernelError> {
+    let mut loader = EbpfLoader::new();
+    for name in STABLE {
+        loader.map_pin_path(name, pins.stable(name));
+    }
+    for name in BANKED {
+        loader.map_pin_path(name, pins.versioned(name));
+    }
+    let TableSizes { endpoints, tunnels, cidrs, classes, policy, flows, half_open } = sizes;
+    for (name, entries) in
+        [("ENDPOINTS", endpoints), ("TUNNELS", tunnels), ("CIDRS", cidrs), ("CLASSES", classes), ("POLICY", policy)]
+    {
+        loader.map_max_entries(name, entries.saturating_mul(2));
+    }
+    loader.map_max_entries("FLOWS", flows);
+    loader.map_max_entries("HALF_OPEN", half_open);
+    loader.load(OBJECT).map_err(|error| KernelError::Object(Box::new(error)))
+}
+
+fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, KernelError> {
+    let lacks = || KernelError::ObjectLacks(name.to_owned());
+    let program = ebpf.program_mut(name).ok_or_else(lacks)?;
+    program.try_into().map_err(refused(name))
+}
+
+fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<(), KernelError> {
+    classifier(ebpf, name)?.load().map_err(refused(name))
+}
+
+fn refused(program: &str) -> impl FnOnce(aya::programs::ProgramError) -> KernelError {
+    move |source| KernelError::ProgramRefused { program: program.to_owned(), source: Box::new(source) }
+}
+
+fn pinned_program(pins: &Pins, name: &str) -> Result<SchedClassifier, KernelError> {
+    SchedClassifier::from_pin(pins.versioned(name)).map_err(refused(name))
+}
+
+/// Code and maps of a program: equal ones behave equally.
+fn fingerprint(info: &ProgramInfo) -> Result<(u64, Vec<u32>), aya::programs::ProgramError> {
+    let mut maps = info.map_ids()?.unwrap_or_default();
+    maps.sort_unstable();
+    Ok((info.tag(), maps))
+}
+
+/// Returns the pinned stub if it is equal, else pins the new one.
+fn adopt_stub(ebpf: &mut Ebpf, name: &str, pins: &Pins) -> Result<SchedClassifier, KernelError> {
+    let pin = pins.stable(name);
+    let fresh = classifier(ebpf, name)?;
+    let wanted = fresh.info().and_then(|info| fingerprint(&info)).map_err(refused(name))?;
+    if let Ok(old) = SchedClassifier::from_pin(&pin)
+        && old.info().and_then(|info| fingerprint(&info)).is_ok_and(|found| found == wanted)
+    {
+        return Ok(old);
+    }
+    unpin(&pin)?;
+    fresh
+        .pin(&pin)
+        .map_err(|error| KernelError::File { operation: "pin", path: pin.clone(), source: std::io::Error::other(error) })?;
+    SchedClassifier::from_pin(&pin).map_err(refused(name))
+}
+
+/// Whether the running set is pinned and equal to the one just loaded.
+fn runs_already(ebpf: &Ebpf, pins: &Pins) -> Result<bool, KernelError> {
+    for hook in Hook::ALL {
+        let name = hook.program();
+        let Ok(old) = ProgramInfo::from_pin(pins.versioned(name)) else { return Ok(false) };
+        let program = ebpf.program(name).ok_or_else(|| KernelError::ObjectLacks(name.to_owned()))?;
+        let program: &SchedClassifier = program.try_into().map_err(refused(name))?;
+        let new = program.info().map_err(refused(name))?;
+        if fingerprint(&old).map_err(refused(name))? != fingerprint(&new).map_err(refused(name))? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn fill(
+    array: &mut ProgramArray<MapData>,
+    hook: Hook,
+    set: u32,
+    program: &SchedClassifier,
+) -> Result<(), KernelError> {
+    let fd = program.fd().map_err(refused(hook.program()))?;
+    array.set(hook.program_index(set), fd, 0).map_err(on_map("PROGRAMS"))
+}
+
+impl Programs {
+    /// The set that a publication shall name.
+    pub(super) fn set(&self) -> u32 {
+        self.set
+    }
+
+    /// After a publication and its grace period: pins the running programs, and drops the sets and versions that
+    /// nothing runs any more.
+    pub(super) fn retire(&mut self) -> Result<(), KernelError> {
+        let Some(mut ebpf) = self.fresh.take() else { return Ok(()) };
+        for hook in Hook::ALL {
+            let name = hook.program();
+            let pin = self.pins.versioned(name);
+            unpin(&pin)?;
+            let pinned = classifier(&mut ebpf, name)?.pin(&pin);
+            pinned.map_err(|error| KernelError::File {
+                operation: "pin",
+                path: pin,
+                source: std::io::Error::other(error),
+            })?;
+            for set in (0..PROGRAM_SETS).filter(|set| *set != self.set) {
+                // An empty slot says that it is empty; that is what is wanted.
+                drop(self.array.clear_index(&hook.program_index(set)));
+            }
+        }
+        self.pins.remove_other_versions()?;
+        Ok(())
+    }
+}
+
+/// Opens a pinned map.
+pub(super) fn pinned(pin: &Path, name: &str) -> Result<MapData, KernelError> {
+    MapData::from_pin(pin).map_err(on_map(name))
+}
+
+/// The tables, each by its pin.
+pub(super) fn store(pins: &Pins) -> Result<Store, KernelError> {
+    let banked = |name: &'static str| pinned(&pins.versioned(name), name);
+    macro_rules! table {
+        ($kind:ident<$key:ty, $value:ty> $name:literal) => {
+            Box::new($kind::<$key, $value>::try_new($name, banked($name)?).map_err(on_map($name))?)
+        };
+    }
+    Ok(Store {
+        endpoints: table!(Hash<EndpointKey, EndpointEntry> "ENDPOINTS"),
+        tunnels: table!(Hash<TunnelKey, TunnelEntry> "TUNNELS"),
+        cidrs: table!(Trie<CidrKey, CidrEntry> "CIDRS"),
+        classes: table!(Hash<ClassKey, ClassEntry> "CLASSES"),
+        policy: table!(Trie<PolicyKey, PolicyEntry> "POLICY"),
+        prefixes: table!(Trie<PrefixKey, PrefixEntry> "PREFIXES"),
+        switch: Box::new(KernelSwitch {
+            control: control(pins)?,
+            settings: Array::try_from(Map::Array(banked("SETTINGS")?)).map_err(on_map("SETTINGS"))?,
+            grace: Grace::open(&pins.stable("GRACE"))?,
+        }),
+    })
+}
+
+fn control(pins: &Pins) -> Result<Array<MapData, u32>, KernelError> {
+    let data = pinned(&pins.stable("CONTROL"), "CONTROL")?;
+    Array::try_from(Map::Array(data)).map_err(on_map("CONTROL"))
+}
+
+/// The control word, the settings and the grace period of the kernel.
+struct KernelSwitch {
+    control: Array<MapData, u32>,
+    settings: Array<MapData, <Settings as Layout>::Bytes>,
+    grace: Grace,
+}
+
+impl Switch for KernelSwitch {
+    fn control(&self) -> Result<Control, TableError> {
+        self.control.get(&0, 0).map(Control).map_err(refused_table("read", "CONTROL"))
+    }
+
+    fn store(&mut self, control: Control) -> Result<(), TableError> {
+        self.control.set(0, control.0, 0).map_err(refused_table("write to", "CONTROL"))
+    }
+
+    fn settings(&self, bank: Bank) -> Result<Settings, TableError> {
+        let bytes = self.settings.get(&u32::from(bank.number()), 0);
+        bytes.map(Settings::from_bytes).map_err(refused_table("read", "SETTINGS"))
+    }
+
+    fn write_settings(&mut self, bank: Bank, settings: &Settings) -> Result<(), TableError> {
+        self.settings
+            .set(u32::from(bank.number()), settings.to_bytes(), 0)
+            .map_err(refused_table("write to", "SETTINGS"))
+    }
+
+    fn grace(&mut self) -> Result<(), TableError> {
+        self.grace.wait().map_err(refused_table("wait for a grace period of", "GRACE"))
+    }
+}
+
+fn refused_table(operation: &'static str, table: &'static str) -> impl FnOnce(aya::maps::MapError) -> TableError {
+    move |source| TableError::Refused { operation, table, source }
+}

@@ -1,0 +1,107 @@
+//! What is told about kernel state, as latest values.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use datapath::abi::Control;
+use tokio::sync::watch;
+
+use super::{Applied, DeviceStatus, HookStatus, KernelStatus, Refusal, RuleNames, Tag};
+
+/// The sending ends.
+pub(super) struct Report {
+    applied: watch::Sender<Applied>,
+    status: watch::Sender<KernelStatus>,
+    rules: watch::Sender<RuleNames>,
+    /// The rules of the publication in force; `rules` has those of the one before as well, whose events may still
+    /// be on their way.
+    current_rules: RuleNames,
+}
+
+/// The receiving ends.
+#[derive(Clone)]
+pub(super) struct Receivers {
+    pub(super) applied: watch::Receiver<Applied>,
+    pub(super) status: watch::Receiver<KernelStatus>,
+    pub(super) rules: watch::Receiver<RuleNames>,
+}
+
+impl Report {
+    pub(super) fn new(epoch: u32) -> (Self, Receivers) {
+        let (applied, applied_receiver) = watch::channel(Applied { epoch, ..Applied::default() });
+        let (status, status_receiver) = watch::channel(KernelStatus::default());
+        let (rules, rules_receiver) = watch::channel(RuleNames::default());
+        let receivers = Receivers { applied: applied_receiver, status: status_receiver, rules: rules_receiver };
+        (Self { applied, status, rules, current_rules: RuleNames::default() }, receivers)
+    }
+
+    pub(super) fn applied(&mut self, tag: Tag, control: Control, rules: &RuleNames) {
+        if *rules != self.current_rules {
+            let mut known = BTreeMap::clone(&self.current_rules);
+            known.extend(rules.iter().map(|(id, name)| (*id, Arc::clone(name))));
+            self.current_rules = Arc::clone(rules);
+            self.rules.send_replace(Arc::new(known));
+        }
+        self.set_applied(Applied { tag: Some(tag), epoch: control.epoch(), refused: None });
+    }
+
+    pub(super) fn refused(&mut self, refusal: Refusal) {
+        let applied = Applied { refused: Some(refusal), ..self.applied.borrow().clone() };
+        self.set_applied(applied);
+    }
+
+    pub(super) fn published(&mut self) {
+        self.status.send_modify(|status| status.publications += 1);
+    }
+
+    pub(super) fn reattached(&mut self, count: u64) {
+        if count > 0 {
+            self.status.send_modify(|status| status.reattached += count);
+        }
+    }
+
+    /// What kept the network from being put right; `None` when nothing did.
+    pub(super) fn trouble(&mut self, trouble: Option<String>) {
+        self.status.send_if_modified(|status| {
+            let changed = status.trouble != trouble;
+            status.trouble = trouble;
+            changed
+        });
+    }
+
+    pub(super) fn observed(
+        &mut self,
+        device: Option<DeviceStatus>,
+        hooks: Vec<HookStatus>,
+        underlay: Vec<IpAddr>,
+        entries: BTreeMap<&'static str, usize>,
+        epoch: u32,
+        warnings: Vec<String>,
+    ) {
+        self.status.send_if_modified(|status| {
+            let next = KernelStatus { device, hooks, underlay, entries, warnings, ..status.clone() };
+            let next = KernelStatus { applied: Applied { epoch, ..next.applied.clone() }, ..next };
+            let changed = *status != next;
+            *status = next;
+            changed
+        });
+    }
+
+    /// Everything was removed, or what is left of it is unknown.
+    pub(super) fn left(&mut self, all: bool) {
+        if all {
+            self.set_applied(Applied::default());
+            self.status.send_replace(KernelStatus::default());
+        }
+    }
+
+    fn set_applied(&mut self, applied: Applied) {
+        self.status.send_modify(|status| status.applied = applied.clone());
+        self.applied.send_if_modified(|known| {
+            let changed = *known != applied;
+            *known = applied;
+            changed
+        });
+    }
+}

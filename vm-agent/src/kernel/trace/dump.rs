@@ -1,0 +1,152 @@
+//! One bank of the tables, read whole, behind the seam of the decision. No flow is live in it.
+
+use std::collections::BTreeMap;
+
+use datapath::abi::{
+    Bank, Bucket, CidrEntry, CidrKey, ClassEntry, ClassKey, EndpointEntry, EndpointKey, Event, Flow, FlowKey,
+    FragmentEntry, FragmentKey, PolicyEntry, PolicyKey, PrefixEntry, PrefixKey, Settings, TunnelEntry, TunnelKey,
+};
+use datapath::{Address, FlowTable, Port, Tables};
+
+use crate::kernel::publish::Store;
+use crate::kernel::tables::{BankedKey, Table, TableError};
+
+/// One bank, with keys of bank A.
+#[derive(Clone, Debug)]
+pub(super) struct Dump {
+    settings: Settings,
+    endpoints: BTreeMap<EndpointKey, EndpointEntry>,
+    tunnels: BTreeMap<TunnelKey, TunnelEntry>,
+    cidrs: BTreeMap<CidrKey, CidrEntry>,
+    classes: BTreeMap<ClassKey, ClassEntry>,
+    policy: BTreeMap<PolicyKey, PolicyEntry>,
+    prefixes: BTreeMap<PrefixKey, PrefixEntry>,
+}
+
+const ADDRESS_BITS: u32 = 128;
+const PORT_BITS: u32 = 16;
+
+impl Dump {
+    pub(super) fn read(store: &Store, bank: Bank) -> Result<Self, TableError> {
+        Ok(Self {
+            settings: store.switch.settings(bank)?,
+            endpoints: of_bank(&*store.endpoints, bank)?,
+            tunnels: of_bank(&*store.tunnels, bank)?,
+            cidrs: of_bank(&*store.cidrs, bank)?,
+            classes: of_bank(&*store.classes, bank)?,
+            policy: of_bank(&*store.policy, bank)?,
+            prefixes: of_bank(&*store.prefixes, bank)?,
+        })
+    }
+
+    pub(super) fn own_address(&self, v4: bool) -> Address {
+        if v4 { self.settings.address_v4 } else { self.settings.address_v6 }
+    }
+
+    pub(super) fn endpoint_at(&self, address: Address) -> Option<&EndpointEntry> {
+        self.endpoints.get(&EndpointKey { bank: Bank::A.number(), reserved: [0; 3], address })
+    }
+}
+
+fn of_bank<K: BankedKey, V>(table: &dyn Table<K, V>, bank: Bank) -> Result<BTreeMap<K, V>, TableError> {
+    let entries = table.entries()?.into_iter();
+    let ours = entries.filter(|(key, _)| key.bank() == Some(bank));
+    Ok(ours.map(|(key, value)| (key.in_bank(Bank::A), value)).collect())
+}
+
+/// The first `bits` of an address, the rest zero.
+fn masked(address: Address, bits: u32) -> Address {
+    let kept = u128::MAX.checked_shl(ADDRESS_BITS - bits).unwrap_or(0);
+    Address((u128::from_be_bytes(address.0) & kept).to_be_bytes())
+}
+
+/// The first `bits` of a port, the rest zero.
+fn masked_port(port: Port, bits: u32) -> Port {
+    let kept = u16::MAX.checked_shl(PORT_BITS - bits).unwrap_or(0);
+    Port::new(port.get() & kept)
+}
+
+impl Tables for Dump {
+    type Slot = ();
+
+    fn settings(&self, _: Bank) -> Option<&Settings> {
+        Some(&self.settings)
+    }
+
+    fn endpoint(&self, key: &EndpointKey) -> Option<&EndpointEntry> {
+        self.endpoints.get(&key.in_bank(Bank::A))
+    }
+
+    fn tunnel(&self, key: &TunnelKey) -> bool {
+        self.tunnels.contains_key(&key.in_bank(Bank::A))
+    }
+
+    fn cidr_class(&self, key: &CidrKey) -> u32 {
+        let at = |bits: u32| {
+            let address = masked(key.address, bits);
+            self.cidrs.get(&CidrKey { prefix_len: CidrKey::BASE_BITS + bits, address, ..key.in_bank(Bank::A) })
+        };
+        (0..=ADDRESS_BITS).rev().find_map(at).map_or(0, |entry| entry.class)
+    }
+
+    fn class(&self, key: &ClassKey) -> u32 {
+        self.classes.get(&key.in_bank(Bank::A)).map_or(0, |entry| entry.class)
+    }
+
+    fn policy(&self, key: &PolicyKey) -> Option<&PolicyEntry> {
+        (0..=PORT_BITS).rev().find_map(|bits| {
+            let port = masked_port(key.port, bits);
+            self.policy.get(&PolicyKey { prefix_len: PolicyKey::BASE_BITS + bits, port, ..key.in_bank(Bank::A) })
+        })
+    }
+
+    fn prefix(&self, key: &PrefixKey) -> bool {
+        (0..=ADDRESS_BITS).any(|bits| {
+            let address = masked(key.address, bits);
+            let prefix_len = CidrKey::BASE_BITS + bits;
+            self.prefixes.contains_key(&PrefixKey { prefix_len, address, ..key.in_bank(Bank::A) })
+        })
+    }
+
+    fn flow(&self, _: FlowTable, _: &FlowKey) -> Option<Self::Slot> {
+        None
+    }
+
+    fn load(&self, (): Self::Slot) -> Flow {
+        Flow::default()
+    }
+
+    fn is_still(&self, (): Self::Slot, _: u32) -> bool {
+        false
+    }
+
+    fn store(&self, (): Self::Slot, _: &Flow) {}
+
+    fn touch(&self, (): Self::Slot, _: u32) {}
+
+    fn insert(&self, _: FlowTable, _: &FlowKey, _: &Flow) -> bool {
+        true
+    }
+
+    fn remove_half_open(&self, _: &FlowKey) {}
+
+    fn fragment(&self, _: &FragmentKey) -> Option<FragmentEntry> {
+        None
+    }
+
+    fn insert_fragment(&self, _: &FragmentKey, _: &FragmentEntry) -> bool {
+        true
+    }
+
+    fn count(&self, _: u32, _: u32) {}
+
+    fn bucket(&self, _: u32) -> Option<Bucket> {
+        None
+    }
+
+    fn store_bucket(&self, _: u32, _: &Bucket) {}
+
+    fn emit(&self, _: Event) -> bool {
+        true
+    }
+}
