@@ -4,6 +4,7 @@
 #   make test            installs what is missing, builds, runs all tests
 #   YES=1                installs without asking
 
+export KEEP YES
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 
 .PHONY: deps build bpf test demo bench ci fmt verify-kernel clean
@@ -22,7 +23,7 @@ test: deps
 	@cargo xtask test
 
 demo: deps
-	@cargo xtask demo $(if $(filter 1,$(KEEP)),--keep)
+	@cargo xtask demo
 
 bench: deps
 	@cargo xtask bench

@@ -39,7 +39,10 @@ impl Step {
         steps.extend(Gate::value_variants().iter().copied().map(Self::Gate));
         steps.push(cargo("deny", &["deny", "--offline", "check", "bans", "licenses", "sources"]));
         steps.push(Self::Bpf);
-        steps.push(cargo("clippy", &["clippy", "--all-targets", "--", "-D", "warnings"]));
+        steps.push(cargo(
+            "clippy",
+            &["clippy", "--all-targets", "--features", "xtask/load-bpf", "--", "-D", "warnings"],
+        ));
         steps.push(cargo("doc", &["doc", "--no-deps"]));
         steps.push(Self::Test);
         steps

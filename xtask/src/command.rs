@@ -2,6 +2,7 @@
 
 use std::{
     env, fmt,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -65,6 +66,12 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
         bail!("`{}` failed: {status}", Line(command));
     }
     Ok(())
+}
+
+/// Becomes a command: it gets the signals of the terminal, and nothing waits behind it. Returns only a failure.
+pub(crate) fn replace_by(command: &mut Command) -> Result<()> {
+    let error = command.exec();
+    Err(error).with_context(|| format!("start `{}`", Line(command)))
 }
 
 /// Runs a command and returns what it wrote to standard output.

@@ -9,6 +9,12 @@ use crate::{bpf, ci, command, gate, kernel, test, workspace};
 #[derive(Parser)]
 #[command(name = "cargo xtask")]
 pub(crate) enum Task {
+    /// Builds for release and runs the benchmarks; what follows is passed to them.
+    Bench {
+        /// Arguments of the benchmarks.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Builds the BPF object `target/bpf/outrigger.bpf.o`.
     Bpf,
     /// Runs all steps that a change must pass, or those that are named.
@@ -40,6 +46,7 @@ impl Task {
     /// Does what was asked.
     pub(crate) fn run(self) -> Result<()> {
         match self {
+            Self::Bench { arguments } => bench(&arguments),
             Self::Bpf => bpf::build(),
             Self::Ci(selection) => ci::run(&selection),
             Self::Demo { arguments } => demo(&arguments),
@@ -64,5 +71,12 @@ fn deps(qemu: bool) -> Result<()> {
 fn demo(arguments: &[String]) -> Result<()> {
     bpf::build()?;
     command::run(command::cargo().args(["build", "--bins"]))?;
-    command::run(command::program(workspace::target().join("debug/demo")).args(arguments))
+    command::replace_by(command::program(workspace::target().join("debug/demo")).args(arguments))
+}
+
+/// Measures with the profile of a release.
+fn bench(arguments: &[String]) -> Result<()> {
+    bpf::build()?;
+    command::run(command::cargo().args(["build", "--release", "--bins"]))?;
+    command::replace_by(command::program(workspace::target().join("release/bench")).args(arguments))
 }
