@@ -79,7 +79,7 @@ pub(crate) enum Command {
 #[command(
     after_help = "The token is asked for, or read with --token-file or --token-stdin. It is no argument: arguments\n\
                         show in the process list and stay in the shell's history.\n\n\
-                        Examples:\n  outrigger join\n  outrigger join --token-file /root/token --name db-1\n  \
+                        Examples:\n  outrigger join\n  outrigger join --token-file ./token --name db-1\n  \
                         outrigger-gateway token create --group shop/db | ssh root@host outrigger join --token-stdin\n  \
                         outrigger join --adopt              after restoring this machine from a copy"
 )]
