@@ -1,4 +1,4 @@
-//! The specification of what a compiled policy means: slow and obvious. What [`crate::lower`] makes of a policy must
+//! The specification of what a compiled policy means: slow and obvious. What [`crate::lower()`] makes of a policy must
 //! decide every flow as this does.
 
 use std::net::IpAddr;

@@ -8,7 +8,7 @@ use crate::identity::Identity;
 use crate::labels::{Labels, Placement};
 use crate::rules::PolicyObject;
 
-/// Everything that [`crate::resolve`] needs. Keys of pods and workloads are `namespace/name`, those of policies
+/// Everything that [`crate::resolve()`] needs. Keys of pods and workloads are `namespace/name`, those of policies
 /// `Kind/namespace/name`.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
