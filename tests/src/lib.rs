@@ -9,6 +9,7 @@ pub mod binaries;
 pub mod cluster;
 pub mod command;
 pub mod demo;
+pub mod fuzz;
 pub mod gateway;
 pub mod host;
 pub mod json;
