@@ -7,16 +7,18 @@
 //! [RFC 4291 §2.5.5.2]: https://www.rfc-editor.org/rfc/rfc4291#section-2.5.5.2
 
 mod control;
+mod counter;
 mod event;
 mod flow;
 mod table;
 
-pub use control::{Bank, Control, PROGRAM_SETS};
+pub use control::{Bank, Control, Hook, PROGRAM_SETS};
+pub use counter::{Bucket, COUNTER_SLOTS, Counter, counter_slot};
 pub use event::{Event, EventKind};
 pub use flow::{Flow, FlowKey, FragmentEntry, FragmentKey};
 pub use table::{
-    CidrEntry, CidrKey, ClassEntry, ClassKey, EndpointEntry, EndpointKey, PolicyEntry, PolicyKey, PrefixEntry,
-    PrefixKey, Settings, TunnelEntry, TunnelKey, settings_flag, endpoint_flag,
+    CidrEntry, CidrKey, ClassEntry, ClassKey, EndpointEntry, EndpointKey, PolicyEntry, PolicyKey,
+    PrefixEntry, PrefixKey, Settings, TunnelEntry, TunnelKey, endpoint_flag, settings_flag,
 };
 
 /// Version of the layouts of the banked tables; part of the path they are pinned under.

@@ -2,12 +2,23 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// An IP address: IPv6, or IPv4 as v4-mapped IPv6, in network order.
+/// An IP address: IPv6, or IPv4 as v4-mapped IPv6, in network order. Aligned as every key and entry has it, so that it
+/// is copied and compared by words.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+    Clone, Copy, Debug, Default, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
-#[repr(transparent)]
+#[repr(C, align(4))]
+#[expect(clippy::derived_hash_with_manual_eq, reason = "the comparison is the derived one, by words")]
 pub struct Address(pub [u8; 16]);
+
+impl PartialEq for Address {
+    #[inline(always)]
+    fn eq(&self, other: &Self) -> bool {
+        let [a, b, c, d] = self.words();
+        let [e, f, g, h] = other.words();
+        (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0
+    }
+}
 
 impl Address {
     /// The unspecified address `::`; in an entry it means "none".
@@ -24,14 +35,23 @@ impl Address {
     #[must_use]
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {
-        matches!(self.0, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ..])
+        let [a, b, c, _] = self.words();
+        a | b == 0 && c == Self::MAPPED
     }
 
     /// The four octets of a v4-mapped address; the last four bytes of any other.
     #[must_use]
     #[inline(always)]
     pub const fn v4_octets(&self) -> [u8; 4] {
-        [self.0[12], self.0[13], self.0[14], self.0[15]]
+        let [_, _, _, word] = self.words();
+        word.to_ne_bytes()
+    }
+
+    const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
+
+    #[inline(always)]
+    const fn words(&self) -> [u32; 4] {
+        zerocopy::transmute!(*self)
     }
 }
 
@@ -57,7 +77,20 @@ impl From<Address> for core::net::IpAddr {
 
 /// A transport port in network order; for ICMP echo, the identifier.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
 )]
 #[repr(transparent)]
 pub struct Port(pub [u8; 2]);

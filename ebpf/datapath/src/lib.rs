@@ -4,7 +4,25 @@
 
 pub mod abi;
 mod address;
+mod decide;
+mod flow;
+mod fragment;
+mod guard;
+mod host;
+mod packet;
+pub mod parse;
+pub mod policy;
+mod record;
+mod related;
+mod source;
+mod tables;
+mod transit;
 mod verdict;
+mod view;
 
 pub use address::{Address, Port};
-pub use verdict::{Action, Direction, Reason};
+pub use decide::{Work, decide};
+pub use guard::guard;
+pub use packet::{Moment, Outer, Packet, ticks};
+pub use tables::{FlowTable, Tables};
+pub use verdict::{Action, Direction, Reason, Verdict};

@@ -1,5 +1,10 @@
 //! Directions, actions and the reasons of drops.
 
+use crate::{
+    Address,
+    abi::{EventKind, Flow},
+};
+
 /// Seen from this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -11,6 +16,14 @@ pub enum Direction {
 }
 
 impl Direction {
+    /// The number in keys and records.
+    #[must_use]
+    #[inline(always)]
+    #[expect(clippy::as_conversions, reason = "`From` is not const; the enum is one byte")]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
     /// The other direction.
     #[must_use]
     pub const fn opposite(self) -> Self {
@@ -41,6 +54,16 @@ pub enum Action {
     Deny = 2,
 }
 
+impl Action {
+    /// The number in entries.
+    #[must_use]
+    #[inline(always)]
+    #[expect(clippy::as_conversions, reason = "`From` is not const; the enum is one byte")]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+}
+
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $number:literal $word:literal;)*) => {
         /// Why a packet passed or was dropped; the index of its counter. Numbers are never reused.
@@ -51,6 +74,23 @@ macro_rules! reasons {
         impl Reason {
             /// All reasons in the order of their numbers.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The number in records.
+            #[must_use]
+            #[inline(always)]
+            #[expect(clippy::as_conversions, reason = "`From` is not const; the enum is one byte")]
+            pub const fn number(self) -> u8 {
+                self as u8
+            }
+
+            /// Whether a packet with this reason goes on; the others are dropped.
+            #[must_use]
+            #[inline(always)]
+            pub const fn passes(self) -> bool {
+                self.number() < Self::FIRST_DROP
+            }
+
+            const FIRST_DROP: u8 = 16;
 
             /// The name in metrics and events.
             #[must_use]
@@ -116,7 +156,7 @@ reasons! {
     MissedTailCall = 33 "missed_tail_call";
     /// The flow table refused an entry.
     FlowTableFull = 34 "flow_table_full";
-    /// A bare packet to this host's mesh address arrived on another device.
+    /// A bare packet to this host's mesh address arrived, or one to a mesh prefix would leave, on another device.
     GuardDestination = 35 "guard_destination";
     /// A bare packet from a mesh prefix arrived on another device.
     GuardSource = 36 "guard_source";
@@ -126,4 +166,48 @@ reasons! {
     NoFlow = 38 "no_flow";
     /// The hop limit ended here.
     HopLimit = 39 "hop_limit";
+}
+
+/// The outcome of one packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Why; tells also whether the packet goes on ([`Reason::passes`]).
+    pub reason: Reason,
+    /// What is told about it: the number of an [`crate::abi::EventKind`], 0 = nothing.
+    pub event: u8,
+    /// The rule that decided; 0 = none.
+    pub rule: u32,
+    /// The remote's identity; 0 = unknown.
+    pub identity: u32,
+    /// Egress: the VNI to write.
+    pub mark: u32,
+    /// Egress: the underlay address to encapsulate to.
+    pub tunnel: Address,
+}
+
+impl Verdict {
+    /// Drops, for a reason that no rule gave.
+    #[must_use]
+    #[inline(always)]
+    pub const fn drop(reason: Reason) -> Self {
+        Self {
+            reason,
+            event: EventKind::Dropped.number(),
+            rule: 0,
+            identity: 0,
+            mark: 0,
+            tunnel: Address::NONE,
+        }
+    }
+
+    /// Takes over what a flow says about its packets.
+    #[inline(always)]
+    pub(crate) const fn describe(&mut self, flow: &Flow, direction: Direction) {
+        self.rule = flow.rule;
+        self.identity = flow.identity;
+        if matches!(direction, Direction::Egress) {
+            self.mark = flow.mark;
+            self.tunnel = flow.tunnel;
+        }
+    }
 }

@@ -2,6 +2,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::Direction;
+
 /// How many program sets the program array has room for.
 pub const PROGRAM_SETS: u32 = 4;
 
@@ -16,6 +18,14 @@ pub enum Bank {
 }
 
 impl Bank {
+    /// The number in keys.
+    #[must_use]
+    #[inline(always)]
+    #[expect(clippy::as_conversions, reason = "`From` is not const; the enum is one byte")]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
     /// The other bank.
     #[must_use]
     pub const fn other(self) -> Self {
@@ -23,6 +33,56 @@ impl Bank {
             Self::A => Self::B,
             Self::B => Self::A,
         }
+    }
+}
+
+/// A place programs are attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Hook {
+    /// From the tunnel, on the mesh device.
+    MeshIngress = 0,
+    /// Into the tunnel, on the mesh device.
+    MeshEgress = 1,
+    /// Ingress of every other device.
+    GuardIngress = 2,
+    /// Egress of every other device.
+    GuardEgress = 3,
+}
+
+impl Hook {
+    /// How many there are.
+    pub const COUNT: u32 = 4;
+    /// All of them in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::MeshIngress, Self::MeshEgress, Self::GuardIngress, Self::GuardEgress];
+
+    /// The name of this hook's program; the stub is called `stub_` + this.
+    #[must_use]
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::MeshIngress => "mesh_ingress",
+            Self::MeshEgress => "mesh_egress",
+            Self::GuardIngress => "guard_ingress",
+            Self::GuardEgress => "guard_egress",
+        }
+    }
+
+    /// Seen from this host.
+    #[must_use]
+    #[inline(always)]
+    pub const fn direction(self) -> Direction {
+        match self {
+            Self::MeshIngress | Self::GuardIngress => Direction::Ingress,
+            Self::MeshEgress | Self::GuardEgress => Direction::Egress,
+        }
+    }
+
+    /// The index of this hook's program of a set in `PROGRAMS`.
+    #[must_use]
+    #[inline(always)]
+    #[expect(clippy::as_conversions, reason = "`From` is not const; the enum is one byte")]
+    pub const fn program_index(self, set: u32) -> u32 {
+        set * Self::COUNT + (self as u32)
     }
 }
 
@@ -41,6 +101,7 @@ impl Control {
 
     /// Composes a word; `set` below [`PROGRAM_SETS`], `epoch` below 2^29, both truncated.
     #[must_use]
+    #[expect(clippy::as_conversions, reason = "`From` is not const; the enum is one byte")]
     pub const fn new(bank: Bank, set: u32, epoch: u32) -> Self {
         Self((bank as u32) | ((set & Self::SET_MASK) << Self::SET_SHIFT) | (epoch << Self::EPOCH_SHIFT))
     }

@@ -18,6 +18,28 @@ pub enum EventKind {
     Cut = 4,
 }
 
+impl EventKind {
+    /// The number in records.
+    #[must_use]
+    #[inline(always)]
+    #[expect(clippy::as_conversions, reason = "`From` is not const; the enum is one byte")]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// Of a number in a record; `None` for one this build does not know.
+    #[must_use]
+    pub const fn from_u8(value: u8) -> Option<Self> {
+        match value {
+            1 => Some(Self::Allowed),
+            2 => Some(Self::Dropped),
+            3 => Some(Self::Audited),
+            4 => Some(Self::Cut),
+            _ => None,
+        }
+    }
+}
+
 /// One event of `EVENTS` (ring buffer).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

@@ -5,7 +5,21 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::{Address, Port};
 
 /// Key of `FLOWS` and `HALF_OPEN` (LRU hashes): a flow as seen from this host.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
 #[repr(C)]
 pub struct FlowKey {
     /// The mesh address on this host.
@@ -23,7 +37,21 @@ pub struct FlowKey {
 }
 
 /// Value of `FLOWS` (confirmed: packets seen both ways) and `HALF_OPEN`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
 #[repr(C)]
 pub struct Flow {
     /// Repeats a hash of the key: an LRU slot may be reused under a reader.
@@ -34,7 +62,7 @@ pub struct Flow {
     pub identity: u32,
     /// The rule that decided.
     pub rule: u32,
-    /// Seconds of the monotonic clock when a packet last passed.
+    /// [`crate::ticks`] of the monotonic clock when the last packet came.
     pub last_seen: u32,
     /// VNI the last checked ingress packet carried.
     pub vni: u32,
@@ -57,7 +85,21 @@ pub struct Flow {
 }
 
 /// Key of `FRAGMENTS` (LRU hash): a datagram in fragments (RFC 791, RFC 8200 §4.5).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
 #[repr(C)]
 pub struct FragmentKey {
     /// Source of the datagram.
@@ -75,13 +117,27 @@ pub struct FragmentKey {
 }
 
 /// Value of `FRAGMENTS`: the ports that only the first fragment carries.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
 #[repr(C)]
 pub struct FragmentEntry {
     /// Source port of the first fragment.
     pub source_port: Port,
     /// Destination port of the first fragment.
     pub destination_port: Port,
-    /// Seconds of the monotonic clock when the first fragment passed.
+    /// [`crate::ticks`] of the monotonic clock when the first fragment passed.
     pub seen: u32,
 }

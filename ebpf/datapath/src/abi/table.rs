@@ -6,7 +6,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::{Address, Port};
 
 /// Key of `ENDPOINTS` (hash): an address of the mesh at full length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct EndpointKey {
     /// The bank (0 or 1).
@@ -28,7 +30,9 @@ pub mod endpoint_flag {
 }
 
 /// Value of `ENDPOINTS`: who has an address, and through which tunnel endpoint it is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct EndpointEntry {
     /// The identity policy uses.
@@ -48,7 +52,9 @@ pub struct EndpointEntry {
 }
 
 /// Key of `TUNNELS` (hash): membership of an underlay address in a set of tunnel endpoints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct TunnelKey {
     /// The bank (0 or 1).
@@ -62,7 +68,21 @@ pub struct TunnelKey {
 }
 
 /// Value of `TUNNELS`; presence is what counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
 #[repr(C)]
 pub struct TunnelEntry {
     /// Zero.
@@ -70,7 +90,9 @@ pub struct TunnelEntry {
 }
 
 /// Key of `CIDRS` (longest-prefix trie): the blocks that policy names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct CidrKey {
     /// Significant bits after this field: [`CidrKey::BASE_BITS`] + the prefix length of the v4-mapped block.
@@ -89,7 +111,9 @@ impl CidrKey {
 }
 
 /// Value of `CIDRS`: the peer class of the addresses in the block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct CidrEntry {
     /// The class; 0 = none.
@@ -97,7 +121,9 @@ pub struct CidrEntry {
 }
 
 /// Key of `CLASSES` (hash): an identity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct ClassKey {
     /// The bank (0 or 1).
@@ -109,7 +135,9 @@ pub struct ClassKey {
 }
 
 /// Value of `CLASSES`: the identities that policy treats alike share a class.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct ClassEntry {
     /// The class; identities that no rule names have no entry and class 0.
@@ -117,7 +145,9 @@ pub struct ClassEntry {
 }
 
 /// Key of `POLICY` (longest-prefix trie): ports as prefixes, everything before them exact.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct PolicyKey {
     /// Significant bits after this field: [`PolicyKey::BASE_BITS`] + the length of the port prefix (0–16).
@@ -146,7 +176,9 @@ impl PolicyKey {
 }
 
 /// Value of `POLICY`. Of all entries that match a flow the highest precedence decides; deny wins a tie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct PolicyEntry {
     /// Higher decides.
@@ -160,7 +192,9 @@ pub struct PolicyEntry {
 }
 
 /// Key of `PREFIXES` (longest-prefix trie): the mesh prefixes the guard watches for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct PrefixKey {
     /// Significant bits after this field: [`CidrKey::BASE_BITS`] + the prefix length of the v4-mapped prefix.
@@ -174,7 +208,21 @@ pub struct PrefixKey {
 }
 
 /// Value of `PREFIXES`; presence is what counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
 #[repr(C)]
 pub struct PrefixEntry {
     /// Zero.
@@ -191,10 +239,14 @@ pub mod settings_flag {
     pub const CIDR_RULES: u32 = 1 << 2;
     /// Send an event for every allowed new flow too, not for denied ones only.
     pub const EVENTS_ALLOWED: u32 = 1 << 3;
+    /// Refuse packets to a mesh prefix on every other device.
+    pub const GUARD_EGRESS: u32 = 1 << 4;
 }
 
 /// Value of `SETTINGS` (array, the index is the bank): what may change while programs are pinned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Settings {
     /// This host's identity.

@@ -1,0 +1,64 @@
+//! The guard on every other device: the mesh is reached through the mesh device or not at all.
+//!
+//! A host with the weak host model accepts a bare packet to its mesh address on any device, past all policy. What
+//! the guard cannot read passes: the kernel will refuse it, and a host must never be locked out.
+
+use crate::{
+    Address, Moment, Outer, Packet, Reason, Tables, Verdict, Work,
+    abi::{CidrKey, Control, Hook, PrefixKey, Settings, settings_flag},
+    parse::{self, Parsed},
+    record,
+    view::is_own,
+};
+
+/// Whether a packet may pass a device that is not the mesh device.
+#[inline(always)]
+pub fn guard<P: Packet, T: Tables>(packet: &P, moment: &Moment, tables: &T, work: &mut Work) -> bool {
+    let settings = match moment.control {
+        Control::UNPUBLISHED => None,
+        control => tables.settings(control.bank()),
+    };
+    let Some(settings) = settings else {
+        record::count(tables, moment, Reason::NotPublished, packet.length());
+        return true;
+    };
+    if matches!(moment.hook, Hook::GuardEgress) && settings.flags & settings_flag::GUARD_EGRESS == 0 {
+        return true;
+    }
+    work.parsed = Parsed::new(moment.hook.direction());
+    if !parse::parse_addresses(packet, &mut work.parsed) {
+        return true;
+    }
+    let reason = offence(tables, moment, settings, &work.parsed);
+    if matches!(reason, Reason::Forwarded) {
+        return true;
+    }
+    work.verdict = Verdict::drop(reason);
+    record::record(tables, packet, moment, &Outer::NONE, work);
+    false
+}
+
+#[inline(always)]
+fn offence<T: Tables>(tables: &T, moment: &Moment, settings: &Settings, parsed: &Parsed) -> Reason {
+    if matches!(moment.hook, Hook::GuardEgress) {
+        let leaves = is_mesh(tables, moment, *parsed.destination());
+        return if leaves { Reason::GuardDestination } else { Reason::Forwarded };
+    }
+    if is_own(settings, *parsed.destination()) {
+        Reason::GuardDestination
+    } else if is_mesh(tables, moment, *parsed.source()) {
+        Reason::GuardSource
+    } else {
+        Reason::Forwarded
+    }
+}
+
+#[inline(always)]
+fn is_mesh<T: Tables>(tables: &T, moment: &Moment, address: Address) -> bool {
+    tables.prefix(&PrefixKey {
+        prefix_len: CidrKey::BASE_BITS + 128,
+        bank: moment.control.bank().number(),
+        reserved: [0; 3],
+        address,
+    })
+}

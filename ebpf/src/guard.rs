@@ -1,0 +1,36 @@
+//! The programs of every other device.
+
+use aya_ebpf::{
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    macros::classifier,
+    programs::TcContext,
+};
+use datapath::{
+    Moment,
+    abi::{Control, Hook},
+};
+
+use crate::{
+    skb::AnyPacket,
+    stub,
+    tables::{self, Maps},
+};
+
+/// Bare packets that arrive.
+#[classifier]
+pub(crate) fn guard_ingress(context: TcContext) -> i32 {
+    guard(&context, Hook::GuardIngress, stub::handed_over(&context))
+}
+
+/// Packets that leave.
+#[classifier]
+pub(crate) fn guard_egress(context: TcContext) -> i32 {
+    guard(&context, Hook::GuardEgress, stub::handed_over(&context))
+}
+
+#[inline(always)]
+fn guard(context: &TcContext, hook: Hook, control: Control) -> i32 {
+    let moment = Moment { hook, control, now_ns: tables::now_ns() };
+    let Some(work) = tables::work() else { return TC_ACT_UNSPEC };
+    if datapath::guard(&AnyPacket::new(context), &moment, &Maps, work) { TC_ACT_UNSPEC } else { TC_ACT_SHOT }
+}

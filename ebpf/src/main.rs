@@ -1,0 +1,27 @@
+//! The BPF programs of Outrigger: maps, and shims from the kernel's contexts to the `datapath` crate, which decides.
+//!
+//! Stubs stay attached to the hooks for good. Each reads the control word and tail-calls the program of its hook in
+//! the set that the word names, so that one store switches tables and programs on all hooks together.
+#![no_std]
+#![no_main]
+
+mod guard;
+mod maps;
+mod mesh;
+mod skb;
+mod stub;
+mod tables;
+mod tunnel;
+
+/// The kernel checks this against the helpers that are used.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+#[expect(unsafe_code, reason = "the loader finds the license by section and symbol")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// Nothing here panics; the verifier would refuse a program that could get here.
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
