@@ -1,5 +1,12 @@
-//! The TLS port: who is at the other end of a connection, and the loop that accepts connections.
+//! The TLS port: who is at the other end of a connection, the loop that accepts connections, and the gateway's own
+//! certificate.
 
+mod accept;
+mod connection;
+mod own;
 mod peer;
 
+pub use accept::{Limits, incoming};
+pub use connection::Connection;
+pub use own::OwnCertificate;
 pub use peer::PeerIdentity;

@@ -16,7 +16,7 @@ use crate::bundle::{
 };
 use crate::csr::CheckedCsr;
 use crate::key::{InvalidKey, KeyHash, KeyPair};
-use crate::spiffe::{SpiffeId, TrustDomain};
+use crate::spiffe::{InvalidSpiffeId, SpiffeId, TrustDomain};
 
 /// How much earlier than its issue a certificate is valid, for clocks that are behind.
 const BACKDATE: Duration = Duration::from_mins(5);
@@ -80,6 +80,9 @@ pub enum IssueError {
         /// The authority's.
         trust_domain: TrustDomain,
     },
+    /// The id cannot be put together.
+    #[error(transparent)]
+    Id(#[from] InvalidSpiffeId),
     /// The time asked for is too long.
     #[error("certificates are valid for at most 24 h, {0} s were asked for")]
     Lifetime(u64),

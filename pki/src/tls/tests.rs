@@ -29,7 +29,7 @@ fn after(time: Duration) -> UnixTime {
 }
 
 fn before(time: Duration) -> UnixTime {
-    UnixTime::since_unix_epoch(Duration::from_secs(NOW.as_secs()) - time)
+    UnixTime::since_unix_epoch(Duration::from_secs(NOW.as_secs()).saturating_sub(time))
 }
 
 /// A gateway with a certificate of `authority`, which trusts the authority of the tests.

@@ -1,0 +1,267 @@
+//! The enrollment service: how a host gets a certificate, keeps it, and gives it back.
+
+mod error;
+mod host;
+mod name;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pki::{Authority, CheckedCsr, IssueError, Issued, SpiffeId, TrustDomain};
+use proto::v1;
+use proto::v1::enrollment_server::Enrollment;
+use tonic::{Request, Response, Status};
+use zeroize::Zeroizing;
+
+use crate::audit::{self, Audit, Event};
+use crate::authorization::authorise;
+use crate::clock::Clock;
+use crate::mesh_view::MeshView;
+use crate::metrics::Metrics;
+use crate::store::{Joining, Store, StoreError, Target, Token, Workload, WorkloadName};
+use crate::tls::PeerIdentity;
+
+pub use error::EnrollmentError;
+
+/// What every certificate and every answer has.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The trust domain.
+    pub trust_domain: TrustDomain,
+    /// How long certificates are valid.
+    pub certificate_ttl: Duration,
+    /// How long after its end a certificate may still be renewed.
+    pub renew_grace: Duration,
+    /// Where hosts reach gateways, `host:port`.
+    pub gateways: Vec<String>,
+}
+
+/// The service, and all it stands on. Cloning shares it.
+#[derive(Clone)]
+pub struct EnrollmentService {
+    /// What is kept.
+    pub store: Arc<Store>,
+    /// Who issues.
+    pub authority: Arc<Authority>,
+    /// Which groups there are.
+    pub mesh: Arc<dyn MeshView>,
+    /// Where it is written down.
+    pub audit: Arc<Audit>,
+    /// How often it happens.
+    pub metrics: Metrics,
+    /// The time.
+    pub clock: Clock,
+    /// The rest.
+    pub settings: Arc<Settings>,
+}
+
+/// A host that joined.
+struct Joined {
+    workload: Workload,
+    issued: Issued,
+}
+
+#[tonic::async_trait]
+impl Enrollment for EnrollmentService {
+    async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
+        let peer = peer(&request)?;
+        let request = request.into_inner();
+        let (token, name) = (request.token_id.clone(), wanted_name(&request));
+        let remote = peer.remote.ip().to_string();
+        match self.admit(&peer, request).await {
+            Ok(Joined { workload, issued }) => {
+                self.metrics.joined("ok");
+                self.metrics.issued("workload");
+                tracing::info!(workload = %workload.name, target = %workload.target, remote, "workload joined");
+                self.audit.record(&joined_event(&workload, &token, &remote), self.clock.now());
+                Ok(Response::new(self.welcome(workload, &issued)))
+            }
+            Err(error) => {
+                self.metrics.joined(error.reason());
+                tracing::info!(name, remote, reason = error.reason(), %error, "join refused");
+                let (reason, detail) = (error.reason(), error.to_string());
+                let event = Event::JoinRefused { token: shortened(&token), name, remote, reason, detail };
+                self.audit.record(&event, self.clock.now());
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
+        let peer = peer(&request)?;
+        match self.prolong(&peer, &request.into_inner().csr).await {
+            Ok(issued) => {
+                self.metrics.renewed("ok");
+                self.metrics.issued("workload");
+                Ok(Response::new(v1::RenewResponse {
+                    certificate_chain: der(&issued),
+                    trust_bundle: self.roots(),
+                    gateways: self.settings.gateways.clone(),
+                }))
+            }
+            Err(error) => {
+                self.refused_renewal(&peer, &error);
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn leave(&self, request: Request<v1::LeaveRequest>) -> Result<Response<v1::LeaveResponse>, Status> {
+        let peer = peer(&request)?;
+        let now = self.clock.now();
+        let grace = self.settings.renew_grace;
+        let (store, caller) = (self.store.clone(), peer.clone());
+        let left = blocking(move || {
+            let name = authorise(&store, &caller, now, grace)?.name.clone();
+            store.remove(&name, now, "left")?;
+            Ok(name)
+        })
+        .await?;
+        self.metrics.left();
+        let remote = peer.remote.ip().to_string();
+        tracing::info!(workload = %left, remote, "workload left");
+        self.audit.record(&Event::Left { workload: left.to_string(), remote }, now);
+        Ok(Response::new(v1::LeaveResponse {}))
+    }
+}
+
+impl EnrollmentService {
+    async fn admit(&self, peer: &PeerIdentity, request: v1::JoinRequest) -> Result<Joined, EnrollmentError> {
+        let secret = Zeroizing::new(request.token_secret);
+        let csr = CheckedCsr::from_der(&request.csr)?;
+        let host = host::Host::try_new(request.report.as_ref(), &request.machine, peer.remote.ip())?;
+        let now = self.clock.now();
+        let token = {
+            let (store, id, secret) = (self.store.clone(), request.token_id.clone(), secret.clone());
+            blocking(move || Ok(store.check_token(&id, &secret, now)??)).await?
+        };
+        let name = name::of(&token, &request.name, &request.hostname)?;
+        let wanted = self.declared_addresses(&token, &name)?;
+        let joining = Joining {
+            token_id: request.token_id,
+            token_secret: secret,
+            name,
+            key: csr.key_hash(),
+            machine: host.machine,
+            underlay: host.underlay,
+            agent_version: shortened(&request.agent_version),
+            wanted,
+        };
+        let service = self.clone();
+        blocking(move || {
+            let issue = || service.issue(&csr, &joining.name, now);
+            let (workload, issued) = service.store.join(&joining, now, issue)?;
+            Ok(Joined { workload, issued })
+        })
+        .await
+    }
+
+    /// The group must exist; what is declared by hand must agree with the token.
+    fn declared_addresses(
+        &self,
+        token: &Token,
+        name: &WorkloadName,
+    ) -> Result<Vec<std::net::IpAddr>, EnrollmentError> {
+        if let Target::Group { namespace, name: group } = &token.target
+            && !self.mesh.group_exists(namespace, group)
+        {
+            return Err(EnrollmentError::NoGroup(token.target.group()));
+        }
+        let Some(declared) = self.mesh.declared(name) else { return Ok(Vec::new()) };
+        if declared.group != token.target {
+            let (name, declared) = (name.clone(), declared.group.to_string());
+            return Err(EnrollmentError::OtherGroup { name, declared, token: token.target.to_string() });
+        }
+        Ok(declared.addresses)
+    }
+
+    async fn prolong(&self, peer: &PeerIdentity, csr: &[u8]) -> Result<Issued, EnrollmentError> {
+        let csr = CheckedCsr::from_der(csr)?;
+        let now = self.clock.now();
+        let (service, caller) = (self.clone(), peer.clone());
+        let (name, issued) = blocking(move || {
+            let workload = authorise(&service.store, &caller, now, service.settings.renew_grace)?;
+            if csr.key_hash() != workload.key {
+                return Err(EnrollmentError::OtherKey(workload.name.clone()));
+            }
+            let issue = || service.issue(&csr, &workload.name, now);
+            let issued = service.store.renew(&workload.name, workload.key, issue)?;
+            Ok((workload.name.clone(), issued))
+        })
+        .await?;
+        let expired = peer.expired(now);
+        let remote = peer.remote.ip().to_string();
+        tracing::info!(workload = %name, expired, remote, "certificate renewed");
+        let event =
+            Event::Renewed { workload: name.to_string(), expires: issued.expires.as_secs(), expired, remote };
+        self.audit.record(&event, now);
+        Ok(issued)
+    }
+
+    fn refused_renewal(&self, peer: &PeerIdentity, error: &EnrollmentError) {
+        self.metrics.renewed(error.reason());
+        let name = peer.spiffe_id().map(ToString::to_string).unwrap_or_default();
+        let remote = peer.remote.ip().to_string();
+        tracing::info!(peer = name, remote, reason = error.reason(), %error, "renewal refused");
+        let (reason, detail) = (error.reason(), error.to_string());
+        self.audit.record(&Event::RenewRefused { peer: name, remote, reason, detail }, self.clock.now());
+    }
+
+    fn issue(&self, csr: &CheckedCsr, name: &WorkloadName, now: pki::UnixTime) -> Result<Issued, IssueError> {
+        let id = SpiffeId::workload(&self.settings.trust_domain, &name.namespace, &name.name)?;
+        self.authority.issue(csr, &id, now, self.settings.certificate_ttl)
+    }
+
+    fn welcome(&self, workload: Workload, issued: &Issued) -> v1::JoinResponse {
+        v1::JoinResponse {
+            certificate_chain: der(issued),
+            trust_bundle: self.roots(),
+            namespace: workload.name.namespace,
+            name: workload.name.name,
+            mesh_addresses: workload.addresses.iter().map(|address| host::bytes(*address)).collect(),
+            gateways: self.settings.gateways.clone(),
+        }
+    }
+
+    fn roots(&self) -> Vec<Vec<u8>> {
+        vec![self.authority.certificate().to_vec()]
+    }
+}
+
+/// Runs what waits for the disk where it holds up nobody.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, EnrollmentError> + Send + 'static,
+) -> Result<T, EnrollmentError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(StoreError::Database(error.to_string()).into()))
+}
+
+fn peer<T>(request: &Request<T>) -> Result<PeerIdentity, Status> {
+    request.extensions().get().cloned().ok_or_else(|| Status::internal("the connection has no peer"))
+}
+
+fn der(issued: &Issued) -> Vec<Vec<u8>> {
+    issued.chain.iter().map(|certificate| certificate.to_vec()).collect()
+}
+
+fn joined_event(workload: &Workload, token: &str, remote: &str) -> Event {
+    Event::Joined {
+        workload: workload.name.to_string(),
+        target: workload.target.to_string(),
+        token: token.to_owned(),
+        key: workload.key.to_string(),
+        replaced_key: workload.previous_key.map(|key| key.to_string()),
+        addresses: audit::text(&workload.addresses),
+        remote: remote.to_owned(),
+    }
+}
+
+/// The name a request asks for, for the log.
+fn wanted_name(request: &v1::JoinRequest) -> String {
+    shortened(if request.name.is_empty() { &request.hostname } else { &request.name })
+}
+
+/// What a stranger sent, short enough for a log.
+fn shortened(text: &str) -> String {
+    text.chars().take(64).filter(|c| !c.is_control()).collect()
+}
