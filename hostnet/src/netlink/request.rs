@@ -79,10 +79,9 @@ async fn index(handle: &Handle, name: &str) -> Result<u32, Error> {
     link.map(|link| link.header.index).ok_or(Error::RequestFailed)
 }
 
+/// Without ARP and generated addresses the device says nothing by itself. Checksums of the outer UDP header may be
+/// missing on an IPv6 underlay (RFC 6935): senders behind offloads leave them out.
 async fn create(handle: &Handle, name: &str, port: u16, mtu: u32) -> Result<(), Error> {
-    // Without ARP and generated addresses the device says nothing by itself. Checksums of the outer UDP header may
-    // be missing on an IPv6 underlay (RFC 6935): senders behind offloads leave them out.
-    let quiet = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
     let message = LinkMessageBuilder::<LinkVxlan>::new(name)
         .port(port)
         .append_info_data(InfoVxlan::CollectMetadata(true))
@@ -91,9 +90,27 @@ async fn create(handle: &Handle, name: &str, port: u16, mtu: u32) -> Result<(), 
         .mtu(mtu)
         .arp(false)
         .down()
+        .build();
+    handle.link().add(message).execute().await?;
+    let silenced = silence(handle, name).await;
+    if silenced.is_err() {
+        // Half a device would later be taken for a whole one.
+        let index = index(handle, name).await?;
+        handle.link().del(index).execute().await?;
+    }
+    silenced
+}
+
+/// Turns off generated addresses, which only a device that exists can be told. A host without IPv6 has none.
+async fn silence(handle: &Handle, name: &str) -> Result<(), Error> {
+    let quiet = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
+    let message = LinkUnspec::new_with_name(name)
         .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![quiet]))
         .build();
-    handle.link().add(message).execute().await
+    match handle.link().set(message).execute().await {
+        Err(Error::NetlinkError(error)) if Errno::from_raw(-error.raw_code()) == Errno::EAFNOSUPPORT => Ok(()),
+        result => result,
+    }
 }
 
 async fn add_address(handle: &Handle, device: &str, address: IpAddr) -> Result<(), Error> {
