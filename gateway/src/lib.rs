@@ -1,5 +1,6 @@
 //! The gateway: enrolls hosts, compiles what the source says into state, and streams it to agents.
 
+pub mod admin;
 pub mod audit;
 pub mod authorization;
 pub mod index;

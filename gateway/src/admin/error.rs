@@ -1,0 +1,96 @@
+//! Why the administration refused.
+
+use pki::{InvalidCsr, InvalidSpiffeId, IssueError};
+use tonic::Status;
+
+use super::caller::Refused;
+use crate::store::{InvalidWorkloadName, RenewRefusal, StoreError, WorkloadError, WorkloadName};
+
+/// A call that was refused or failed; nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// The caller may not.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Only root on the gateway's machine may.
+    #[error("administrators' certificates are issued over the unix socket only")]
+    SocketOnly,
+    /// Neither or both targets.
+    #[error("a token is for one group (`--group namespace/name`) or for one transit node (`--transit-node node`)")]
+    OneTarget,
+    /// The group's name is none.
+    #[error("{0:?} is no group: write `namespace/name`")]
+    GroupName(String),
+    /// The node's name is none.
+    #[error("{0:?} is no valid name of a node")]
+    NodeName(String),
+    /// There is no such group.
+    #[error("group {0} does not exist: create the ExternalWorkloadGroup first")]
+    NoGroup(String),
+    /// Nothing is known yet.
+    #[error("the gateway has not read its source yet: try again in a moment, or see `outrigger-gateway status`")]
+    NotSynced,
+    /// A token would not say where to go.
+    #[error("the gateway does not know where hosts reach it: set `advertise` in its configuration")]
+    NoAdvertise,
+    /// The time is too long.
+    #[error("a token is valid for at most 365 days, {0} s were asked for")]
+    Ttl(u64),
+    /// The number is too high.
+    #[error("a token allows at most 10000 joins, {0} were asked for")]
+    Uses(u32),
+    /// There is no such token.
+    #[error("there is no token {0}")]
+    NoToken(String),
+    /// There is no such workload.
+    #[error("there is no workload {0}")]
+    NoWorkload(WorkloadName),
+    /// A name is none.
+    #[error(transparent)]
+    WorkloadName(#[from] InvalidWorkloadName),
+    /// An administrator's name is none.
+    #[error(transparent)]
+    Name(#[from] InvalidSpiffeId),
+    /// The certificate request is refused.
+    #[error(transparent)]
+    Csr(#[from] InvalidCsr),
+    /// The certificate could not be made.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<WorkloadError> for AdminError {
+    fn from(error: WorkloadError) -> Self {
+        match error {
+            WorkloadError::Refused(
+                RenewRefusal::Unknown(name) | RenewRefusal::Revoked { name, .. } | RenewRefusal::Key(name),
+            ) => Self::NoWorkload(name),
+            WorkloadError::Store(error) => Self::Store(error),
+            WorkloadError::Issue(error) => Self::Issue(error),
+        }
+    }
+}
+
+impl From<AdminError> for Status {
+    fn from(error: AdminError) -> Self {
+        let text = error.to_string();
+        match error {
+            AdminError::Refused(_) | AdminError::SocketOnly => Self::permission_denied(text),
+            AdminError::OneTarget
+            | AdminError::GroupName(_)
+            | AdminError::NodeName(_)
+            | AdminError::Ttl(_)
+            | AdminError::Uses(_)
+            | AdminError::WorkloadName(_)
+            | AdminError::Name(_)
+            | AdminError::Csr(_) => Self::invalid_argument(text),
+            AdminError::NoGroup(_) | AdminError::NoToken(_) | AdminError::NoWorkload(_) => Self::not_found(text),
+            AdminError::NoAdvertise => Self::failed_precondition(text),
+            AdminError::NotSynced | AdminError::Store(_) => Self::unavailable(text),
+            AdminError::Issue(_) => Self::internal(text),
+        }
+    }
+}
