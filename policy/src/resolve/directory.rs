@@ -10,20 +10,69 @@ use crate::identity::Identity;
 use crate::labels::Labels;
 use crate::selector::Selector;
 
-/// A pod or external workload, as rules see it.
-pub(super) struct Member<'a> {
-    pub(super) addresses: &'a [IpAddr],
-    pub(super) named_ports: &'a [NamedPort],
-    /// Whether policy is compiled for it.
-    pub(super) is_subject: bool,
+/// How many have an identity.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Population {
+    /// Pods and external workloads.
+    pub(super) members: usize,
+    /// Those that policy is compiled for.
+    pub(super) subjects: usize,
 }
 
-/// The members of every identity.
+/// Those of one identity who have a port of some name and protocol.
+#[derive(Default)]
+pub(super) struct Holders<'a> {
+    /// Their addresses, and the ports: several where containers of one pod use the name twice.
+    pub(super) each: Vec<(&'a [IpAddr], BTreeSet<u16>)>,
+    members: Agreement,
+    subjects: Agreement,
+}
+
+/// Whether some give a name the same ports.
+#[derive(Default)]
+struct Agreement {
+    holders: usize,
+    numbers: BTreeSet<u16>,
+    broken: bool,
+}
+
+impl Agreement {
+    fn add(&mut self, numbers: &BTreeSet<u16>) {
+        if self.holders == 0 {
+            self.numbers.clone_from(numbers);
+        }
+        self.broken |= self.numbers != *numbers;
+        self.holders += 1;
+    }
+
+    /// `None` where they disagree, or some of the population do not have the name.
+    fn among(&self, population: usize) -> Option<&BTreeSet<u16>> {
+        (!self.broken && (self.holders == 0 || self.holders == population)).then_some(&self.numbers)
+    }
+}
+
+impl Holders<'_> {
+    /// The ports, where all with that identity agree.
+    pub(super) fn agreed_by_members(&self, population: Population) -> Option<&BTreeSet<u16>> {
+        self.members.among(population.members)
+    }
+
+    /// The ports, where all with that identity that policy is compiled for agree.
+    pub(super) fn agreed_by_subjects(&self, population: Population) -> Option<&BTreeSet<u16>> {
+        self.subjects.among(population.subjects)
+    }
+}
+
+/// Those who have a port of one name and protocol.
+type ByIdentity<'a> = BTreeMap<Identity, Holders<'a>>;
+
+/// Who has which identity and which named ports.
 pub(super) struct Directory<'a> {
     /// The labels of every identity in use, reserved ones among them.
     pub(super) labels: BTreeMap<Identity, Arc<Labels>>,
-    /// Pods and external workloads; reserved identities have none.
-    pub(super) members: BTreeMap<Identity, Vec<Member<'a>>>,
+    /// Of identities that are not reserved.
+    pub(super) populations: BTreeMap<Identity, Population>,
+    ports: BTreeMap<&'a str, BTreeMap<u8, ByIdentity<'a>>>,
     pods: BTreeMap<&'a str, Identity>,
     workloads: BTreeMap<&'a str, Identity>,
 }
@@ -35,34 +84,49 @@ impl<'a> Directory<'a> {
     ) -> Result<Self, UnusableIdentities> {
         let mut directory = Self {
             labels: BTreeMap::new(),
-            members: BTreeMap::new(),
+            populations: BTreeMap::new(),
+            ports: BTreeMap::new(),
             pods: BTreeMap::new(),
             workloads: BTreeMap::new(),
         };
         for (name, pod) in &facts.pods {
             let identity = directory.identify(facts.labels_of_pod(pod), identities)?;
             directory.pods.insert(name, identity);
-            let member =
-                Member { addresses: &pod.addresses, named_ports: &pod.named_ports, is_subject: false };
-            directory.members.entry(identity).or_default().push(member);
+            directory.add(identity, &pod.addresses, &pod.named_ports, false);
         }
         for (name, workload) in &facts.workloads {
             if workload.transit {
-                let labels = Arc::new(Labels::of_remote_node());
-                directory.labels.insert(Identity::REMOTE_NODE, labels);
+                directory
+                    .labels
+                    .entry(Identity::REMOTE_NODE)
+                    .or_insert_with(|| Arc::new(Labels::of_remote_node()));
                 directory.workloads.insert(name, Identity::REMOTE_NODE);
                 continue;
             }
             let identity = directory.identify(facts.labels_of_workload(workload), identities)?;
             directory.workloads.insert(name, identity);
-            let member = Member {
-                addresses: &workload.addresses,
-                named_ports: &workload.named_ports,
-                is_subject: true,
-            };
-            directory.members.entry(identity).or_default().push(member);
+            directory.add(identity, &workload.addresses, &workload.named_ports, true);
         }
         Ok(directory)
+    }
+
+    fn add(&mut self, identity: Identity, addresses: &'a [IpAddr], named: &'a [NamedPort], is_subject: bool) {
+        let population = self.populations.entry(identity).or_default();
+        population.members += 1;
+        population.subjects += usize::from(is_subject);
+        let mut numbers: BTreeMap<(&'a str, u8), BTreeSet<u16>> = BTreeMap::new();
+        for port in named {
+            numbers.entry((&port.name, port.protocol)).or_default().insert(port.number);
+        }
+        for ((name, protocol), numbers) in numbers {
+            let holders = self.ports.entry(name).or_default().entry(protocol).or_default();
+            let holders = holders.entry(identity).or_default();
+            holders.members.add(&numbers);
+            if is_subject {
+                holders.subjects.add(&numbers);
+            }
+            holders.each.push((addresses, numbers));
+        }
     }
 
     /// The number of a label set, checked: two sets under one number would merge two workloads' rights.
@@ -100,9 +164,17 @@ impl<'a> Directory<'a> {
 
     /// The identities that policy is compiled for.
     pub(super) fn subjects(&self) -> impl Iterator<Item = Identity> {
-        let subjects =
-            self.members.iter().filter(|(_, members)| members.iter().any(|member| member.is_subject));
+        let subjects = self.populations.iter().filter(|(_, population)| population.subjects > 0);
         subjects.map(|(identity, _)| *identity)
+    }
+
+    pub(super) fn population(&self, identity: Identity) -> Population {
+        self.populations.get(&identity).copied().unwrap_or_default()
+    }
+
+    /// Who has a port of that name and protocol, by identity.
+    pub(super) fn holders(&self, name: &str, protocol: u8) -> Option<&ByIdentity<'a>> {
+        self.ports.get(name)?.get(&protocol)
     }
 
     pub(super) fn matches(&self, selector: &Selector, identity: Identity) -> bool {
@@ -111,6 +183,6 @@ impl<'a> Directory<'a> {
 
     /// The identities of pods and external workloads that the selector matches.
     pub(super) fn select(&self, selector: &Selector) -> BTreeSet<Identity> {
-        self.members.keys().copied().filter(|identity| self.matches(selector, *identity)).collect()
+        self.populations.keys().copied().filter(|identity| self.matches(selector, *identity)).collect()
     }
 }

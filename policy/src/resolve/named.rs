@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::directory::{Directory, Member};
+use super::directory::Directory;
 use crate::identity::Identity;
 use crate::rules::{PortMatch, PortSpec, RuleSpec};
 use crate::state::{Block, Peers, PortRange, Ports, Rule, canonical};
@@ -18,7 +18,7 @@ pub(super) fn ingress(
     warnings: &mut BTreeSet<String>,
 ) -> Ports {
     let PortSpec::Only(ports) = &spec.ports else { return Ports::Any };
-    let members = directory.members.get(&subject).map_or(&[][..], Vec::as_slice);
+    let population = directory.population(subject);
     let mut ranges = BTreeSet::new();
     for port in ports {
         match port {
@@ -26,8 +26,9 @@ pub(super) fn ingress(
                 ranges.insert(*range);
             }
             PortMatch::Named { name, protocol } => {
-                let subjects = members.iter().filter(|member| member.is_subject);
-                match agreed(subjects, name, *protocol) {
+                let holders = directory.holders(name, *protocol).and_then(|holders| holders.get(&subject));
+                let Some(holders) = holders else { continue };
+                match holders.agreed_by_subjects(population) {
                     Some(numbers) => ranges.extend(numbers.iter().map(|number| single(*protocol, *number))),
                     None => {
                         warnings.insert(format!(
@@ -97,30 +98,26 @@ fn targets_of(
     directory: &Directory<'_>,
     targets: &mut BTreeMap<PortRange, Target>,
 ) {
-    for (identity, members) in &directory.members {
+    for (identity, holders) in directory.holders(name, protocol).into_iter().flatten() {
         let whole = match peers {
             Peers::Any => true,
             Peers::Only { identities, .. } => identities.contains(identity),
         };
-        if whole && let Some(numbers) = agreed(members.iter(), name, protocol) {
+        if whole && let Some(numbers) = holders.agreed_by_members(directory.population(*identity)) {
             for number in numbers {
-                targets.entry(single(protocol, number)).or_default().identities.insert(*identity);
+                targets.entry(single(protocol, *number)).or_default().identities.insert(*identity);
             }
             continue;
         }
-        for member in members {
-            let addresses: Vec<IpAddr> = member
-                .addresses
-                .iter()
-                .copied()
-                .map(canonical)
-                .filter(|address| whole || in_blocks(peers, *address))
-                .collect();
+        for (addresses, numbers) in &holders.each {
+            let addresses = addresses.iter().copied().map(canonical);
+            let addresses: Vec<IpAddr> =
+                addresses.filter(|address| whole || in_blocks(peers, *address)).collect();
             if addresses.is_empty() {
                 continue;
             }
-            for number in numbers(member, name, protocol) {
-                targets.entry(single(protocol, number)).or_default().addresses.extend(&addresses);
+            for number in numbers {
+                targets.entry(single(protocol, *number)).or_default().addresses.extend(&addresses);
             }
         }
     }
@@ -131,23 +128,6 @@ fn in_blocks(peers: &Peers, address: IpAddr) -> bool {
         Peers::Any => true,
         Peers::Only { blocks, .. } => blocks.iter().any(|block| block.contains(address)),
     }
-}
-
-/// The ports that all members give the name; `None` where they disagree.
-fn agreed<'a>(
-    members: impl Iterator<Item = &'a Member<'a>>,
-    name: &str,
-    protocol: u8,
-) -> Option<BTreeSet<u16>> {
-    let mut all = members.map(|member| numbers(member, name, protocol));
-    let first = all.next().unwrap_or_default();
-    all.all(|numbers| numbers == first).then_some(first)
-}
-
-/// Several where containers of one pod use a name twice.
-fn numbers(member: &Member<'_>, name: &str, protocol: u8) -> BTreeSet<u16> {
-    let named = member.named_ports.iter().filter(|port| port.name == name && port.protocol == protocol);
-    named.map(|port| port.number).collect()
 }
 
 const fn single(protocol: u8, number: u16) -> PortRange {
