@@ -32,5 +32,9 @@ pub(crate) fn guard_egress(context: TcContext) -> i32 {
 fn guard(context: &TcContext, hook: Hook, control: Control) -> i32 {
     let moment = Moment { hook, control, now_ns: tables::now_ns() };
     let Some(work) = tables::work() else { return TC_ACT_UNSPEC };
-    if datapath::guard(&AnyPacket::new(context), &moment, &Maps, work) { TC_ACT_UNSPEC } else { TC_ACT_SHOT }
+    if datapath::guard_in(&AnyPacket::new(context), &moment, &Maps, work) {
+        TC_ACT_UNSPEC
+    } else {
+        TC_ACT_SHOT
+    }
 }

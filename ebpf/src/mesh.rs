@@ -59,7 +59,8 @@ pub(crate) fn test_empty(_: TcContext) -> i32 {
 fn ingress(context: &TcContext, control: Control, outer: &Outer) -> i32 {
     let moment = Moment { hook: Hook::MeshIngress, control, now_ns: tables::now_ns() };
     let Some(work) = tables::work() else { return TC_ACT_SHOT };
-    if datapath::decide(&MeshPacket::new(context), outer, &moment, &Maps, work) && tunnel::deliver(context) {
+    if datapath::decide_in(&MeshPacket::new(context), outer, &moment, &Maps, work) && tunnel::deliver(context)
+    {
         TC_ACT_UNSPEC
     } else {
         TC_ACT_SHOT
@@ -70,7 +71,7 @@ fn ingress(context: &TcContext, control: Control, outer: &Outer) -> i32 {
 fn egress(context: &TcContext, control: Control) -> Option<&'static Verdict> {
     let moment = Moment { hook: Hook::MeshEgress, control, now_ns: tables::now_ns() };
     let work = tables::work()?;
-    if !datapath::decide(&MeshPacket::new(context), &Outer::NONE, &moment, &Maps, work) {
+    if !datapath::decide_in(&MeshPacket::new(context), &Outer::NONE, &moment, &Maps, work) {
         return None;
     }
     if !tunnel::encapsulate(context, &work.verdict) {

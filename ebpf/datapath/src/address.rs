@@ -14,9 +14,8 @@ pub struct Address(pub [u8; 16]);
 impl PartialEq for Address {
     #[inline(always)]
     fn eq(&self, other: &Self) -> bool {
-        let [a, b, c, d] = self.words();
-        let [e, f, g, h] = other.words();
-        (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0
+        let (this, that) = (self.words(), other.words());
+        (this[0] ^ that[0]) | (this[1] ^ that[1]) | (this[2] ^ that[2]) | (this[3] ^ that[3]) == 0
     }
 }
 

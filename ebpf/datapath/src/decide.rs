@@ -33,11 +33,18 @@ impl Default for Work {
     }
 }
 
+/// Decides as [`decide_in`] does, with room of its own.
+pub fn decide<P: Packet, T: Tables>(packet: &P, outer: &Outer, moment: &Moment, tables: &T) -> Verdict {
+    let mut work = Work::new();
+    decide_in(packet, outer, moment, tables, &mut work);
+    work.verdict
+}
+
 /// Decides about one packet in the direction of the hook, counts it and tells about it. Ingress gets the facts of
 /// the tunnel, egress [`Outer::NONE`]. Returns whether the packet passes; the verdict then names, for egress, the
 /// tunnel to take and the VNI to write.
 #[inline(always)]
-pub fn decide<P: Packet, T: Tables>(
+pub fn decide_in<P: Packet, T: Tables>(
     packet: &P,
     outer: &Outer,
     moment: &Moment,
@@ -93,10 +100,13 @@ fn reason<P: Packet, T: Tables>(
 /// What is told about a packet with this reason: every drop, what audit mode lets pass, new flows if asked for.
 #[inline(always)]
 const fn event(reason: Reason, flags: u32) -> u8 {
-    match reason {
-        Reason::NewAllowed if flags & settings_flag::EVENTS_ALLOWED != 0 => EventKind::Allowed.number(),
-        Reason::Audited => EventKind::Audited.number(),
-        _ if reason.passes() => 0,
-        _ => EventKind::Dropped.number(),
+    if matches!(reason, Reason::Audited) {
+        EventKind::Audited.number()
+    } else if matches!(reason, Reason::NewAllowed) && flags & settings_flag::EVENTS_ALLOWED != 0 {
+        EventKind::Allowed.number()
+    } else if reason.passes() {
+        0
+    } else {
+        EventKind::Dropped.number()
     }
 }

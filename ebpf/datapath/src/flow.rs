@@ -43,7 +43,7 @@ fn wide(high: u32, low: u32) -> u64 {
 }
 
 #[inline(always)]
-#[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "the upper half fits")]
+#[expect(clippy::as_conversions, reason = "the upper half fits")]
 const fn high_word(sum: u64) -> u32 {
     (sum >> 32) as u32
 }

@@ -11,9 +11,14 @@ use crate::{
     view::is_own,
 };
 
+/// Decides as [`guard_in`] does, with room of its own.
+pub fn guard<P: Packet, T: Tables>(packet: &P, moment: &Moment, tables: &T) -> bool {
+    guard_in(packet, moment, tables, &mut Work::new())
+}
+
 /// Whether a packet may pass a device that is not the mesh device.
 #[inline(always)]
-pub fn guard<P: Packet, T: Tables>(packet: &P, moment: &Moment, tables: &T, work: &mut Work) -> bool {
+pub fn guard_in<P: Packet, T: Tables>(packet: &P, moment: &Moment, tables: &T, work: &mut Work) -> bool {
     let settings = match moment.control {
         Control::UNPUBLISHED => None,
         control => tables.settings(control.bank()),

@@ -1,6 +1,7 @@
 //! The decision of the datapath: map layouts (the ABI), packet parsing, flows, and the one ingress and egress
 //! decision. Built unchanged into the BPF object, into tests and fuzzers, and into `outrigger policy trace`.
 #![cfg_attr(not(test), no_std)]
+#![expect(clippy::inline_always, reason = "the verifier follows calls at a price; what is small has none")]
 
 pub mod abi;
 mod address;
@@ -21,8 +22,8 @@ mod verdict;
 mod view;
 
 pub use address::{Address, Port};
-pub use decide::{Work, decide};
-pub use guard::guard;
+pub use decide::{Work, decide, decide_in};
+pub use guard::{guard, guard_in};
 pub use packet::{Moment, Outer, Packet, ticks};
 pub use tables::{FlowTable, Tables};
 pub use verdict::{Action, Direction, Reason, Verdict};
