@@ -69,6 +69,7 @@ pub struct Index {
     addresses: Holders,
     underlay: Holders,
     relabels: Relabels,
+    warnings: BTreeSet<String>,
 }
 
 impl Index {
@@ -86,6 +87,7 @@ impl Index {
             addresses: Holders::default(),
             underlay: Holders::default(),
             relabels: Relabels::default(),
+            warnings: BTreeSet::new(),
         }
     }
 
@@ -119,6 +121,12 @@ impl Index {
         &self.declared
     }
 
+    /// How many policies are in force.
+    #[must_use]
+    pub fn policies(&self) -> usize {
+        self.facts.policies.len()
+    }
+
     /// The groups that have members: these must not go.
     #[must_use]
     pub fn groups_in_use(&self) -> BTreeSet<ObjectKey> {
@@ -132,14 +140,15 @@ impl Index {
         groups.collect()
     }
 
-    /// Brings the facts up to date, and says which label sets need a number.
+    /// Brings the facts up to date, and says which label sets need a number. Comes before [`Index::compile`].
     pub fn labels(&mut self) -> BTreeSet<Labels> {
-        let mut warnings = BTreeSet::new();
-        self.refresh(&mut warnings);
+        self.warnings.clear();
+        self.refresh_workloads();
+        self.refresh_pods();
         policy::resolve::identity_labels(&self.facts)
     }
 
-    /// Compiles the facts. `before` is what was last published.
+    /// Compiles the facts with the numbers of their label sets. `before` is what was last published.
     ///
     /// # Errors
     /// [`UnusableIdentities`] when a label set has no number of its own.
@@ -148,20 +157,19 @@ impl Index {
         identities: &BTreeMap<Labels, Identity>,
         before: Option<&Compiled>,
     ) -> Result<Compiled, UnusableIdentities> {
-        let mut warnings = BTreeSet::new();
-        self.refresh(&mut warnings);
         self.facts.relabels = self.relabels.facts();
         let mut resolved = policy::resolve(&self.facts, identities)?;
         if self.relabels.observe(before.map(|before| &before.state), &resolved.state) {
             self.facts.relabels = self.relabels.facts();
             resolved = policy::resolve(&self.facts, identities)?;
         }
-        warnings.extend(resolved.warnings);
         let mut state = resolved.state;
         if let Some(before) = before {
             state.share_with(&before.state);
         }
         let nodes = self.nodes(&state, identities, before);
+        let mut warnings = resolved.warnings;
+        warnings.extend(self.warnings.iter().cloned());
         Ok(Compiled { state, nodes, warnings })
     }
 
@@ -211,12 +219,6 @@ impl Index {
             Kind::ExternalWorkloadGroup => drop(self.groups.remove(&pair())),
             Kind::ExternalWorkload => drop(self.declared.remove(&pair())),
         }
-    }
-
-    /// Facts that follow from several objects: who has which address, and which pod is behind which transit node.
-    fn refresh(&mut self, warnings: &mut BTreeSet<String>) {
-        self.refresh_workloads(warnings);
-        self.refresh_pods(warnings);
     }
 
     /// Whether the address is one that only the gateway gives.

@@ -177,7 +177,11 @@ impl Manifest {
 impl Row {
     fn of(node: &Node) -> Result<&'static Self, InvalidField> {
         if !matches!(node.value, Value::Mapping(_)) {
-            return Err(InvalidField::new(node, "", "an object is expected, with apiVersion, kind and metadata"));
+            return Err(InvalidField::new(
+                node,
+                "",
+                "an object is expected, with apiVersion, kind and metadata",
+            ));
         }
         let text = |name: &'static str| {
             let value = node.get(name).ok_or_else(|| InvalidField::new(node, name, "is missing"))?;

@@ -1,17 +1,19 @@
-//! Where objects come from. `folder` reads a folder of manifests, `catalog` decides which version of each object is
-//! in force, `last_good` keeps those versions over a restart, `watcher` says when to look again. Knows nothing of
-//! what objects mean together.
+//! Where objects come from. `folder` reads a folder of manifests, `watcher` says when to look again, `files` joins
+//! both; `catalog` decides which version of each object is in force, `last_good` keeps those versions over a restart.
+//! Knows nothing of what objects mean together.
 
 use std::fmt;
 
 use crate::manifest::{Object, ObjectKey, Position};
 
 pub mod catalog;
+pub mod files;
 pub mod folder;
 pub mod last_good;
 pub mod watcher;
 
 pub use catalog::Catalog;
+pub use files::Files;
 pub use folder::Folder;
 pub use watcher::Watcher;
 

@@ -37,7 +37,11 @@ impl Holders {
             let before = self.held.get(&address).filter(|holder| claimants.contains(holder));
             let Some(holder) = before.or(claimants.first().copied()).cloned() else { continue };
             for claimant in claimants.into_iter().filter(|claimant| **claimant != holder) {
-                contested.push(Contested { address, holder: Arc::clone(&holder), claimant: Arc::clone(claimant) });
+                contested.push(Contested {
+                    address,
+                    holder: Arc::clone(&holder),
+                    claimant: Arc::clone(claimant),
+                });
             }
             held.insert(address, holder);
         }
@@ -59,7 +63,10 @@ mod tests {
         let address = "10.0.0.1".parse().unwrap();
         let names: Vec<Arc<str>> = names.iter().copied().map(Arc::from).collect();
         let contested = holders.settle(names.iter().map(|name| (address, name)));
-        contested.into_iter().map(|contested| format!("{}>{}", contested.holder, contested.claimant)).collect()
+        contested
+            .into_iter()
+            .map(|contested| format!("{}>{}", contested.holder, contested.claimant))
+            .collect()
     }
 
     #[test]

@@ -18,9 +18,11 @@ struct Behind {
 }
 
 impl Index {
-    pub(super) fn refresh_pods(&mut self, warnings: &mut BTreeSet<String>) {
+    pub(super) fn refresh_pods(&mut self) {
+        let mut warnings = BTreeSet::new();
         let endpoints = || self.pods.iter().filter(|(_, pod)| is_endpoint(pod));
-        let claims = endpoints().flat_map(|(name, pod)| pod.addresses.iter().map(move |address| (*address, name)));
+        let claims =
+            endpoints().flat_map(|(name, pod)| pod.addresses.iter().map(move |address| (*address, name)));
         for contested in self.addresses.settle(claims) {
             warnings.insert(format!(
                 "pod {} has the address {}, which pod {} has: it is not reached there",
@@ -31,7 +33,7 @@ impl Index {
         let mut facts = BTreeMap::new();
         for (name, pod) in self.pods.iter().filter(|(_, pod)| is_endpoint(pod)) {
             let behind = pod.node.as_ref().and_then(|node| by_node.get(node)).unwrap_or(&all);
-            let addresses = self.usable(name, pod, warnings);
+            let addresses = self.usable(name, pod, &mut warnings);
             if addresses.is_empty() && !pod.addresses.is_empty() {
                 continue;
             }
@@ -49,6 +51,7 @@ impl Index {
             facts.insert(Arc::clone(name), before.map_or_else(|| Arc::new(fact), Arc::clone));
         }
         self.facts.pods = facts;
+        self.warnings.append(&mut warnings);
     }
 
     /// The pod's addresses without those that others hold or that only the gateway gives.
@@ -65,7 +68,9 @@ impl Index {
         }
         let prefixes = &self.settings.pod_prefixes;
         if !prefixes.is_empty() {
-            for address in usable.iter().filter(|address| !prefixes.iter().any(|prefix| prefix.contains(*address))) {
+            for address in
+                usable.iter().filter(|address| !prefixes.iter().any(|prefix| prefix.contains(*address)))
+            {
                 warnings.insert(format!("pod {name} has the address {address}, which is in none of podPrefixes: no host reaches it"));
             }
         }

@@ -7,7 +7,6 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use policy::facts::Relabel;
-use policy::identity::Identity;
 use policy::state::State;
 
 /// How long a phase waits for receivers that do not answer.
@@ -86,11 +85,5 @@ impl Relabels {
     /// The changes as facts.
     pub(super) fn facts(&self) -> BTreeMap<IpAddr, Relabel> {
         self.open.iter().map(|(address, open)| (*address, open.relabel)).collect()
-    }
-
-    /// The identity that the address still had, for settings of a node.
-    #[cfg(test)]
-    pub(super) fn previous(&self, address: IpAddr) -> Option<Identity> {
-        self.open.get(&address).map(|open| open.relabel.previous)
     }
 }

@@ -24,7 +24,8 @@ impl Index {
         for (name, workload) in self.workloads.iter() {
             let Some(fact) = self.facts.workloads.get(name.to_string().as_str()) else { continue };
             let labels = self.facts.labels_of_workload(fact);
-            let identity = if fact.transit { Some(Identity::REMOTE_NODE) } else { identities.get(&labels).copied() };
+            let identity =
+                if fact.transit { Some(Identity::REMOTE_NODE) } else { identities.get(&labels).copied() };
             let Some(identity) = identity else { continue };
             let own = workload.addresses.iter().find_map(|address| state.endpoints.get(address));
             let role = if fact.transit { Role::Transit } else { Role::Host };
@@ -42,7 +43,8 @@ impl Index {
                 tunnel_port: self.settings.tunnel_port,
                 rejected: concerns.of(workload, &labels),
             };
-            let before = before.and_then(|before| before.nodes.get(name)).filter(|before| ***before == settings);
+            let before =
+                before.and_then(|before| before.nodes.get(name)).filter(|before| ***before == settings);
             nodes.insert(name.clone(), before.map_or_else(|| Arc::new(settings), Arc::clone));
         }
         nodes
@@ -54,7 +56,9 @@ impl Index {
         let mut prefixes: BTreeSet<IpNet> = self.settings.pools.iter().copied().collect();
         if self.settings.pod_prefixes.is_empty() {
             let addresses = self.facts.pods.values().flat_map(|pod| &pod.addresses);
-            prefixes.extend(addresses.filter(|address| state.endpoints.contains_key(address)).copied().map(IpNet::from));
+            prefixes.extend(
+                addresses.filter(|address| state.endpoints.contains_key(address)).copied().map(IpNet::from),
+            );
         } else {
             prefixes.extend(&self.settings.pod_prefixes);
         }

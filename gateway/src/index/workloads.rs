@@ -10,12 +10,16 @@ use super::Index;
 use crate::store::{Target, Workload};
 
 impl Index {
-    pub(super) fn refresh_workloads(&mut self, warnings: &mut BTreeSet<String>) {
+    pub(super) fn refresh_workloads(&mut self) {
+        let mut warnings = BTreeSet::new();
         let names: BTreeMap<_, Arc<str>> =
             self.workloads.keys().map(|name| (name, name.to_string().into())).collect();
         let claims = self.workloads.iter().flat_map(|(name, workload)| {
             let name = names.get(name);
-            workload.underlay.iter().filter_map(move |address| name.map(|name| (address.to_canonical(), name)))
+            workload
+                .underlay
+                .iter()
+                .filter_map(move |address| name.map(|name| (address.to_canonical(), name)))
         });
         for contested in self.underlay.settle(claims) {
             warnings.insert(format!(
@@ -26,18 +30,20 @@ impl Index {
         let mut facts = BTreeMap::new();
         for (name, text) in names {
             let Some(workload) = self.workloads.get(name) else { continue };
-            match self.fact_of(workload, &text, warnings) {
+            match self.fact_of(workload, &text, &mut warnings) {
                 Some(fact) => {
                     let before = self.facts.workloads.get(&text).filter(|before| ***before == fact);
                     facts.insert(text, before.map_or_else(|| Arc::new(fact), Arc::clone));
                 }
                 None => {
                     let target = &workload.target;
-                    warnings.insert(format!("external workload {text} is left out: its {target} is not known"));
+                    warnings
+                        .insert(format!("external workload {text} is left out: its {target} is not known"));
                 }
             }
         }
         self.facts.workloads = facts;
+        self.warnings.append(&mut warnings);
     }
 
     fn fact_of(&self, workload: &Workload, name: &str, warnings: &mut BTreeSet<String>) -> Option<Fact> {

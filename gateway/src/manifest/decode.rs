@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::de::value::StrDeserializer;
 use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess,
-    Visitor,
+    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess,
+    VariantAccess, Visitor,
 };
 use serde::forward_to_deserialize_any;
 
@@ -97,9 +97,7 @@ impl<'de> Deserializer<'de> for &'de Node {
             Value::Float(value) => visitor.visit_f64(*value),
             Value::String(value) => visitor.visit_borrowed_str(value),
             Value::Sequence(items) => visitor.visit_seq(Items { items: items.iter().enumerate() }),
-            Value::Mapping(entries) => {
-                visitor.visit_map(Entries { entries: entries.iter(), value: None })
-            }
+            Value::Mapping(entries) => visitor.visit_map(Entries { entries: entries.iter(), value: None }),
         };
         result.map_err(|error| self.placed(error))
     }
@@ -146,7 +144,11 @@ impl<'de> IntoDeserializer<'de, InvalidField> for &'de Node {
 impl Node {
     /// The error with this value's place, unless a part of it has given its own.
     fn placed(&self, error: InvalidField) -> InvalidField {
-        if error.position == Position::default() { InvalidField { position: self.position, ..error } } else { error }
+        if error.position == Position::default() {
+            InvalidField { position: self.position, ..error }
+        } else {
+            error
+        }
     }
 }
 
@@ -157,7 +159,10 @@ struct Items<'de> {
 impl<'de> SeqAccess<'de> for Items<'de> {
     type Error = InvalidField;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, InvalidField> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, InvalidField> {
         let Some((index, node)) = self.items.next() else { return Ok(None) };
         seed.deserialize(node).map(Some).map_err(|error| error.within(Step::Item(index), node.position))
     }
@@ -186,7 +191,8 @@ impl<'de> MapAccess<'de> for Entries<'de> {
         let Some(entry) = self.value.take() else {
             return Err(serde::de::Error::custom("a value was asked for before its name"));
         };
-        seed.deserialize(&entry.value).map_err(|error| error.within(Step::Field(&entry.name), entry.value.position))
+        seed.deserialize(&entry.value)
+            .map_err(|error| error.within(Step::Field(&entry.name), entry.value.position))
     }
 }
 
@@ -263,7 +269,10 @@ mod tests {
     #[test]
     fn decodes() {
         let outer = outer("name: a\nitems:\n- port: 1\nmode: audit\n").unwrap();
-        assert_eq!(outer, Outer { name: "a".into(), items: vec![Inner { port: 1 }], mode: Some(Mode::Audit) });
+        assert_eq!(
+            outer,
+            Outer { name: "a".into(), items: vec![Inner { port: 1 }], mode: Some(Mode::Audit) }
+        );
     }
 
     #[test]

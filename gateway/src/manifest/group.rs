@@ -75,7 +75,9 @@ impl Group {
         let Template { labels, service_account_name, ports } = template;
         if let Some(place) = node.get("spec").and_then(|spec| spec.get("template")) {
             let within = |error: InvalidField| {
-                error.within(Step::Field("template"), place.position).within(Step::Field("spec"), place.position)
+                error
+                    .within(Step::Field("template"), place.position)
+                    .within(Step::Field("spec"), place.position)
             };
             check_labels(place, &labels).map_err(within)?;
             check_service_account(place, service_account_name.as_deref()).map_err(within)?;
@@ -86,7 +88,11 @@ impl Group {
             service_account: service_account_name.unwrap_or_else(|| DEFAULT_SERVICE_ACCOUNT.to_owned()),
             ports: ports
                 .into_iter()
-                .map(|Port { name, port, protocol }| NamedPort { name, protocol: protocol.number(), number: port })
+                .map(|Port { name, port, protocol }| NamedPort {
+                    name,
+                    protocol: protocol.number(),
+                    number: port,
+                })
                 .collect(),
             mode: match mode {
                 WireMode::Enforce => Mode::Enforce,
@@ -102,7 +108,11 @@ fn check_ports(template: &Node, ports: &[Port]) -> Result<(), InvalidField> {
         let Some(Port { name, port, protocol: _ }) = ports.get(index) else { return Ok(()) };
         check_name(item, name)?;
         check_number(item, "port", *port)?;
-        if names.insert(name) { Ok(()) } else { Err(InvalidField::new(item, "name", format!("{name:?} occurs twice"))) }
+        if names.insert(name) {
+            Ok(())
+        } else {
+            Err(InvalidField::new(item, "name", format!("{name:?} occurs twice")))
+        }
     })
 }
 

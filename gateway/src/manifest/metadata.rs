@@ -56,24 +56,26 @@ impl Metadata {
     /// # Errors
     /// [`InvalidField`] naming the field.
     pub(super) fn decode(object: &Node, namespaced: bool) -> Result<Self, InvalidField> {
-        let node = object
-            .get("metadata")
-            .ok_or_else(|| InvalidField::new(object, "metadata", "is missing"))?;
+        let node =
+            object.get("metadata").ok_or_else(|| InvalidField::new(object, "metadata", "is missing"))?;
         let within = |error: InvalidField| error.within(Step::Field("metadata"), node.position);
         fields::only(node, &KNOWN).map_err(within)?;
         let wire: Wire = decode(node).map_err(within)?;
-        let at = |name: &str, message: String| {
-            InvalidField::new(node.get(name).unwrap_or(node), name, message)
-        };
+        let at =
+            |name: &str, message: String| InvalidField::new(node.get(name).unwrap_or(node), name, message);
         if !labels::is_subdomain(&wire.name) {
-            let message = format!("{:?} is no valid name: lower-case letters, digits, '-' and '.'", wire.name);
+            let message =
+                format!("{:?} is no valid name: lower-case letters, digits, '-' and '.'", wire.name);
             return Err(within(at("name", message)));
         }
         let namespace = match (namespaced, wire.namespace) {
             (true, None) => DEFAULT_NAMESPACE.to_owned(),
             (true, Some(namespace)) if labels::is_dns_label(&namespace) => namespace,
             (true, Some(namespace)) => {
-                return Err(within(at("namespace", format!("{namespace:?} is no valid name of a namespace"))));
+                return Err(within(at(
+                    "namespace",
+                    format!("{namespace:?} is no valid name of a namespace"),
+                )));
             }
             (false, None) => String::new(),
             (false, Some(namespace)) => {

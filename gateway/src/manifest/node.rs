@@ -92,7 +92,9 @@ impl Node {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Self> {
         match &self.value {
-            Value::Mapping(entries) => entries.iter().find(|entry| entry.name == name).map(|entry| &entry.value),
+            Value::Mapping(entries) => {
+                entries.iter().find(|entry| entry.name == name).map(|entry| &entry.value)
+            }
             _ => None,
         }
     }
@@ -218,9 +220,9 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
-        i64::try_from(value)
-            .map(Value::Integer)
-            .map_err(|_out_of_range| E::custom(format_args!("{value} is too large for a number of the JSON model")))
+        i64::try_from(value).map(Value::Integer).map_err(|_out_of_range| {
+            E::custom(format_args!("{value} is too large for a number of the JSON model"))
+        })
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
@@ -259,17 +261,19 @@ mod tests {
 
     #[test]
     fn every_part_knows_its_line() {
-        let nodes = parse("---\n---\nkind: Pod\nmetadata:\n  labels:\n    app: web\nlist:\n- 1\n- yes\n").unwrap();
+        let nodes =
+            parse("---\n---\nkind: Pod\nmetadata:\n  labels:\n    app: web\nlist:\n- 1\n- yes\n").unwrap();
         let [node] = nodes.as_slice() else { panic!("one document, got {nodes:?}") };
         assert_eq!(node.get("kind").unwrap().position, Position { line: 3, column: 7 });
-        let app = node.get("metadata").and_then(|meta| meta.get("labels")).and_then(|labels| labels.get("app"));
+        let app =
+            node.get("metadata").and_then(|meta| meta.get("labels")).and_then(|labels| labels.get("app"));
         assert_eq!(app.unwrap().position, Position { line: 6, column: 10 });
         assert_eq!(app.unwrap().as_str(), Some("web"));
         let Value::Sequence(items) = &node.get("list").unwrap().value else { panic!("a list") };
-        assert_eq!(items.iter().map(|item| item.value.clone()).collect::<Vec<_>>(), [
-            Value::Integer(1),
-            Value::String("yes".into())
-        ]);
+        assert_eq!(
+            items.iter().map(|item| item.value.clone()).collect::<Vec<_>>(),
+            [Value::Integer(1), Value::String("yes".into())]
+        );
         let Value::Mapping(entries) = &node.value else { panic!("a mapping") };
         assert_eq!(entries.iter().map(|entry| entry.position.line).collect::<Vec<_>>(), [3, 4, 7]);
     }

@@ -151,7 +151,12 @@ fn addresses(node: &Node, status: &Status) -> Result<Vec<IpAddr>, InvalidField> 
 fn named_ports(spec: &Spec) -> Vec<NamedPort> {
     let sidecars = spec.init_containers.iter().flatten();
     let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
-    let ports = spec.containers.iter().flatten().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
+    let ports = spec
+        .containers
+        .iter()
+        .flatten()
+        .chain(sidecars)
+        .flat_map(|container| container.ports.iter().flatten());
     ports
         .filter_map(|port| {
             let name = port.name.clone().filter(|name| !name.is_empty())?;
@@ -163,12 +168,11 @@ fn named_ports(spec: &Spec) -> Vec<NamedPort> {
 
 fn check_ports(spec: &Node, list: &str, containers: Option<&[Container]>) -> Result<(), InvalidField> {
     fields::each(spec, list, |index, item| {
-        let ports = containers.and_then(|containers| containers.get(index)).and_then(|found| found.ports.as_deref());
-        fields::each(item, "ports", |index, item| {
-            match ports.and_then(|ports| ports.get(index)) {
-                Some(port) => check_number(item, "containerPort", port.container_port),
-                None => Ok(()),
-            }
+        let ports =
+            containers.and_then(|containers| containers.get(index)).and_then(|found| found.ports.as_deref());
+        fields::each(item, "ports", |index, item| match ports.and_then(|ports| ports.get(index)) {
+            Some(port) => check_number(item, "containerPort", port.container_port),
+            None => Ok(()),
         })
     })
 }

@@ -94,10 +94,15 @@ impl Catalog {
         &self.in_force
     }
 
-    /// The objects whose last good version became another since the last call, with that version.
-    pub fn take_unsaved(&mut self) -> Vec<(ObjectKey, Option<Good>)> {
-        let unsaved = std::mem::take(&mut self.unsaved);
-        unsaved.into_iter().map(|key| (key.clone(), self.good.get(&key).cloned())).collect()
+    /// The objects whose last good version became another since [`Catalog::saved`], with that version.
+    #[must_use]
+    pub fn unsaved(&self) -> Vec<(ObjectKey, Option<Good>)> {
+        self.unsaved.iter().map(|key| (key.clone(), self.good.get(key).cloned())).collect()
+    }
+
+    /// Learns that all of [`Catalog::unsaved`] was saved.
+    pub fn saved(&mut self) {
+        self.unsaved.clear();
     }
 
     fn apply_file(&mut self, change: FileChange, touched: &mut BTreeSet<ObjectKey>) {
@@ -178,7 +183,8 @@ impl Catalog {
         let Some(winner) = files.next().cloned() else { return (None, Vec::new()) };
         let mut reports = Vec::new();
         for file in files {
-            let place = self.files.get(file).and_then(|file| file.first(key)).map(|manifest| manifest.node.position);
+            let place =
+                self.files.get(file).and_then(|file| file.first(key)).map(|manifest| manifest.node.position);
             reports.push(Rejected {
                 file: file.clone(),
                 position: place.unwrap_or_default(),
@@ -256,7 +262,8 @@ impl Catalog {
 fn read(bytes: Vec<u8>) -> Result<Vec<Manifest>, (Position, String)> {
     let text = String::from_utf8(bytes).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
-        let lines = error.as_bytes().get(..good).unwrap_or_default().iter().filter(|&&byte| byte == b'\n').count();
+        let lines =
+            error.as_bytes().get(..good).unwrap_or_default().iter().filter(|&&byte| byte == b'\n').count();
         let line = u64::try_from(lines).unwrap_or(u64::MAX).saturating_add(1);
         (Position { line, column: 0 }, "not valid UTF-8".to_owned())
     })?;

@@ -25,6 +25,8 @@ const MAX_DEPTH: usize = 16;
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
+    /// Device and inode of the folder itself, as last seen.
+    itself: Option<(u64, u64)>,
     known: BTreeMap<String, Known>,
     missing: BTreeMap<String, Instant>,
 }
@@ -43,6 +45,8 @@ pub struct Noticed {
 pub struct Scan {
     /// What became of files.
     pub changes: Vec<FileChange>,
+    /// Whether another folder stands in the place of the one before.
+    pub replaced: bool,
     /// When to look again without being told to.
     pub again_in: Option<Duration>,
 }
@@ -53,6 +57,12 @@ pub struct Scan {
 pub struct UnreadableFolder {
     path: PathBuf,
     source: io::Error,
+}
+
+impl UnreadableFolder {
+    pub(super) fn new(path: &Path, source: io::Error) -> Self {
+        Self { path: path.to_owned(), source }
+    }
 }
 
 /// What of a file changes when its content does.
@@ -75,7 +85,7 @@ impl Folder {
     /// A folder of which nothing is known yet.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        Self { path, known: BTreeMap::new(), missing: BTreeMap::new() }
+        Self { path, itself: None, known: BTreeMap::new(), missing: BTreeMap::new() }
     }
 
     /// The folder.
@@ -90,9 +100,12 @@ impl Folder {
     /// [`UnreadableFolder`]; nothing is then changed, and nothing counts as gone.
     pub fn scan(&mut self, now: Instant, noticed: &Noticed) -> Result<Scan, UnreadableFolder> {
         let mut found = BTreeMap::new();
-        self.list(&self.path, 0, &mut found)
-            .map_err(|source| UnreadableFolder { path: self.path.clone(), source })?;
-        let mut scan = Scan::default();
+        self.list(&self.path, 0, &mut found).map_err(|source| UnreadableFolder::new(&self.path, source))?;
+        let metadata =
+            fs::metadata(&self.path).map_err(|source| UnreadableFolder::new(&self.path, source))?;
+        let itself = (metadata.dev(), metadata.ino());
+        let replaced = self.itself.replace(itself).is_some_and(|before| before != itself);
+        let mut scan = Scan { replaced, ..Scan::default() };
         for (name, entry) in &found {
             self.missing.remove(name);
             let path = self.path.join(name);
@@ -106,7 +119,8 @@ impl Folder {
         let gone: Vec<_> = self.known.keys().filter(|name| !names.contains(name)).cloned().collect();
         for name in gone {
             let since = *self.missing.entry(name.clone()).or_insert(now);
-            match GONE_AFTER.checked_sub(now.saturating_duration_since(since)).filter(|left| !left.is_zero()) {
+            match GONE_AFTER.checked_sub(now.saturating_duration_since(since)).filter(|left| !left.is_zero())
+            {
                 Some(left) => scan.look_again(left),
                 None => {
                     self.missing.remove(&name);
@@ -120,7 +134,9 @@ impl Folder {
 
     fn look(&mut self, name: &str, entry: &Result<Stamp, String>, again: bool) -> Option<FileChange> {
         let known = self.known.get(name);
-        let refuse = |reason: String| (Known::Unreadable(reason.clone()), FileChange::Unreadable(name.to_owned(), reason));
+        let refuse = |reason: String| {
+            (Known::Unreadable(reason.clone()), FileChange::Unreadable(name.to_owned(), reason))
+        };
         let (new, change) = match entry {
             Err(reason) if known == Some(&Known::Unreadable(reason.clone())) => return None,
             Err(reason) => refuse(reason.clone()),
@@ -147,7 +163,8 @@ impl Folder {
     ) -> io::Result<()> {
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
-            let Some(name) = path.strip_prefix(&self.path).ok().and_then(Path::to_str).map(str::to_owned) else {
+            let Some(name) = path.strip_prefix(&self.path).ok().and_then(Path::to_str).map(str::to_owned)
+            else {
                 continue;
             };
             if path.file_name().and_then(|name| name.to_str()).is_none_or(is_ignored) {
@@ -155,7 +172,9 @@ impl Folder {
             }
             // Follows links: a mounted ConfigMap is made of them.
             let listed = match fs::metadata(&path) {
-                Ok(metadata) if metadata.is_dir() && depth >= MAX_DEPTH => Err(io::Error::other("too many levels")),
+                Ok(metadata) if metadata.is_dir() && depth >= MAX_DEPTH => {
+                    Err(io::Error::other("too many levels"))
+                }
                 Ok(metadata) if metadata.is_dir() => self.list(&path, depth + 1, found),
                 Ok(metadata) if metadata.is_file() && is_manifest(&path) => {
                     found.insert(name.clone(), Ok(Stamp::of(&metadata)));

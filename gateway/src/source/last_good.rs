@@ -29,7 +29,8 @@ pub fn decode(kept: &BTreeMap<String, Vec<u8>>) -> BTreeMap<ObjectKey, Good> {
     let mut all = BTreeMap::new();
     for (name, bytes) in kept {
         let decoded = serde_json::from_slice::<Kept>(bytes).ok();
-        match decoded.and_then(|Kept { file, object }| remembered(&object).map(|known| (file, object, known))) {
+        match decoded.and_then(|Kept { file, object }| remembered(&object).map(|known| (file, object, known)))
+        {
             Some((file, raw, (key, object))) => {
                 all.insert(key, Good { file, raw, object });
             }

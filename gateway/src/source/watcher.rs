@@ -82,7 +82,11 @@ impl Watcher {
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             match event {
                 // What else happens beside the folder is nothing to it.
-                Ok(event) if !event.paths.iter().any(|path| path.starts_with(&folder)) && !event.need_rescan() => return,
+                Ok(event)
+                    if !event.paths.iter().any(|path| path.starts_with(&folder)) && !event.need_rescan() =>
+                {
+                    return;
+                }
                 Ok(event) => shared.notice(&event, Instant::now()),
                 Err(error) => tracing::debug!(%error, "a change of manifests was announced incompletely"),
             }

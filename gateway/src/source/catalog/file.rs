@@ -44,7 +44,12 @@ impl File {
 
     /// A file that cannot be read at all: it holds everything it had.
     pub(super) fn broken(former: BTreeSet<ObjectKey>, old: &Self) -> Self {
-        Self { held: former, nameless: old.nameless.clone(), suspects: old.suspects.clone(), ..Self::default() }
+        Self {
+            held: former,
+            nameless: old.nameless.clone(),
+            suspects: old.suspects.clone(),
+            ..Self::default()
+        }
     }
 
     /// The objects it has or holds.

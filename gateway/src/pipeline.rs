@@ -1,0 +1,305 @@
+//! The loop that joins the parts: files and workloads go into catalog and index, what is compiled goes to sessions and
+//! to whoever looks at the mesh. The only owner of catalog and index.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use policy::identity::Identity;
+use policy::labels::Labels;
+use policy::resolve::UnusableIdentities;
+use proto::v1::Generation;
+use telemetry::shutdown::Shutdown;
+use tokio::sync::{mpsc, watch};
+
+use crate::clock::Clock;
+use crate::index::{Index, MeshSettings};
+use crate::session::{Feed, Published, Registry};
+use crate::source::catalog::{Catalog, FileChange};
+use crate::source::files::{Files, Report};
+use crate::source::folder::UnreadableFolder;
+use crate::source::last_good;
+use crate::store::{IdentityError, Store, StoreError, Workloads};
+
+mod view;
+
+pub use view::Mesh;
+use view::Overview;
+
+/// How long after a failure of the store it is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the pipeline needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The folder of manifests.
+    pub manifests: PathBuf,
+    /// The mesh.
+    pub mesh: MeshSettings,
+    /// Where gateways listen, `host:port`, as agents are told.
+    pub gateways: Vec<String>,
+}
+
+/// Why the pipeline cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is no folder of manifests.
+    #[error(transparent)]
+    Folder(#[from] UnreadableFolder),
+    /// The first state cannot be made.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+}
+
+/// Why there is no new state; the last one stays.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Identities cannot be numbered.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Numbers of identities contradict each other.
+    #[error(transparent)]
+    Numbers(#[from] UnusableIdentities),
+}
+
+/// The pipeline, with its first state published.
+#[derive(Debug)]
+pub struct Pipeline {
+    core: Core,
+    files: Files,
+}
+
+struct Core {
+    store: Arc<Store>,
+    clock: Clock,
+    catalog: Catalog,
+    index: Index,
+    gateways: Arc<Vec<String>>,
+    numbers: BTreeMap<Labels, Identity>,
+    feed: watch::Sender<Option<Arc<Feed>>>,
+    overview: watch::Sender<Arc<Overview>>,
+    registry: Arc<Registry>,
+    /// Why the folder cannot be read.
+    unreadable: Option<String>,
+    /// Why there is no newer state, and when to try again.
+    failed: Option<(String, Instant)>,
+}
+
+/// What the loop wakes for.
+enum Event {
+    Source(Report),
+    Workloads(Arc<Workloads>),
+    Time,
+}
+
+impl Pipeline {
+    /// Reads the folder and compiles the first state. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(settings: Settings, store: Arc<Store>, clock: Clock) -> Result<(Self, Arc<Mesh>), OpenError> {
+        let Settings { manifests, mesh, gateways } = settings;
+        let kept = store.kept_objects().map_err(CompileError::from)?;
+        let (files, changes) = Files::open(&manifests)?;
+        let registry = Arc::new(Registry::default());
+        let (feed, feed_receiver) = watch::channel(None);
+        let (overview, overview_receiver) = watch::channel(Arc::default());
+        let mut core = Core {
+            catalog: Catalog::with_last_good(last_good::decode(&kept)),
+            index: Index::new(mesh),
+            gateways: Arc::new(gateways),
+            numbers: BTreeMap::new(),
+            feed,
+            overview,
+            registry: Arc::clone(&registry),
+            unreadable: None,
+            failed: None,
+            clock,
+            store,
+        };
+        core.begin(changes)?;
+        let mesh = Mesh::new(feed_receiver, overview_receiver, registry);
+        Ok((Self { core, files }, Arc::new(mesh)))
+    }
+
+    /// Follows files, workloads and acknowledgements until shutdown.
+    pub async fn run(self, shutdown: Shutdown) {
+        let Self { mut core, files } = self;
+        let (sender, mut reports) = mpsc::channel(1);
+        let watching = tokio::spawn(files.run(sender));
+        let mut workloads = core.store.watch_workloads();
+        workloads.mark_changed();
+        let mut progress = core.registry.progress();
+        loop {
+            let deadline = core.deadline().map(tokio::time::Instant::from_std);
+            let relabels = core.index.deadline().is_some();
+            let event = tokio::select! {
+                () = shutdown.wait() => break,
+                Some(report) = reports.recv() => Event::Source(report),
+                Ok(()) = workloads.changed() => Event::Workloads(workloads.borrow_and_update().clone()),
+                Ok(()) = progress.changed(), if relabels => Event::Time,
+                () = sleep_until(deadline), if deadline.is_some() => Event::Time,
+            };
+            let stepped = tokio::task::spawn_blocking(move || {
+                core.step(event, Instant::now());
+                core
+            });
+            match stepped.await {
+                Ok(stepped) => core = stepped,
+                Err(error) => {
+                    tracing::error!(%error, "the state is not compiled any more: restart the gateway");
+                    break;
+                }
+            }
+        }
+        watching.abort();
+    }
+}
+
+impl Core {
+    fn begin(&mut self, changes: Vec<FileChange>) -> Result<(), CompileError> {
+        let workloads = self.store.workloads();
+        self.index.set_workloads(workloads);
+        self.catalog.set_groups_in_use(self.index.groups_in_use());
+        self.catalog.apply(changes);
+        self.catalog.forget_unclaimed();
+        for (key, object) in self.catalog.in_force() {
+            self.index.apply(crate::source::Change::Put(key.clone(), object.clone()));
+        }
+        self.log_rejected(&BTreeSet::new());
+        self.publish(Instant::now())?;
+        self.keep();
+        self.show();
+        Ok(())
+    }
+
+    fn step(&mut self, event: Event, now: Instant) {
+        let rejected_before: BTreeSet<_> = self.catalog.rejected().into_iter().collect();
+        let changes = match event {
+            Event::Source(Report::Changes(changes)) => {
+                self.unreadable = None;
+                self.catalog.apply(changes)
+            }
+            Event::Source(Report::Unreadable(reason)) => {
+                tracing::error!(
+                    error = reason,
+                    "the manifests cannot be read: what they said stays in force"
+                );
+                self.unreadable = Some(reason);
+                Vec::new()
+            }
+            Event::Workloads(workloads) => {
+                self.registry.retain(|name| workloads.contains_key(name));
+                self.index.set_workloads(workloads);
+                self.catalog.set_groups_in_use(self.index.groups_in_use())
+            }
+            Event::Time => Vec::new(),
+        };
+        for change in changes {
+            self.index.apply(change);
+        }
+        self.log_rejected(&rejected_before);
+        self.failed = match self.publish(now) {
+            Ok(()) => None,
+            Err(error) => {
+                tracing::error!(%error, "no new state: the last one stays in force");
+                Some((error.to_string(), now + RETRY))
+            }
+        };
+        self.show();
+        self.keep();
+    }
+
+    /// Compiles, and publishes what is new.
+    fn publish(&mut self, now: Instant) -> Result<(), CompileError> {
+        let incarnation = self.store.incarnation();
+        self.index.advance(self.registry.acknowledged(incarnation), now);
+        self.index.set_rejected(self.catalog.rejected());
+        self.assign_numbers()?;
+        let feed = self.feed.borrow().clone();
+        let before = feed.as_ref().map(|feed| Arc::clone(&feed.latest));
+        let compiled =
+            self.index.compile(&self.numbers, before.as_ref().map(|before| &**before.compiled()))?;
+        if before.as_ref().is_some_and(|before| **before.compiled() == compiled) {
+            return Ok(());
+        }
+        let counter = self.store.next_generation()?;
+        let generation = Generation { incarnation, counter };
+        let next =
+            Published::new(generation, Arc::new(compiled), Arc::clone(&self.gateways), before.as_deref());
+        let next = match feed {
+            Some(feed) => feed.followed_by(next),
+            None => Feed::new(next),
+        };
+        self.feed.send_replace(Some(Arc::new(next)));
+        self.index.published(counter, now);
+        tracing::debug!(generation = counter, "state published");
+        Ok(())
+    }
+
+    /// Numbers the label sets, where these became others.
+    fn assign_numbers(&mut self) -> Result<(), CompileError> {
+        let labels = self.index.labels();
+        if labels.len() == self.numbers.len() && labels.iter().all(|labels| self.numbers.contains_key(labels))
+        {
+            return Ok(());
+        }
+        let texts: BTreeSet<String> = labels.iter().map(ToString::to_string).collect();
+        let numbers = self.store.assign_identities(&texts, self.clock.now())?;
+        self.numbers = labels
+            .into_iter()
+            .filter_map(|labels| numbers.get(&labels.to_string()).map(|&number| (labels, number)))
+            .collect();
+        Ok(())
+    }
+
+    /// Keeps last good versions; what cannot be kept now is tried again with the next change.
+    fn keep(&mut self) {
+        let unsaved = self.catalog.unsaved();
+        if unsaved.is_empty() {
+            return;
+        }
+        match self.store.keep_objects(&last_good::encode(&unsaved)) {
+            Ok(()) => self.catalog.saved(),
+            Err(error) => {
+                tracing::warn!(%error, "the last good versions of manifests are not kept over a restart")
+            }
+        }
+    }
+
+    fn show(&self) {
+        let compiled = self.feed.borrow().as_ref().map(|feed| Arc::clone(feed.latest.compiled()));
+        let troubles = [self.unreadable.as_ref(), self.failed.as_ref().map(|(reason, _)| reason)];
+        let overview =
+            Overview::of(&self.index, &self.catalog, compiled.as_deref(), troubles.into_iter().flatten());
+        self.overview.send_replace(Arc::new(overview));
+    }
+
+    fn log_rejected(&self, before: &BTreeSet<crate::source::Rejected>) {
+        for rejected in self.catalog.rejected().iter().filter(|rejected| !before.contains(rejected)) {
+            tracing::warn!(%rejected, instead = ?rejected.instead, "manifest rejected");
+        }
+    }
+
+    /// When to wake without an event.
+    fn deadline(&self) -> Option<Instant> {
+        [self.index.deadline(), self.failed.as_ref().map(|(_, at)| *at)].into_iter().flatten().min()
+    }
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core").finish_non_exhaustive()
+    }
+}
+
+async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

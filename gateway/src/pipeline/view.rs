@@ -1,0 +1,168 @@
+//! The compiled mesh as enrollment, administration and metrics see it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use policy::state::{Default as Verdict, Policy};
+use tokio::sync::watch;
+
+use crate::index::{Compiled, Index};
+use crate::mesh_view::{ConditionView, Declared, MeshView, RejectedObject, Summary, WorkloadView};
+use crate::session::{Feed, Registry, SessionStatus};
+use crate::source::catalog::Catalog;
+use crate::source::{Instead, Rejected};
+use crate::store::{Target, WorkloadName};
+
+/// The compiled mesh, always the latest.
+#[derive(Debug)]
+pub struct Mesh {
+    feed: watch::Receiver<Option<Arc<Feed>>>,
+    overview: watch::Receiver<Arc<Overview>>,
+    registry: Arc<Registry>,
+}
+
+/// What the sessions do not know.
+#[derive(Debug, Default)]
+pub(super) struct Overview {
+    groups: BTreeSet<(String, String)>,
+    declared: BTreeMap<(String, String), Declared>,
+    policies: usize,
+    rejected: Vec<RejectedObject>,
+}
+
+impl Mesh {
+    pub(super) const fn new(
+        feed: watch::Receiver<Option<Arc<Feed>>>,
+        overview: watch::Receiver<Arc<Overview>>,
+        registry: Arc<Registry>,
+    ) -> Self {
+        Self { feed, overview, registry }
+    }
+
+    /// What sessions follow.
+    #[must_use]
+    pub fn feed(&self) -> watch::Receiver<Option<Arc<Feed>>> {
+        self.feed.clone()
+    }
+
+    /// Who is connected.
+    #[must_use]
+    pub const fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+}
+
+impl Overview {
+    /// `troubles` are reasons why what is in force may be older than the source.
+    pub(super) fn of<'a>(
+        index: &Index,
+        catalog: &Catalog,
+        compiled: Option<&Compiled>,
+        troubles: impl Iterator<Item = &'a String>,
+    ) -> Self {
+        let plain = |reason: &String, last_good_in_force| RejectedObject {
+            file: String::new(),
+            object: String::new(),
+            reason: reason.clone(),
+            last_good_in_force,
+        };
+        let mut rejected: Vec<_> = troubles.map(|reason| plain(reason, true)).collect();
+        rejected.extend(catalog.rejected().iter().map(rejected_object));
+        rejected.extend(
+            compiled.into_iter().flat_map(|compiled| &compiled.warnings).map(|text| plain(text, false)),
+        );
+        let declared =
+            |((namespace, name), declared): (&(String, String), &Arc<crate::manifest::Workload>)| {
+                let group = Target::Group { namespace: namespace.clone(), name: declared.group.clone() };
+                ((namespace.clone(), name.clone()), Declared { group, addresses: declared.addresses.clone() })
+            };
+        Self {
+            groups: index.groups().keys().cloned().collect(),
+            declared: index.declared().iter().map(declared).collect(),
+            policies: index.policies(),
+            rejected,
+        }
+    }
+}
+
+impl MeshView for Mesh {
+    fn group_exists(&self, namespace: &str, name: &str) -> bool {
+        self.overview.borrow().groups.contains(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    fn declared(&self, name: &WorkloadName) -> Option<Declared> {
+        self.overview.borrow().declared.get(&(name.namespace.clone(), name.name.clone())).cloned()
+    }
+
+    fn summary(&self) -> Summary {
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let overview = Arc::clone(&self.overview.borrow());
+        let latest = self.feed.borrow().as_ref().map(|feed| Arc::clone(&feed.latest));
+        let state = latest.as_ref().map(|latest| &latest.compiled().state);
+        Summary {
+            generation: latest.as_ref().map_or(0, |latest| latest.generation().counter),
+            synced: latest.is_some(),
+            sessions: count(self.registry.connected().len()),
+            endpoints: count(state.map_or(0, |state| state.endpoints.len())),
+            identities: count(state.map_or(0, |state| state.identities.len())),
+            policies: count(overview.policies),
+            rejected: overview.rejected.clone(),
+        }
+    }
+
+    fn workload(&self, name: &WorkloadName) -> Option<WorkloadView> {
+        let latest = self.feed.borrow().as_ref().map(|feed| Arc::clone(&feed.latest))?;
+        let compiled = latest.compiled();
+        let settings = compiled.nodes.get(name)?;
+        let policy = compiled.state.policies.get(&settings.identity);
+        let status = self.registry.status(name);
+        let labels = compiled.state.identities.get(&settings.identity);
+        Some(WorkloadView {
+            identity: settings.identity.get(),
+            labels: labels.map(ToString::to_string).unwrap_or_default(),
+            policies: policy.map(|policy| selecting(policy)).unwrap_or_default(),
+            ingress_default_deny: policy.is_some_and(|policy| policy.ingress.default != Verdict::Allow),
+            egress_default_deny: policy.is_some_and(|policy| policy.egress.default != Verdict::Allow),
+            connected: status.connected,
+            acked_generation: status.applied.map_or(0, |applied| applied.counter),
+            rejected_reason: status.rejected.as_ref().map(|found| found.reason.clone()).unwrap_or_default(),
+            conditions: conditions(&status, &settings.rejected),
+        })
+    }
+}
+
+/// The policies that select: each makes at least one direction default-deny.
+fn selecting(policy: &Policy) -> Vec<String> {
+    let by =
+        [&policy.ingress.default, &policy.egress.default].into_iter().filter_map(|default| match default {
+            Verdict::Deny { by } => Some(by),
+            Verdict::Allow => None,
+        });
+    by.flatten().cloned().collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+fn conditions(status: &SessionStatus, rejected: &[String]) -> BTreeMap<String, ConditionView> {
+    let condition =
+        |reason: &str, message: String| ConditionView { status: true, reason: reason.to_owned(), message };
+    let mut conditions = BTreeMap::new();
+    if let Some(duplicate) = &status.duplicate {
+        conditions.insert("DuplicateHost".to_owned(), condition("TwoMachines", duplicate.to_string()));
+    }
+    if !rejected.is_empty() {
+        conditions.insert("ObjectsRejected".to_owned(), condition("InvalidObject", rejected.join("; ")));
+    }
+    conditions
+}
+
+fn rejected_object(rejected: &Rejected) -> RejectedObject {
+    let Rejected { file, position, key, reason, instead } = rejected;
+    RejectedObject {
+        file: if position.line > 0 { format!("{file}:{}", position.line) } else { file.clone() },
+        object: key.as_ref().map(ToString::to_string).unwrap_or_default(),
+        reason: match instead {
+            Instead::Isolation => format!("{reason} (isolates what it selects)"),
+            Instead::Nothing | Instead::LastGood | Instead::Other => reason.clone(),
+        },
+        last_good_in_force: *instead == Instead::LastGood,
+    }
+}

@@ -1,0 +1,128 @@
+//! Resources as bytes: parts that fit into a chunk, and chunks of parts.
+
+use bytes::Bytes;
+use prost::Message as _;
+use proto::v1::{Generation, ResourceSet, Update};
+
+/// The size of a chunk, in bytes; only a single resource that is larger makes a larger one.
+pub(super) const CHUNK_BYTES: usize = 1 << 20;
+
+/// The encoded set, in as many parts as it needs; none for an empty set.
+pub(super) fn parts(set: ResourceSet) -> Vec<Bytes> {
+    let length = set.encoded_len();
+    if length == 0 {
+        return Vec::new();
+    }
+    if length <= CHUNK_BYTES {
+        return vec![set.encode_to_vec().into()];
+    }
+    let ResourceSet {
+        endpoints,
+        removed_endpoints,
+        identities,
+        removed_identities,
+        policy,
+        settings,
+        owners,
+    } = set;
+    let mut split = Split::default();
+    split.current = ResourceSet { policy, settings, ..ResourceSet::default() };
+    split.length = split.current.encoded_len();
+    for endpoint in endpoints {
+        split.add(endpoint.encoded_len(), |set| set.endpoints.push(endpoint));
+    }
+    for address in removed_endpoints {
+        split.add(address.len(), |set| set.removed_endpoints.push(address));
+    }
+    for labels in identities {
+        split.add(labels.encoded_len(), |set| set.identities.push(labels));
+    }
+    for number in removed_identities {
+        split.add(size_of::<u32>(), |set| set.removed_identities.push(number));
+    }
+    for owner in owners {
+        split.add(owner.encoded_len(), |set| set.owners.push(owner));
+    }
+    split.end();
+    split.done
+}
+
+/// The parts as updates; at least one, since an update without parts still says which generation it leads to.
+pub(super) fn updates(base: Option<Generation>, generation: Generation, parts: Vec<Bytes>) -> Vec<Update> {
+    let mut chunks: Vec<Vec<Bytes>> = vec![Vec::new()];
+    let mut length = 0;
+    for part in parts {
+        if length > 0 && length + part.len() > CHUNK_BYTES {
+            chunks.push(Vec::new());
+            length = 0;
+        }
+        length += part.len();
+        if let Some(chunk) = chunks.last_mut() {
+            chunk.push(part);
+        }
+    }
+    let count = chunks.len();
+    let update =
+        |(index, parts)| Update { generation: Some(generation), base, last: index + 1 == count, parts };
+    chunks.into_iter().enumerate().map(update).collect()
+}
+
+#[derive(Default)]
+struct Split {
+    current: ResourceSet,
+    length: usize,
+    done: Vec<Bytes>,
+}
+
+impl Split {
+    /// What an item takes beside itself: its tag and its length.
+    const OVERHEAD: usize = 8;
+
+    fn add(&mut self, length: usize, push: impl FnOnce(&mut ResourceSet)) {
+        let length = length + Self::OVERHEAD;
+        if self.length > 0 && self.length + length > CHUNK_BYTES {
+            self.end();
+        }
+        self.length += length;
+        push(&mut self.current);
+    }
+
+    fn end(&mut self) {
+        if self.length > 0 {
+            self.done.push(std::mem::take(&mut self.current).encode_to_vec().into());
+            self.length = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::v1::Owner;
+
+    use super::*;
+
+    #[test]
+    fn a_large_set_is_cut_and_nothing_is_lost() {
+        let owner = |number: u32| Owner { address: number.to_be_bytes().to_vec(), owner: "shop/".repeat(20) };
+        let owners: Vec<_> = (0..30_000).map(owner).collect();
+        let set =
+            ResourceSet { owners: owners.clone(), removed_identities: vec![300], ..ResourceSet::default() };
+        let parts = parts(set);
+        assert!(parts.len() > 2, "{} parts", parts.len());
+        assert!(parts.iter().all(|part| part.len() <= CHUNK_BYTES));
+        let again: Vec<_> =
+            parts.iter().flat_map(|part| ResourceSet::decode(part.clone()).unwrap().owners).collect();
+        assert_eq!(again, owners);
+        let updates = updates(None, Generation::default(), parts);
+        assert!(updates.iter().all(|update| update.encoded_len() <= CHUNK_BYTES + 256));
+        assert_eq!(updates.iter().filter(|update| update.last).count(), 1);
+        assert!(updates.last().unwrap().last);
+    }
+
+    #[test]
+    fn nothing_to_say_is_still_an_update() {
+        assert_eq!(parts(ResourceSet::default()), Vec::<Bytes>::new());
+        let updates = updates(None, Generation::default(), Vec::new());
+        assert_eq!(updates.len(), 1);
+    }
+}

@@ -1,0 +1,287 @@
+//! Who is connected, and what each agent said last. One session per workload: the same machine replaces its old one,
+//! another machine with the same key is refused.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use proto::v1::Generation;
+use tokio::sync::watch;
+
+use crate::store::WorkloadName;
+
+/// Why a session is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The same machine connected again.
+    Replaced,
+}
+
+/// Two machines with one key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "DuplicateHost: workload {workload} has a session from machine {connected}, and machine {refused} came with the \
+     same key: one of them is a copy; `outrigger leave` there and join it under its own name"
+)]
+pub struct DuplicateHost {
+    /// The workload.
+    pub workload: WorkloadName,
+    /// The machine whose session stays, in hexadecimal digits.
+    pub connected: String,
+    /// The machine that was refused, in hexadecimal digits.
+    pub refused: String,
+}
+
+/// An update that an agent refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// Which one.
+    pub generation: Generation,
+    /// Why.
+    pub reason: String,
+}
+
+/// What is known of a workload's agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionStatus {
+    /// Whether it has a session.
+    pub connected: bool,
+    /// What it applied last.
+    pub applied: Option<Generation>,
+    /// What it refused and has not applied a later one since.
+    pub rejected: Option<Rejection>,
+    /// A second machine that came with its key; until the next session begins.
+    pub duplicate: Option<DuplicateHost>,
+}
+
+/// All sessions.
+#[derive(Debug)]
+pub struct Registry {
+    workloads: Mutex<BTreeMap<WorkloadName, Entry>>,
+    /// Counts what could let a change of an identity go on: acknowledgements and ends of sessions.
+    progress: watch::Sender<u64>,
+}
+
+/// A session, as its own stream has it. Dropping it ends it.
+#[derive(Debug)]
+pub struct Session {
+    registry: Arc<Registry>,
+    workload: WorkloadName,
+    number: u64,
+    ended: watch::Receiver<Option<Ended>>,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    status: SessionStatus,
+    live: Option<Live>,
+    last_number: u64,
+}
+
+#[derive(Debug)]
+struct Live {
+    number: u64,
+    machine: Vec<u8>,
+    end: watch::Sender<Option<Ended>>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self { workloads: Mutex::default(), progress: watch::Sender::new(0) }
+    }
+}
+
+impl Registry {
+    /// Begins a session.
+    ///
+    /// # Errors
+    /// [`DuplicateHost`] while another machine has one.
+    pub fn begin(
+        self: &Arc<Self>,
+        workload: &WorkloadName,
+        machine: &[u8],
+        applied: Option<Generation>,
+    ) -> Result<Session, DuplicateHost> {
+        let mut workloads = self.lock();
+        let entry = workloads.entry(workload.clone()).or_default();
+        if let Some(live) = &entry.live {
+            if live.machine != machine {
+                let duplicate = DuplicateHost {
+                    workload: workload.clone(),
+                    connected: hex::encode(&live.machine),
+                    refused: hex::encode(machine),
+                };
+                entry.status.duplicate = Some(duplicate.clone());
+                return Err(duplicate);
+            }
+            live.end.send_replace(Some(Ended::Replaced));
+        }
+        let (end, ended) = watch::channel(None);
+        entry.last_number += 1;
+        let number = entry.last_number;
+        entry.live = Some(Live { number, machine: machine.to_vec(), end });
+        entry.status.connected = true;
+        entry.status.duplicate = None;
+        entry.status.applied = applied;
+        entry.status.rejected = None;
+        Ok(Session { registry: Arc::clone(self), workload: workload.clone(), number, ended })
+    }
+
+    /// What is known of a workload's agent.
+    #[must_use]
+    pub fn status(&self, workload: &WorkloadName) -> SessionStatus {
+        self.lock().get(workload).map(|entry| entry.status.clone()).unwrap_or_default()
+    }
+
+    /// The workloads that have a session.
+    #[must_use]
+    pub fn connected(&self) -> Vec<WorkloadName> {
+        let workloads = self.lock();
+        workloads.iter().filter(|(_, entry)| entry.live.is_some()).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The oldest generation of this incarnation that a connected agent has applied: 0 where one has applied none,
+    /// `None` without agents. Agents that refuse a generation count with what they keep.
+    #[must_use]
+    pub fn acknowledged(&self, incarnation: u64) -> Option<u64> {
+        let workloads = self.lock();
+        let live = workloads.values().filter(|entry| entry.live.is_some());
+        live.map(|entry| {
+            let applied = entry.status.applied.filter(|applied| applied.incarnation == incarnation);
+            applied.map_or(0, |applied| applied.counter)
+        })
+        .min()
+    }
+
+    /// Changes when [`Registry::acknowledged`] may have.
+    #[must_use]
+    pub fn progress(&self) -> watch::Receiver<u64> {
+        self.progress.subscribe()
+    }
+
+    /// Forgets workloads that are gone.
+    pub fn retain(&self, exists: impl Fn(&WorkloadName) -> bool) {
+        self.lock().retain(|workload, entry| entry.live.is_some() || exists(workload));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<WorkloadName, Entry>> {
+        self.workloads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Session {
+    /// The agent applied a generation.
+    pub fn acknowledged(&self, generation: Generation) {
+        self.update(|status| {
+            status.applied = Some(generation);
+            status.rejected = None;
+        });
+    }
+
+    /// The agent refused a generation.
+    pub fn refused(&self, rejection: Rejection) {
+        self.update(|status| status.rejected = Some(rejection));
+    }
+
+    /// Returns when the session is over although its stream is not. Cancel safe.
+    pub async fn ended(&mut self) -> Ended {
+        match self.ended.wait_for(Option::is_some).await.map(|ended| *ended) {
+            Ok(Some(ended)) => ended,
+            // The registry has forgotten it, which only a newer session does.
+            Ok(None) | Err(_) => Ended::Replaced,
+        }
+    }
+
+    fn update(&self, change: impl FnOnce(&mut SessionStatus)) {
+        let mut workloads = self.registry.lock();
+        if let Some(entry) = workloads.get_mut(&self.workload).filter(|entry| entry.is_at(self.number)) {
+            change(&mut entry.status);
+        }
+        drop(workloads);
+        self.registry.progress.send_modify(|count| *count += 1);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let mut workloads = self.registry.lock();
+        if let Some(entry) = workloads.get_mut(&self.workload).filter(|entry| entry.is_at(self.number)) {
+            entry.live = None;
+            entry.status.connected = false;
+        }
+        drop(workloads);
+        self.registry.progress.send_modify(|count| *count += 1);
+    }
+}
+
+impl Entry {
+    fn is_at(&self, number: u64) -> bool {
+        self.live.as_ref().is_some_and(|live| live.number == number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name() -> WorkloadName {
+        "shop/db-1".parse().unwrap()
+    }
+
+    fn generation(counter: u64) -> Generation {
+        Generation { incarnation: 7, counter }
+    }
+
+    #[test]
+    fn a_second_machine_is_refused_and_both_are_reported() {
+        let registry = Arc::new(Registry::default());
+        let session = registry.begin(&name(), b"one", None).unwrap();
+        let refused = registry.begin(&name(), b"two", None).unwrap_err();
+        assert!(refused.to_string().starts_with("DuplicateHost: "), "{refused}");
+        assert_eq!(registry.status(&name()).duplicate, Some(refused));
+        assert!(registry.status(&name()).connected);
+        drop(session);
+        assert!(registry.begin(&name(), b"two", None).is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_same_machine_replaces_its_session_and_the_end_of_the_old_one_changes_nothing() {
+        let registry = Arc::new(Registry::default());
+        let mut old = registry.begin(&name(), b"one", None).unwrap();
+        let new = registry.begin(&name(), b"one", Some(generation(3))).unwrap();
+        assert_eq!(old.ended().await, Ended::Replaced);
+        old.acknowledged(generation(9));
+        drop(old);
+        let status = registry.status(&name());
+        assert!(status.connected);
+        assert_eq!(status.applied, Some(generation(3)));
+        drop(new);
+        assert!(!registry.status(&name()).connected);
+    }
+
+    #[test]
+    fn the_slowest_connected_agent_counts() {
+        let registry = Arc::new(Registry::default());
+        assert_eq!(registry.acknowledged(7), None);
+        let one = registry.begin(&name(), b"one", Some(generation(5))).unwrap();
+        assert_eq!(registry.acknowledged(7), Some(5));
+        assert_eq!(registry.acknowledged(8), Some(0));
+        let two = registry.begin(&"shop/db-2".parse().unwrap(), b"two", None).unwrap();
+        assert_eq!(registry.acknowledged(7), Some(0));
+        two.acknowledged(generation(6));
+        assert_eq!(registry.acknowledged(7), Some(5));
+        drop(one);
+        assert_eq!(registry.acknowledged(7), Some(6));
+    }
+
+    #[test]
+    fn a_refusal_stays_until_something_is_applied() {
+        let registry = Arc::new(Registry::default());
+        let session = registry.begin(&name(), b"one", Some(generation(5))).unwrap();
+        let rejection = Rejection { generation: generation(6), reason: "route".into() };
+        session.refused(rejection.clone());
+        assert_eq!(registry.status(&name()).rejected, Some(rejection));
+        assert_eq!(registry.status(&name()).applied, Some(generation(5)));
+        session.acknowledged(generation(7));
+        assert_eq!(registry.status(&name()).rejected, None);
+    }
+}

@@ -1,0 +1,119 @@
+//! `Mesh.Sync` over gRPC: authorises, opens a session, and carries messages between a stream and its cursor.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::v1::mesh_server::Mesh;
+use proto::v1::{AgentMessage, GatewayMessage, Hello, agent_message};
+use telemetry::shutdown::Shutdown;
+use tokio::sync::watch;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::metrics::{EndReason, SessionMetrics};
+use super::{Feed, Registry};
+use crate::authorization::authorise;
+use crate::clock::Clock;
+use crate::store::{Store, Workload};
+use crate::tls::PeerIdentity;
+
+mod report;
+mod stream;
+
+use stream::{Peer, SyncStream};
+
+/// How long an agent may take for its first message.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+
+/// The service.
+#[derive(Clone)]
+pub struct MeshService {
+    /// Who may connect, and what hosts report.
+    pub store: Arc<Store>,
+    /// Who is connected.
+    pub registry: Arc<Registry>,
+    /// What agents are told; `None` until the source was read whole.
+    pub feed: watch::Receiver<Option<Arc<Feed>>>,
+    /// What is counted.
+    pub metrics: SessionMetrics,
+    /// The clock that certificates are checked against.
+    pub clock: Clock,
+    /// When streams are to end.
+    pub shutdown: Shutdown,
+}
+
+/// A session that is refused: what is counted, and what the agent is told.
+struct Refused(EndReason, Status);
+
+#[tonic::async_trait]
+impl Mesh for MeshService {
+    type SyncStream = SyncStream;
+
+    async fn sync(&self, request: Request<Streaming<AgentMessage>>) -> Result<Response<SyncStream>, Status> {
+        self.open(request).await.map(Response::new).map_err(|Refused(reason, status)| {
+            self.metrics.end(reason);
+            tracing::info!(reason = reason.name(), error = status.message(), "session refused");
+            status
+        })
+    }
+}
+
+impl MeshService {
+    async fn open(&self, request: Request<Streaming<AgentMessage>>) -> Result<SyncStream, Refused> {
+        let workload = self.authorise(&request)?;
+        let expires =
+            request.extensions().get::<PeerIdentity>().and_then(|peer| peer.svid.as_ref()).map(|svid| {
+                Duration::from_secs(svid.not_after().as_secs().saturating_sub(self.clock.now().as_secs()))
+            });
+        let mut feed = self.feed.clone();
+        let latest = feed.borrow_and_update().clone().ok_or_else(|| {
+            Refused(
+                EndReason::NotSynced,
+                Status::unavailable("the gateway has not read its source whole yet"),
+            )
+        })?;
+        let mut inbound = request.into_inner();
+        let hello = hello(&mut inbound).await?;
+        let report = report::read(&hello.agent_version, hello.report.as_ref())
+            .map_err(|invalid| Refused(EndReason::Protocol, Status::invalid_argument(invalid)))?;
+        let session = self.registry.begin(&workload.name, &hello.machine, hello.applied).map_err(|duplicate| {
+            tracing::warn!(
+                workload = %duplicate.workload, connected = duplicate.connected, refused = duplicate.refused,
+                "two machines have one key"
+            );
+            Refused(EndReason::DuplicateHost, Status::failed_precondition(duplicate.to_string()))
+        })?;
+        if let Some(report) = report {
+            report::record(&self.store, &workload.name, report)
+                .await
+                .map_err(|error| Refused(EndReason::Store, Status::unavailable(error.to_string())))?;
+        }
+        tracing::info!(workload = %workload.name, version = hello.agent_version, "session open");
+        let peer = Peer { workload, hello, expires, session, inbound };
+        Ok(stream::run(self.clone(), peer, feed, latest))
+    }
+
+    fn authorise(&self, request: &Request<Streaming<AgentMessage>>) -> Result<Arc<Workload>, Refused> {
+        let refused = |status| Refused(EndReason::Unauthorised, status);
+        let peer = request
+            .extensions()
+            .get::<PeerIdentity>()
+            .ok_or_else(|| refused(Status::unauthenticated("this connection has no TLS")))?;
+        authorise(&self.store, peer, self.clock.now(), Duration::ZERO).map_err(|error| refused(error.into()))
+    }
+}
+
+async fn hello(inbound: &mut Streaming<AgentMessage>) -> Result<Hello, Refused> {
+    let refused = |text: &str| Refused(EndReason::Protocol, Status::invalid_argument(text));
+    match tokio::time::timeout(HELLO_WITHIN, inbound.message()).await {
+        Ok(Ok(Some(AgentMessage { message: Some(agent_message::Message::Hello(hello)) }))) => Ok(hello),
+        Ok(Ok(Some(_))) => Err(refused("the first message of a session is its hello")),
+        Ok(Ok(None)) => Err(refused("the session ended before its hello")),
+        Ok(Err(status)) => Err(Refused(EndReason::Closed, status)),
+        Err(_elapsed) => Err(Refused(EndReason::Protocol, Status::deadline_exceeded("no hello within 10 s"))),
+    }
+}
+
+/// A message to an agent.
+fn message(message: proto::v1::gateway_message::Message) -> GatewayMessage {
+    GatewayMessage { message: Some(message) }
+}
