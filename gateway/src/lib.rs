@@ -9,6 +9,7 @@ pub mod clock;
 pub mod enrollment;
 pub mod mesh_view;
 pub mod metrics;
+pub mod pipeline;
 pub mod session;
 pub mod source;
 pub mod store;
