@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use crate::command::tool;
 
 /// What the holder does before it says that it is ready. Addresses are usable at once (no duplicate address
-/// detection), and nothing is autoconfigured.
+/// detection), nothing is autoconfigured, and the kernel does not check sources: the guard must do without that help.
 const HOLDER: &str = r#"
 set -e
 hostname "$1"
@@ -19,6 +19,7 @@ for scope in all default; do
     echo 0 > /proc/sys/net/ipv6/conf/$scope/accept_dad
     echo 0 > /proc/sys/net/ipv6/conf/$scope/accept_ra
     echo 0 > /proc/sys/net/ipv6/conf/$scope/disable_ipv6
+    echo 0 > /proc/sys/net/ipv4/conf/$scope/rp_filter
 done
 ip link set lo up
 echo ready
