@@ -8,6 +8,8 @@ use crate::evaluate::{Flow, evaluate, matches};
 use crate::identity::Identity;
 use crate::state::{Block, Default, DirectionPolicy, PortRange};
 
+mod maps;
+
 fn id(number: u32) -> Identity {
     Identity::try_new(number).unwrap()
 }
@@ -213,6 +215,17 @@ fn any_flow() -> impl Strategy<Value = Flow> {
         })
 }
 
+/// Whether what has this name decides the flow: the default, or one of the rules that no other outdoes.
+fn decisive(policy: &Policy, flow: &Flow, name: &str) -> bool {
+    match evaluate(policy, flow).reason {
+        Reason::Default(default) => default.describe(flow.direction) == name,
+        Reason::Rule(winner) => policy.direction(flow.direction).rules.iter().any(|rule| {
+            let equal = (rule.precedence, rule.action) == (winner.precedence, winner.action);
+            equal && matches(rule, flow) && &*rule.origin == name
+        }),
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(10_000))]
 
@@ -225,19 +238,15 @@ proptest! {
     ) {
         let policy = Policy { ingress, egress };
         let lowered = lower(&policy);
+        let maps = maps::Maps::of(&lowered, Bank::B);
         for flow in &flows {
             let expected = evaluate(&policy, flow);
             let (decided, rule) = naive::decide(&lowered, flow);
+            let answer = maps.ask(flow);
             prop_assert_eq!(decided, action(expected.action), "{:?}", flow);
-            let name = &*lowered.names[&rule];
-            match expected.reason {
-                Reason::Default(default) => prop_assert_eq!(name, default.describe(flow.direction)),
-                Reason::Rule(winner) => {
-                    let equals = policy.direction(flow.direction).rules.iter().filter(|rule| {
-                        matches(rule, flow) && (rule.precedence, rule.action) == (winner.precedence, winner.action)
-                    });
-                    prop_assert!(equals.into_iter().any(|rule| &*rule.origin == name), "{}", name);
-                }
+            prop_assert_eq!(answer.allowed == 1, decided == Action::Allow, "datapath: {:?}", flow);
+            for rule in [rule, answer.rule] {
+                prop_assert!(decisive(&policy, flow, &lowered.names[&rule]), "{:?} by {}", flow, lowered.names[&rule]);
             }
         }
     }
