@@ -66,10 +66,10 @@ impl Answer {
         serde_json::from_str(&answer.stdout).with_context(|| format!("no JSON: {answer}"))
     }
 
-    /// Both outputs.
+    /// Both outputs: progress and errors, then the result.
     #[must_use]
     pub fn said(&self) -> String {
-        format!("{}{}", self.stdout, self.stderr)
+        format!("{}{}", self.stderr, self.stdout)
     }
 }
 

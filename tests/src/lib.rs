@@ -17,6 +17,7 @@ pub mod namespace;
 pub mod net;
 pub mod node;
 pub mod process;
+pub mod prog_test;
 pub mod shared;
 pub mod shop;
 pub mod sweep;

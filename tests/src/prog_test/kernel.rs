@@ -1,0 +1,275 @@
+//! The BPF object in the kernel, run by hand.
+
+use std::mem::offset_of;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuValues, RingBuf};
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
+use aya::util::nr_cpus;
+use aya::{Ebpf, EbpfLoader};
+use datapath::abi::{Bucket, COUNTER_SLOTS, Control, Counter, Event, Flow, FlowKey, FragmentEntry, FragmentKey, Settings};
+use datapath::model::Model;
+use datapath::{Address, FlowTable, Outer};
+use zerocopy::{FromBytes, IntoBytes};
+
+/// What a program returns for a packet that goes on.
+pub const PASSED: u32 = u32::MAX;
+/// What a program returns for a packet that is dropped.
+pub const DROPPED: u32 = 2;
+
+/// The head of the kernel's `__sk_buff`, up to the control buffer.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, zerocopy::Immutable)]
+#[repr(C)]
+struct Context {
+    before: [u32; 12],
+    control_buffer: [u32; 5],
+}
+
+const _: () = assert!(offset_of!(Context, control_buffer) == 48, "`cb` of `__sk_buff`");
+
+/// The object, loaded, with maps of its own.
+pub struct Kernel {
+    ebpf: Ebpf,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// [`PASSED`] or [`DROPPED`].
+    pub action: u32,
+    /// The control buffer after it.
+    pub control_buffer: [u32; 5],
+    /// Nanoseconds on average.
+    pub ns: u64,
+}
+
+/// The control buffer that carries outer facts to the test entry.
+#[must_use]
+pub fn control_buffer(outer: &Outer) -> [u32; 5] {
+    let [a, b, c, d]: [u32; 4] = zerocopy::transmute!(outer.source.0);
+    [a, b, c, d, outer.vni]
+}
+
+/// The tunnel and the mark that the test entry reports.
+#[must_use]
+pub fn route([a, b, c, d, mark]: [u32; 5]) -> (Address, u32) {
+    (Address(zerocopy::transmute!([a, b, c, d])), mark)
+}
+
+/// Where `cargo xtask bpf` puts the object.
+#[must_use]
+pub fn object() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/outrigger.bpf.o")
+}
+
+impl Kernel {
+    /// Loads every program.
+    pub fn load() -> Result<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            bail!("loading programs into the kernel needs root");
+        }
+        let path = object();
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries("FLOWS", 8192)
+            .map_max_entries("HALF_OPEN", 8192)
+            .load_file(&path)
+            .with_context(|| format!("load {} (built by `cargo xtask bpf`)", path.display()))?;
+        for (name, program) in ebpf.programs_mut() {
+            let program: &mut SchedClassifier = program.try_into().with_context(|| format!("program {name}"))?;
+            program.load().with_context(|| format!("load program {name}"))?;
+        }
+        Ok(Self { ebpf })
+    }
+
+    /// Runs a program on an Ethernet frame.
+    pub fn run(&self, program: &str, frame: &[u8], control_buffer: [u32; 5]) -> Result<Run> {
+        self.repeat(program, frame, control_buffer, 1)
+    }
+
+    /// Runs a program many times on the same frame.
+    pub fn repeat(&self, program: &str, frame: &[u8], control_buffer: [u32; 5], times: u32) -> Result<Run> {
+        let program: &SchedClassifier =
+            self.ebpf.program(program).with_context(|| format!("no program {program}"))?.try_into()?;
+        let context = Context { control_buffer, ..Context::default() };
+        let mut after = [0; 192];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(context.as_bytes()),
+            ctx_out: Some(&mut after),
+            repeat: times,
+            ..TestRunOptions::default()
+        };
+        let result = program.test_run(options).context("BPF_PROG_TEST_RUN")?;
+        let (after, _) = Context::read_from_prefix(&after).ok().context("context of the run")?;
+        Ok(Run {
+            action: result.return_value,
+            control_buffer: after.control_buffer,
+            ns: u64::try_from(result.duration.as_nanos())?,
+        })
+    }
+
+    /// Writes the control word.
+    pub fn publish(&mut self, control: Control) -> Result<()> {
+        let mut map: Array<_, u32> = Array::try_from(self.map("CONTROL")?)?;
+        Ok(map.set(0, control.0, 0)?)
+    }
+
+    /// Puts the programs of a set in their places.
+    pub fn fill_programs(&mut self, set: u32) -> Result<()> {
+        let mut map = self.ebpf.take_map("PROGRAMS").context("no map PROGRAMS")?;
+        let mut programs = aya::maps::ProgramArray::try_from(&mut map)?;
+        for hook in datapath::abi::Hook::ALL {
+            let program: &SchedClassifier =
+                self.ebpf.program(hook.program()).context("no program of the hook")?.try_into()?;
+            programs.set(hook.program_index(set), program.fd()?, 0)?;
+        }
+        // The array forgets its programs with its last user, and the stubs use it.
+        Ok(())
+    }
+
+    /// Makes the banked tables those of the model.
+    pub fn write_tables(&mut self, model: &Model) -> Result<()> {
+        let mut settings: Array<_, [u8; size_of::<Settings>()]> = Array::try_from(self.map("SETTINGS")?)?;
+        for (bank, value) in (0..).zip(&model.settings) {
+            settings.set(bank, value.map_or([0; _], |value| zerocopy::transmute!(value)), 0)?;
+        }
+        self.write_hash("ENDPOINTS", model.endpoints.iter().map(|(k, v)| (zerocopy::transmute!(*k), zerocopy::transmute!(*v))))?;
+        self.write_hash("TUNNELS", model.tunnels.iter().map(|(k, v)| (zerocopy::transmute!(*k), zerocopy::transmute!(*v))))?;
+        self.write_hash("CLASSES", model.classes.iter().map(|(k, v)| (zerocopy::transmute!(*k), zerocopy::transmute!(*v))))?;
+        self.write_trie("CIDRS", model.cidrs.iter().map(|(k, v)| (zerocopy::transmute!(*k), zerocopy::transmute!(*v))))?;
+        self.write_trie("POLICY", model.policy.iter().map(|(k, v)| (zerocopy::transmute!(*k), zerocopy::transmute!(*v))))?;
+        self.write_trie("PREFIXES", model.prefixes.iter().map(|(k, v)| (zerocopy::transmute!(*k), zerocopy::transmute!(*v))))
+    }
+
+    fn write_hash<const K: usize, const V: usize>(
+        &mut self,
+        name: &str,
+        entries: impl Iterator<Item = ([u8; K], [u8; V])>,
+    ) -> Result<()> {
+        let mut map: HashMap<_, [u8; K], [u8; V]> = HashMap::try_from(self.map(name)?)?;
+        for key in map.keys().collect::<Result<Vec<_>, _>>()? {
+            map.remove(&key)?;
+        }
+        for (key, value) in entries {
+            map.insert(key, value, 0).with_context(|| format!("write {name}"))?;
+        }
+        Ok(())
+    }
+
+    fn write_trie<const K: usize, const V: usize>(
+        &mut self,
+        name: &str,
+        entries: impl Iterator<Item = (Prefix<K>, [u8; V])>,
+    ) -> Result<()> {
+        let mut map: LpmTrie<_, [u8; K], [u8; V]> = LpmTrie::try_from(self.map(name)?)?;
+        for key in map.keys().collect::<Result<Vec<_>, _>>()? {
+            map.remove(&key)?;
+        }
+        for (prefix, value) in entries {
+            let key = Key::new(prefix.bits, prefix.data);
+            map.insert(&key, value, 0).with_context(|| format!("write {name}"))?;
+        }
+        Ok(())
+    }
+
+    /// A flow.
+    pub fn flow(&mut self, table: FlowTable, key: &FlowKey) -> Result<Option<Flow>> {
+        let map: HashMap<_, [u8; size_of::<FlowKey>()], [u8; size_of::<Flow>()]> =
+            HashMap::try_from(self.map(flow_map(table))?)?;
+        match map.get(&zerocopy::transmute!(*key), 0) {
+            Ok(bytes) => Ok(Some(zerocopy::transmute!(bytes))),
+            Err(aya::maps::MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// All flows.
+    pub fn flows(&mut self, table: FlowTable) -> Result<Vec<(FlowKey, Flow)>> {
+        let map: HashMap<_, [u8; size_of::<FlowKey>()], [u8; size_of::<Flow>()]> =
+            HashMap::try_from(self.map(flow_map(table))?)?;
+        map.iter().map(|entry| entry.map(|(k, v)| (zerocopy::transmute!(k), zerocopy::transmute!(v))).map_err(Into::into)).collect()
+    }
+
+    /// Writes a flow.
+    pub fn write_flow(&mut self, table: FlowTable, key: &FlowKey, flow: &Flow) -> Result<()> {
+        let mut map: HashMap<_, [u8; size_of::<FlowKey>()], [u8; size_of::<Flow>()]> =
+            HashMap::try_from(self.map(flow_map(table))?)?;
+        let (key, flow): ([u8; size_of::<FlowKey>()], [u8; size_of::<Flow>()]) =
+            (zerocopy::transmute!(*key), zerocopy::transmute!(*flow));
+        Ok(map.insert(key, flow, 0)?)
+    }
+
+    /// All entries of `FRAGMENTS`.
+    pub fn fragments(&mut self) -> Result<Vec<(FragmentKey, FragmentEntry)>> {
+        let map: HashMap<_, [u8; size_of::<FragmentKey>()], [u8; size_of::<FragmentEntry>()]> =
+            HashMap::try_from(self.map("FRAGMENTS")?)?;
+        map.iter().map(|entry| entry.map(|(k, v)| (zerocopy::transmute!(k), zerocopy::transmute!(v))).map_err(Into::into)).collect()
+    }
+
+    /// Empties the maps that packets write.
+    pub fn forget(&mut self) -> Result<()> {
+        self.write_hash::<{ size_of::<FlowKey>() }, { size_of::<Flow>() }>("FLOWS", std::iter::empty())?;
+        self.write_hash::<{ size_of::<FlowKey>() }, { size_of::<Flow>() }>("HALF_OPEN", std::iter::empty())?;
+        self.write_hash::<{ size_of::<FragmentKey>() }, { size_of::<FragmentEntry>() }>(
+            "FRAGMENTS",
+            std::iter::empty(),
+        )
+    }
+
+    /// The counters that are not zero, over all CPUs, by slot.
+    pub fn counters(&mut self) -> Result<Vec<(u32, Counter)>> {
+        let map: PerCpuArray<_, [u64; 2]> = PerCpuArray::try_from(self.map("COUNTERS")?)?;
+        let mut counters = Vec::new();
+        for slot in 0..COUNTER_SLOTS {
+            let mut sum = Counter::default();
+            for [packets, bytes] in map.get(&slot, 0)?.iter().copied() {
+                sum.packets += packets;
+                sum.bytes += bytes;
+            }
+            if sum != Counter::default() {
+                counters.push((slot, sum));
+            }
+        }
+        Ok(counters)
+    }
+
+    /// Sets one slot of the counters and of the sampling back to zero.
+    pub fn reset(&mut self, slot: u32) -> Result<()> {
+        let cpus = nr_cpus().map_err(|(_, error)| error).context("number of CPUs")?;
+        let mut counters: PerCpuArray<_, [u64; 2]> = PerCpuArray::try_from(self.map("COUNTERS")?)?;
+        counters.set(slot, PerCpuValues::try_from(vec![[0; 2]; cpus])?, 0)?;
+        let mut sampling: PerCpuArray<_, [u8; size_of::<Bucket>()]> = PerCpuArray::try_from(self.map("SAMPLING")?)?;
+        Ok(sampling.set(slot, PerCpuValues::try_from(vec![[0; size_of::<Bucket>()]; cpus])?, 0)?)
+    }
+
+    /// The events since the last call.
+    pub fn take_events(&mut self) -> Result<Vec<Event>> {
+        let mut ring = RingBuf::try_from(self.map("EVENTS")?)?;
+        let mut events = Vec::new();
+        while let Some(item) = ring.next() {
+            events.push(Event::read_from_bytes(&item).ok().context("size of an event")?);
+        }
+        Ok(events)
+    }
+
+    fn map(&mut self, name: &str) -> Result<&mut aya::maps::Map> {
+        self.ebpf.map_mut(name).with_context(|| format!("no map {name}"))
+    }
+}
+
+/// A trie's key as bytes.
+#[derive(FromBytes)]
+#[repr(C)]
+struct Prefix<const K: usize> {
+    bits: u32,
+    data: [u8; K],
+}
+
+const fn flow_map(table: FlowTable) -> &'static str {
+    match table {
+        FlowTable::Confirmed => "FLOWS",
+        FlowTable::HalfOpen => "HALF_OPEN",
+    }
+}
