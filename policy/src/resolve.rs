@@ -28,7 +28,8 @@ use crate::state::{Default, DirectionPolicy, Policy, Rule, State};
 pub struct Resolved {
     /// The state.
     pub state: State,
-    /// What users should know, one sentence each: contested addresses, ambiguous port names.
+    /// What users should know, one sentence each: contested addresses, ambiguous port names, and
+    /// the warnings of the policies.
     pub warnings: BTreeSet<String>,
 }
 
@@ -95,6 +96,7 @@ fn policies(
         directory.subjects().map(|identity| (identity, Policy::unrestricted())).collect();
     let mut cache = PeerCache::new(directory);
     for object in facts.policies.values() {
+        warnings.extend(object.warnings.iter().map(|warning| format!("{}: {warning}", object.origin)));
         let subjects: Vec<Identity> =
             directory.subjects().filter(|id| directory.matches(&object.subject, *id)).collect();
         if !subjects.is_empty() {

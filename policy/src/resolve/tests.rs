@@ -258,6 +258,18 @@ fn a_block_matches_whatever_identity_the_address_has() {
 }
 
 #[test]
+fn warnings_of_policies_are_handed_on() {
+    let spec = r#"{"podSelector": {}, "ingress": [{"from": [{"podSelector": {"matchLabels": {"pod-template-hash": "1"}}}]}]}"#;
+    let warnings = resolved(&facts(spec, &[], &[])).warnings;
+    assert!(
+        warnings
+            .first()
+            .unwrap()
+            .starts_with("NetworkPolicy/shop/p: spec.ingress[0].from[0].podSelector: label")
+    );
+}
+
+#[test]
 fn peer_sets_are_shared() {
     let spec = r#"{"podSelector": {}, "ingress": [{"from": [{"podSelector": {}}], "ports": [{"port": 1}]}, {"from": [{"podSelector": {}}]}]}"#;
     let workloads =
