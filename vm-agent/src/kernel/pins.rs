@@ -74,8 +74,11 @@ impl Pins {
         for name in names(&self.mesh).map_err(on_file("list", &self.mesh))? {
             remove_folder(&self.mesh.join(name), &mut removed)?;
         }
-        fs::remove_dir(&self.mesh).map_err(on_file("remove", &self.mesh))?;
-        removed.push(format!("folder {}", self.mesh.display()));
+        match fs::remove_dir(&self.mesh) {
+            Ok(()) => removed.push(format!("folder {}", self.mesh.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(on_file("remove", &self.mesh)(error)),
+        }
         Ok(removed)
     }
 

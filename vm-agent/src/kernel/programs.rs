@@ -1,5 +1,6 @@
 //! The programs and maps of the embedded object: loaded, sized, pinned, adopted.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use aya::maps::{Array, Map, MapData, ProgramArray};
@@ -53,14 +54,15 @@ pub(super) fn load(pins: &Pins, sizes: TableSizes) -> Result<Loaded, KernelError
     let control = Control(control(pins)?.get(&0, 0).map_err(on_map("CONTROL"))?);
     let array = Map::ProgramArray(pinned(&pins.stable("PROGRAMS"), "PROGRAMS")?);
     let mut array = ProgramArray::try_from(array).map_err(on_map("PROGRAMS"))?;
+    let maps = pinned_ids(pins)?;
     let mut stubs = Stubs::new();
     for hook in Hook::ALL {
         load_program(&mut ebpf, hook.program())?;
         let name = format!("stub_{}", hook.program());
         load_program(&mut ebpf, &name)?;
-        stubs.push((hook, adopt_stub(&mut ebpf, &name, pins)?));
+        stubs.push((hook, adopt_stub(&mut ebpf, &name, pins, &maps)?));
     }
-    let same = control != Control::UNPUBLISHED && runs_already(&ebpf, pins)?;
+    let same = control != Control::UNPUBLISHED && runs_already(&ebpf, pins, &maps)?;
     let set = match (control, same) {
         (Control::UNPUBLISHED, _) => 0,
         (running, true) => running.program_set(),
@@ -115,20 +117,37 @@ fn pinned_program(pins: &Pins, name: &str) -> Result<SchedClassifier, KernelErro
     SchedClassifier::from_pin(pins.versioned(name)).map_err(refused(name))
 }
 
-/// Code and maps of a program: equal ones behave equally.
-fn fingerprint(info: &ProgramInfo) -> Result<(u64, Vec<u32>), aya::programs::ProgramError> {
-    let mut maps = info.map_ids()?.unwrap_or_default();
-    maps.sort_unstable();
-    Ok((info.tag(), maps))
+/// The code of a program and the pinned maps it uses: equal ones behave equally. Maps that are not pinned hold
+/// nothing beyond one packet.
+fn fingerprint(
+    info: &ProgramInfo,
+    pinned: &BTreeSet<u32>,
+) -> Result<(u64, BTreeSet<u32>), aya::programs::ProgramError> {
+    let maps: BTreeSet<u32> = info.map_ids()?.unwrap_or_default().into_iter().collect();
+    Ok((info.tag(), maps.intersection(pinned).copied().collect()))
+}
+
+fn pinned_ids(pins: &Pins) -> Result<BTreeSet<u32>, KernelError> {
+    let stable = STABLE.into_iter().map(|name| (name, pins.stable(name)));
+    let banked = BANKED.into_iter().map(|name| (name, pins.versioned(name)));
+    let id = |(name, pin): (&str, std::path::PathBuf)| {
+        pinned(&pin, name)?.info().map(|info| info.id()).map_err(on_map(name))
+    };
+    stable.chain(banked).map(id).collect()
 }
 
 /// Returns the pinned stub if it is equal, else pins the new one.
-fn adopt_stub(ebpf: &mut Ebpf, name: &str, pins: &Pins) -> Result<SchedClassifier, KernelError> {
+fn adopt_stub(
+    ebpf: &mut Ebpf,
+    name: &str,
+    pins: &Pins,
+    maps: &BTreeSet<u32>,
+) -> Result<SchedClassifier, KernelError> {
     let pin = pins.stable(name);
     let fresh = classifier(ebpf, name)?;
-    let wanted = fresh.info().and_then(|info| fingerprint(&info)).map_err(refused(name))?;
+    let wanted = fresh.info().and_then(|info| fingerprint(&info, maps)).map_err(refused(name))?;
     if let Ok(old) = SchedClassifier::from_pin(&pin)
-        && old.info().and_then(|info| fingerprint(&info)).is_ok_and(|found| found == wanted)
+        && old.info().and_then(|info| fingerprint(&info, maps)).is_ok_and(|found| found == wanted)
     {
         return Ok(old);
     }
@@ -140,14 +159,14 @@ fn adopt_stub(ebpf: &mut Ebpf, name: &str, pins: &Pins) -> Result<SchedClassifie
 }
 
 /// Whether the running set is pinned and equal to the one just loaded.
-fn runs_already(ebpf: &Ebpf, pins: &Pins) -> Result<bool, KernelError> {
+fn runs_already(ebpf: &Ebpf, pins: &Pins, maps: &BTreeSet<u32>) -> Result<bool, KernelError> {
     for hook in Hook::ALL {
         let name = hook.program();
         let Ok(old) = ProgramInfo::from_pin(pins.versioned(name)) else { return Ok(false) };
         let program = ebpf.program(name).ok_or_else(|| KernelError::ObjectLacks(name.to_owned()))?;
         let program: &SchedClassifier = program.try_into().map_err(refused(name))?;
         let new = program.info().map_err(refused(name))?;
-        if fingerprint(&old).map_err(refused(name))? != fingerprint(&new).map_err(refused(name))? {
+        if fingerprint(&old, maps).map_err(refused(name))? != fingerprint(&new, maps).map_err(refused(name))? {
             return Ok(false);
         }
     }

@@ -94,7 +94,9 @@ impl Reconcile {
                     if changed.is_err() {
                         return;
                     }
-                    self.pace().await;
+                    if let Some(last) = self.last_publication {
+                        sleep_until(last + BETWEEN_PUBLICATIONS).await;
+                    }
                     let target = self.targets.borrow_and_update().clone();
                     if let Some(target) = target {
                         self.take(target).await;
@@ -109,12 +111,6 @@ impl Reconcile {
                 }
                 _ = verify.tick() => self.repair().await,
             }
-        }
-    }
-
-    async fn pace(&self) {
-        if let Some(last) = self.last_publication {
-            sleep_until(last + BETWEEN_PUBLICATIONS).await;
         }
     }
 
