@@ -115,7 +115,8 @@ impl Admin for AdminService {
         let name = name(&request.namespace, &request.name)?;
         let service = self.clone();
         let described = blocking(move || {
-            let workload = service.store.workload(&name).ok_or_else(|| AdminError::NoWorkload(name.clone()))?;
+            let workload =
+                service.store.workload(&name).ok_or_else(|| AdminError::NoWorkload(name.clone()))?;
             let view = service.mesh.workload(&name).unwrap_or_default();
             Ok(v1::DescribeWorkloadResponse {
                 workload: Some(service.show(&workload)?),
@@ -219,7 +220,9 @@ impl AdminService {
                     Err(AdminError::NotSynced)
                 }
             }
-            ("", node) if pki::is_dns1123_subdomain(node) => Ok(Target::TransitNode { node: node.to_owned() }),
+            ("", node) if pki::is_dns1123_subdomain(node) => {
+                Ok(Target::TransitNode { node: node.to_owned() })
+            }
             ("", node) if !node.is_empty() => Err(AdminError::NodeName(node.to_owned())),
             _ => Err(AdminError::OneTarget),
         }

@@ -3,14 +3,20 @@
 pub mod admin;
 pub mod audit;
 pub mod authorization;
+pub mod clock;
+pub mod command;
+pub mod config;
+pub mod enrollment;
 pub mod index;
 pub mod manifest;
-pub mod clock;
-pub mod enrollment;
 pub mod mesh_view;
 pub mod metrics;
 pub mod pipeline;
+mod run;
+pub mod server;
 pub mod session;
 pub mod source;
 pub mod store;
 pub mod tls;
+
+pub use run::run;

@@ -54,7 +54,9 @@ impl Caller {
                 Err(refused("the administrator's certificate has expired: issue another with `admin issue`"))
             }
             (Some(name), _) => Ok(Self::Certificate { name: name.to_owned() }),
-            (None, _) => Err(refused("administration needs the unix socket or an administrator's certificate")),
+            (None, _) => {
+                Err(refused("administration needs the unix socket or an administrator's certificate"))
+            }
         }
     }
 

@@ -16,7 +16,9 @@ pub enum AdminError {
     #[error("administrators' certificates are issued over the unix socket only")]
     SocketOnly,
     /// Neither or both targets.
-    #[error("a token is for one group (`--group namespace/name`) or for one transit node (`--transit-node node`)")]
+    #[error(
+        "a token is for one group (`--group namespace/name`) or for one transit node (`--transit-node node`)"
+    )]
     OneTarget,
     /// The group's name is none.
     #[error("{0:?} is no group: write `namespace/name`")]
@@ -28,7 +30,9 @@ pub enum AdminError {
     #[error("group {0} does not exist: create the ExternalWorkloadGroup first")]
     NoGroup(String),
     /// Nothing is known yet.
-    #[error("the gateway has not read its source yet: try again in a moment, or see `outrigger-gateway status`")]
+    #[error(
+        "the gateway has not read its source yet: try again in a moment, or see `outrigger-gateway status`"
+    )]
     NotSynced,
     /// A token would not say where to go.
     #[error("the gateway does not know where hosts reach it: set `advertise` in its configuration")]
@@ -87,7 +91,9 @@ impl From<AdminError> for Status {
             | AdminError::WorkloadName(_)
             | AdminError::Name(_)
             | AdminError::Csr(_) => Self::invalid_argument(text),
-            AdminError::NoGroup(_) | AdminError::NoToken(_) | AdminError::NoWorkload(_) => Self::not_found(text),
+            AdminError::NoGroup(_) | AdminError::NoToken(_) | AdminError::NoWorkload(_) => {
+                Self::not_found(text)
+            }
             AdminError::NoAdvertise => Self::failed_precondition(text),
             AdminError::NotSynced | AdminError::Store(_) => Self::unavailable(text),
             AdminError::Issue(_) => Self::internal(text),

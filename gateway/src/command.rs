@@ -1,0 +1,121 @@
+//! The command line: the daemon, and the administration of a running one.
+
+mod admin;
+mod connection;
+mod failure;
+mod output;
+mod status;
+mod token;
+mod workload;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use telemetry::shutdown::Shutdown;
+
+use crate::config::{Arguments, Config};
+use connection::Connection;
+use failure::Failure;
+
+/// The gateway of an Outrigger mesh.
+#[derive(Debug, Parser)]
+#[command(
+    name = "outrigger-gateway",
+    version,
+    about = "The gateway of an Outrigger mesh: enrolls hosts, compiles policy, streams it to agents.",
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 4 no gateway runs here, 5 not permitted.",
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct Command {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Runs the gateway in the foreground, as a service manager does.
+    #[command(
+        after_help = "Every option is also a key of the configuration file (camelCase) and an environment variable.\n\
+                      A flag wins over the environment, the environment over the file, the file over the default."
+    )]
+    Serve(Box<Arguments>),
+    /// Makes, lists and revokes join tokens.
+    Token(token::Arguments),
+    /// Lists, describes, replaces and deletes the hosts that joined.
+    Workload(workload::Arguments),
+    /// Shows the gateway's state: generation, sessions, and what it refuses of its manifests.
+    Status {
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Administrators' certificates.
+    Admin(admin::Arguments),
+}
+
+/// Does what the command line says.
+#[must_use]
+pub fn main(command: Command) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::Failed(format!("cannot start: {error}")).report(),
+    };
+    let done = runtime.block_on(async {
+        match command.action {
+            Action::Serve(arguments) => serve(*arguments).await,
+            Action::Token(arguments) => token::run(arguments).await,
+            Action::Workload(arguments) => workload::run(arguments).await,
+            Action::Status { connection } => status::run(&connection).await,
+            Action::Admin(arguments) => admin::run(arguments).await,
+        }
+    });
+    // What still blocks on the disk must not hold up the end.
+    runtime.shutdown_background();
+    done.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
+}
+
+async fn serve(arguments: Arguments) -> Result<(), Failure> {
+    let config = Config::load(arguments).map_err(|error| Failure::Usage(error.to_string()))?;
+    telemetry::logging::init(config.log_format, &config.log_level)
+        .map_err(|error| Failure::Usage(error.to_string()))?;
+    let served = async {
+        let shutdown = Shutdown::on_signals().context("cannot handle signals")?;
+        crate::run(config, shutdown).await
+    };
+    served.await.map_err(|error| Failure::Failed(format!("{error:#}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Command::command().debug_assert();
+    }
+
+    #[test]
+    fn options_stand_anywhere_after_their_command() {
+        for words in [
+            "outrigger-gateway token create --group shop/db --ttl 1s --uses 3 -o json --socket /x",
+            "outrigger-gateway token -o json create --transit-node node-1",
+            "outrigger-gateway workload replace shop/db -o json",
+            "outrigger-gateway status -o json",
+            "outrigger-gateway serve --config /x --listen 127.0.0.1:1",
+        ] {
+            Command::try_parse_from(words.split(' ')).unwrap();
+        }
+        for words in [
+            "outrigger-gateway token create",
+            "outrigger-gateway token create --group shop/db --transit-node n",
+            "outrigger-gateway token create --group shop",
+            "outrigger-gateway workload describe shop",
+            "outrigger-gateway serve -o json",
+        ] {
+            assert!(Command::try_parse_from(words.split(' ')).is_err(), "{words}");
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! What an administrator may set: one YAML file, every key also a flag and an environment variable.
+//!
+//! A flag wins over the environment, that over the file, that over the default. Each value is refused where it is
+//! read, so that an error names the file, flag or variable it came from. Nothing here is a secret.
+
+use std::net::{Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use pki::TrustDomain;
+use serde::Deserialize;
+use telemetry::logging::LogFormat;
+
+use crate::store::{InvalidPools, Pools};
+
+mod file;
+mod value;
+
+pub use file::InvalidFile;
+pub use value::{HostPort, InvalidValue, Lasting, List};
+
+/// Where the configuration file is unless `--config` says otherwise. A missing file there is no error.
+pub const DEFAULT_FILE: &str = "/etc/outrigger/gateway.yaml";
+/// Where the socket of the administration is unless something else is said.
+pub const DEFAULT_SOCKET: &str = "/run/outrigger-gateway/admin.sock";
+/// The longest time a certificate may be valid.
+const MAX_TTL: Duration = Duration::from_hours(24);
+
+/// The options of `serve`.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Arguments {
+    /// The configuration file. [default: /etc/outrigger/gateway.yaml]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The keys as flags and environment variables.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// Every key, each optional: what one source (the file, or flags and environment) says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, clap::Args)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub struct Options {
+    /// Folder of the manifests; read again when something in it changes. [default: /etc/outrigger/manifests]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_MANIFESTS", value_name = "DIR")]
+    pub manifests: Option<PathBuf>,
+    /// Folder of the store, which also holds the root's key: back it up. [default: /var/lib/outrigger-gateway]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Where hosts are served. [default: [::]:7443]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_LISTEN", value_name = "ADDRESS:PORT")]
+    #[serde(deserialize_with = "value::text")]
+    pub listen: Option<SocketAddr>,
+    /// Where hosts reach gateways; tokens carry it. [default: `listen`, where that is one address]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_ADVERTISE", value_name = "HOST:PORT,…")]
+    pub advertise: Option<List<HostPort>>,
+    /// The trust domain of every certificate; cannot be changed later. [default: outrigger.local]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_TRUST_DOMAIN", value_name = "NAME")]
+    #[serde(deserialize_with = "value::text")]
+    pub trust_domain: Option<TrustDomain>,
+    /// Name of the cluster; a label of every identity. [default: default]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_CLUSTER_NAME", value_name = "NAME")]
+    pub cluster_name: Option<String>,
+    /// Number of the cluster, 0 to 255; part of every identity. [default: 0]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_CLUSTER_ID", value_name = "NUMBER")]
+    pub cluster_id: Option<u8>,
+    /// Prefixes that mesh addresses come from, IPv4, IPv6 or both.
+    #[arg(long, env = "OUTRIGGER_GATEWAY_WORKLOAD_POOLS", value_name = "CIDR,…")]
+    pub workload_pools: Option<List<IpNet>>,
+    /// Prefixes of the pods, which hosts route into the mesh. [default: none]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_POD_PREFIXES", value_name = "CIDR,…")]
+    pub pod_prefixes: Option<List<IpNet>>,
+    /// UDP port of the tunnels, one for the whole mesh. [default: 8479]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_TUNNEL_PORT", value_name = "PORT")]
+    pub tunnel_port: Option<u16>,
+    /// How long hosts' certificates are valid, at most 24h. [default: 24h]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_CERTIFICATE_TTL", value_name = "TIME")]
+    #[serde(deserialize_with = "value::text")]
+    pub certificate_ttl: Option<Lasting>,
+    /// How long after its end a certificate may still be renewed. [default: 90d]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_RENEW_GRACE", value_name = "TIME")]
+    #[serde(deserialize_with = "value::text")]
+    pub renew_grace: Option<Lasting>,
+    /// Socket of the administration. [default: /run/outrigger-gateway/admin.sock]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_ADMIN_SOCKET", value_name = "FILE")]
+    pub admin_socket: Option<PathBuf>,
+    /// Where metrics and health are served. [default: 127.0.0.1:9464]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_METRICS_LISTEN", value_name = "ADDRESS:PORT")]
+    #[serde(deserialize_with = "value::text")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// The audit log, lines of JSON. [default: audit.log in the state folder]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_AUDIT_LOG", value_name = "FILE")]
+    pub audit_log: Option<PathBuf>,
+    /// How logs are written. [default: text]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_LOG_FORMAT", value_name = "text|json|journald")]
+    #[serde(deserialize_with = "value::text")]
+    pub log_format: Option<LogFormat>,
+    /// What is logged: a level, or directives such as `info,gateway=debug`. [default: info]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_LOG_LEVEL", value_name = "LEVEL")]
+    pub log_level: Option<String>,
+}
+
+/// The configuration: every key with its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Folder of the manifests.
+    pub manifests: PathBuf,
+    /// Folder of the store.
+    pub state_dir: PathBuf,
+    /// Where hosts are served.
+    pub listen: SocketAddr,
+    /// Where hosts reach gateways, `host:port`; empty: nobody said, and no token can be minted.
+    pub advertise: Vec<String>,
+    /// The trust domain.
+    pub trust_domain: TrustDomain,
+    /// Name of the cluster.
+    pub cluster_name: String,
+    /// Number of the cluster.
+    pub cluster_id: u8,
+    /// Where mesh addresses come from.
+    pub workload_pools: Pools,
+    /// Prefixes of the pods.
+    pub pod_prefixes: Vec<IpNet>,
+    /// UDP port of the tunnels.
+    pub tunnel_port: u16,
+    /// How long certificates are valid.
+    pub certificate_ttl: Duration,
+    /// How long after its end a certificate may still be renewed.
+    pub renew_grace: Duration,
+    /// Socket of the administration.
+    pub admin_socket: PathBuf,
+    /// Where metrics and health are served.
+    pub metrics_listen: SocketAddr,
+    /// The audit log.
+    pub audit_log: PathBuf,
+    /// How logs are written.
+    pub log_format: LogFormat,
+    /// What is logged.
+    pub log_level: String,
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidConfig {
+    /// The file.
+    #[error(transparent)]
+    File(#[from] InvalidFile),
+    /// The pools.
+    #[error("{}: workloadPools: {reason}", path.display())]
+    Pools {
+        /// The file that was read.
+        path: PathBuf,
+        /// What is wrong.
+        reason: InvalidPools,
+    },
+    /// Pods and workloads share addresses.
+    #[error("{}: podPrefixes: {pods} overlaps {pool} of workloadPools", path.display())]
+    Overlap {
+        /// The file that was read.
+        path: PathBuf,
+        /// The pods' prefix.
+        pods: IpNet,
+        /// The pool.
+        pool: IpNet,
+    },
+    /// A value that a key cannot have.
+    #[error("{}: {key}: {reason}", path.display())]
+    Value {
+        /// The file that was read.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// What is wrong, with the value.
+        reason: String,
+    },
+}
+
+impl Config {
+    /// Reads the file that the arguments name and merges both.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`] if it cannot be read or says something invalid. A missing file is an error only if it was
+    /// named.
+    pub fn load(arguments: Arguments) -> Result<Self, InvalidConfig> {
+        let named = arguments.config.is_some();
+        let path = arguments.config.unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
+        let from_file = match std::fs::read_to_string(&path) {
+            Ok(text) => file::parse(&path, &text)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => Options::default(),
+            Err(source) => return Err(InvalidFile::Read { path, source }.into()),
+        };
+        Self::from_options(arguments.options.or(from_file), &path)
+    }
+
+    fn from_options(options: Options, path: &Path) -> Result<Self, InvalidConfig> {
+        let folder = |given: Option<PathBuf>, default: &str| given.unwrap_or_else(|| PathBuf::from(default));
+        let state_dir = folder(options.state_dir, "/var/lib/outrigger-gateway");
+        let listen = options.listen.unwrap_or(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 7443)));
+        let pool_prefixes = options.workload_pools.map(|list| list.0).unwrap_or_default();
+        let config = Self {
+            manifests: folder(options.manifests, "/etc/outrigger/manifests"),
+            advertise: advertised(options.advertise, listen),
+            listen,
+            trust_domain: match options.trust_domain {
+                Some(trust_domain) => trust_domain,
+                None => TrustDomain::try_new("outrigger.local")
+                    .map_err(|e| value(path, "trustDomain", e.to_string()))?,
+            },
+            cluster_name: options.cluster_name.unwrap_or_else(|| "default".to_owned()),
+            cluster_id: options.cluster_id.unwrap_or(0),
+            workload_pools: Pools::try_new(&pool_prefixes)
+                .map_err(|reason| InvalidConfig::Pools { path: path.to_owned(), reason })?,
+            pod_prefixes: options.pod_prefixes.map(|list| list.0).unwrap_or_default(),
+            tunnel_port: options.tunnel_port.unwrap_or(8479),
+            certificate_ttl: options.certificate_ttl.map_or(MAX_TTL, |ttl| ttl.0),
+            renew_grace: options.renew_grace.map_or(Duration::from_hours(90 * 24), |grace| grace.0),
+            admin_socket: folder(options.admin_socket, DEFAULT_SOCKET),
+            metrics_listen: options.metrics_listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9464))),
+            audit_log: options.audit_log.unwrap_or_else(|| state_dir.join("audit.log")),
+            log_format: options.log_format.unwrap_or_default(),
+            log_level: options.log_level.unwrap_or_else(|| "info".to_owned()),
+            state_dir,
+        };
+        config.checked(path)
+    }
+
+    fn checked(self, path: &Path) -> Result<Self, InvalidConfig> {
+        for pods in &self.pod_prefixes {
+            let overlaps = |pool: &IpNet| pool.contains(pods) || pods.contains(pool);
+            if let Some(pool) = self.workload_pools.prefixes().into_iter().find(overlaps) {
+                return Err(InvalidConfig::Overlap { path: path.to_owned(), pods: *pods, pool });
+            }
+        }
+        if self.certificate_ttl.is_zero() || self.certificate_ttl > MAX_TTL {
+            let reason = format!("certificates are valid for 1s to 24h, not for {:?}", self.certificate_ttl);
+            return Err(value(path, "certificateTtl", reason));
+        }
+        if !pki::is_dns1123_label(&self.cluster_name) {
+            let reason = format!("`{}` is no name: lower-case letters, digits and `-`", self.cluster_name);
+            return Err(value(path, "clusterName", reason));
+        }
+        if self.tunnel_port == 0 {
+            return Err(value(path, "tunnelPort", "a port is 1 to 65535".to_owned()));
+        }
+        Ok(self)
+    }
+}
+
+impl Options {
+    /// These options, and `other`'s where these say nothing.
+    fn or(self, other: Self) -> Self {
+        Self {
+            manifests: self.manifests.or(other.manifests),
+            state_dir: self.state_dir.or(other.state_dir),
+            listen: self.listen.or(other.listen),
+            advertise: self.advertise.or(other.advertise),
+            trust_domain: self.trust_domain.or(other.trust_domain),
+            cluster_name: self.cluster_name.or(other.cluster_name),
+            cluster_id: self.cluster_id.or(other.cluster_id),
+            workload_pools: self.workload_pools.or(other.workload_pools),
+            pod_prefixes: self.pod_prefixes.or(other.pod_prefixes),
+            tunnel_port: self.tunnel_port.or(other.tunnel_port),
+            certificate_ttl: self.certificate_ttl.or(other.certificate_ttl),
+            renew_grace: self.renew_grace.or(other.renew_grace),
+            admin_socket: self.admin_socket.or(other.admin_socket),
+            metrics_listen: self.metrics_listen.or(other.metrics_listen),
+            audit_log: self.audit_log.or(other.audit_log),
+            log_format: self.log_format.or(other.log_format),
+            log_level: self.log_level.or(other.log_level),
+        }
+    }
+}
+
+fn advertised(given: Option<List<HostPort>>, listen: SocketAddr) -> Vec<String> {
+    match given {
+        Some(List(given)) => given.into_iter().map(|at| at.to_string()).collect(),
+        None if listen.ip().is_unspecified() => Vec::new(),
+        None => vec![listen.to_string()],
+    }
+}
+
+fn value(path: &Path, key: &'static str, reason: String) -> InvalidConfig {
+    InvalidConfig::Value { path: path.to_owned(), key, reason }
+}
+
+#[cfg(test)]
+mod tests;

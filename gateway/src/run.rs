@@ -1,0 +1,268 @@
+//! The composition of the daemon: the only place that spawns long-lived tasks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use pki::{Authority, SpiffeId};
+use prometheus_client::registry::Registry;
+use telemetry::health::Health;
+use telemetry::listener::Listener;
+use telemetry::service;
+use telemetry::shutdown::Shutdown;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use crate::admin::AdminService;
+use crate::audit::Audit;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::enrollment::{EnrollmentService, Settings};
+use crate::index::MeshSettings;
+use crate::mesh_view::MeshView;
+use crate::metrics::{Gauges, Metrics};
+use crate::pipeline::{self, Mesh, Pipeline};
+use crate::server::{self, Services};
+use crate::session::{MeshService, SessionMetrics};
+use crate::store::{self, Store};
+use crate::tls::{self, OwnCertificate};
+
+/// How long an address or identity rests before another may have it: as long as a certificate is valid, within which
+/// every agent has come back or lost its right to.
+const QUARANTINE: Duration = Duration::from_hours(24);
+/// How often it is written down who is connected, and old records are forgotten.
+const HOUSEKEEPING: Duration = Duration::from_mins(1);
+/// How long expired tokens stay in the list, beside the grace time of certificates.
+const KEEP_TOKENS: Duration = Duration::from_hours(7 * 24);
+/// How long open calls may take to end.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Runs the gateway until shutdown.
+///
+/// # Errors
+/// Why it could not start, or which part ended.
+pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
+    let clock = Clock::system();
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("cannot listen on {} (`listen`)", config.listen))?;
+    let socket = server::bind_socket(&config.admin_socket)?;
+    let foundation = Foundation::lay(&config, &clock)?;
+    let opened = {
+        let (settings, store, clock) = (pipeline_settings(&config), foundation.store.clone(), clock.clone());
+        tokio::task::spawn_blocking(move || Pipeline::open(settings, store, clock)).await?
+    };
+    let (pipeline, mesh) = opened.context("the manifests cannot be compiled")?;
+    let parts = Parts { config, clock, foundation, mesh };
+
+    let mut tasks = JoinSet::new();
+    // Dropped, and so ended, on return.
+    let mut background = JoinSet::new();
+    tasks.spawn(pipeline.run(shutdown.clone()));
+    parts.serve_metrics(&mut tasks, &shutdown).await?;
+    let certificate = parts.own_certificate()?;
+    parts.serve(&mut tasks, listener, socket, &certificate, &shutdown)?;
+    background.spawn(certificate.keep_fresh(parts.clock.clone()));
+    background.spawn(parts.housekeeping());
+    background.spawn(watchdog());
+    service::ready("serving");
+    tracing::info!(listen = %parts.config.listen, socket = %parts.config.admin_socket.display(), "gateway ready");
+
+    let ended = tokio::select! {
+        () = shutdown.wait() => None,
+        ended = tasks.join_next() => ended,
+    };
+    service::stopping();
+    let early = ended.is_some() && !shutdown.is_triggered();
+    shutdown.trigger();
+    linger(tasks).await;
+    let _gone = std::fs::remove_file(&parts.config.admin_socket);
+    tracing::info!("gateway stopped");
+    anyhow::ensure!(!early, "a part of the gateway ended; see its log");
+    Ok(())
+}
+
+/// What everything stands on.
+struct Foundation {
+    store: Arc<Store>,
+    authority: Arc<Authority>,
+    audit: Arc<Audit>,
+    metrics: Metrics,
+    sessions: SessionMetrics,
+    settings: Arc<Settings>,
+}
+
+/// All that services are made of.
+struct Parts {
+    config: Config,
+    clock: Clock,
+    foundation: Foundation,
+    mesh: Arc<Mesh>,
+}
+
+impl Foundation {
+    fn lay(config: &Config, clock: &Clock) -> Result<Self> {
+        let settings = store::Settings {
+            pools: config.workload_pools.clone(),
+            cluster_id: config.cluster_id,
+            quarantine: QUARANTINE,
+        };
+        let store = Arc::new(Store::open(&config.state_dir, settings)?);
+        let authority = store.authority(&config.trust_domain, clock.now()).context("the root of the mesh")?;
+        let audit = Audit::open(&config.audit_log)?;
+        if config.advertise.is_empty() {
+            tracing::warn!(
+                "`advertise` is not set: no token can be made, because hosts would not know where to go"
+            );
+        }
+        let settings = Settings {
+            trust_domain: config.trust_domain.clone(),
+            certificate_ttl: config.certificate_ttl,
+            renew_grace: config.renew_grace,
+            gateways: config.advertise.clone(),
+        };
+        Ok(Self {
+            store,
+            authority: Arc::new(authority),
+            audit: Arc::new(audit),
+            metrics: Metrics::default(),
+            sessions: SessionMetrics::default(),
+            settings: Arc::new(settings),
+        })
+    }
+}
+
+impl Parts {
+    async fn serve_metrics(&self, tasks: &mut JoinSet<()>, shutdown: &Shutdown) -> Result<()> {
+        let mut registry = Registry::default();
+        self.foundation.metrics.register(&mut registry);
+        self.foundation.sessions.register(&mut registry);
+        let mesh: Arc<dyn MeshView> = self.mesh.clone();
+        Gauges::register(self.foundation.store.clone(), mesh, &mut registry);
+        let health = Health::default();
+        // The pipeline has read the source and published a state before anything is served.
+        health.ready("source");
+        let listener = Listener::bind(self.config.metrics_listen, Arc::new(registry), health).await?;
+        tasks.spawn(listener.serve(shutdown.clone()));
+        Ok(())
+    }
+
+    fn serve(
+        &self,
+        tasks: &mut JoinSet<()>,
+        listener: TcpListener,
+        socket: tokio::net::UnixListener,
+        certificate: &OwnCertificate,
+        shutdown: &Shutdown,
+    ) -> Result<()> {
+        let services = self.services(shutdown);
+        let bundle = self.foundation.authority.bundle()?;
+        let trust_domain = &self.config.trust_domain;
+        let tls = pki::tls::server(&bundle, trust_domain, certificate.serving(), self.clock.source())?;
+        let (connections, accepting) =
+            tls::incoming(listener, Arc::new(tls), tls::Limits::default(), shutdown.clone());
+        tasks.spawn(accepting);
+        let admin = services.admin.clone();
+        tasks.spawn(ended("TLS", server::serve_tls(connections, services, shutdown.clone())));
+        tasks.spawn(ended("the admin socket", server::serve_socket(socket, admin, shutdown.clone())));
+        Ok(())
+    }
+
+    fn services(&self, shutdown: &Shutdown) -> Services {
+        let Foundation { store, authority, audit, metrics, sessions, settings } = &self.foundation;
+        let mesh: Arc<dyn MeshView> = self.mesh.clone();
+        let enrollment = EnrollmentService {
+            store: store.clone(),
+            authority: authority.clone(),
+            mesh: mesh.clone(),
+            audit: audit.clone(),
+            metrics: metrics.clone(),
+            clock: self.clock.clone(),
+            settings: settings.clone(),
+        };
+        let admin = AdminService {
+            store: store.clone(),
+            authority: authority.clone(),
+            mesh,
+            audit: audit.clone(),
+            metrics: metrics.clone(),
+            clock: self.clock.clone(),
+            settings: settings.clone(),
+        };
+        let mesh = MeshService {
+            store: store.clone(),
+            registry: self.mesh.registry().clone(),
+            feed: self.mesh.feed(),
+            metrics: sessions.clone(),
+            clock: self.clock.clone(),
+            shutdown: shutdown.clone(),
+        };
+        Services { enrollment, admin, mesh }
+    }
+
+    /// Writes down who is connected, and forgets what nobody can use any more.
+    fn housekeeping(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (store, mesh, clock) = (self.foundation.store.clone(), self.mesh.clone(), self.clock.clone());
+        let keep = self.config.renew_grace.saturating_add(KEEP_TOKENS);
+        async move {
+            let mut due = tokio::time::interval(HOUSEKEEPING);
+            loop {
+                due.tick().await;
+                let (store, connected, now) = (store.clone(), mesh.registry().connected(), clock.now());
+                let done = tokio::task::spawn_blocking(move || {
+                    store.seen(&connected, now)?;
+                    store.tidy(now, keep)
+                });
+                match done.await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::warn!(%error, "old records not forgotten"),
+                    Err(error) => tracing::warn!(%error, "old records not forgotten"),
+                }
+            }
+        }
+    }
+
+    /// A gateway is named after its store: several of one mesh have several names.
+    fn own_certificate(&self) -> Result<OwnCertificate> {
+        let name = format!("gateway-{:08x}", self.foundation.store.incarnation() >> 32);
+        let id = SpiffeId::gateway(&self.config.trust_domain, &name)?;
+        let authority = self.foundation.authority.clone();
+        OwnCertificate::issue(authority, id, self.clock.now()).context("the gateway's own certificate")
+    }
+}
+
+fn pipeline_settings(config: &Config) -> pipeline::Settings {
+    pipeline::Settings {
+        manifests: config.manifests.clone(),
+        mesh: MeshSettings {
+            cluster: config.cluster_name.clone(),
+            pools: config.workload_pools.prefixes(),
+            pod_prefixes: config.pod_prefixes.clone(),
+            tunnel_port: config.tunnel_port,
+        },
+        gateways: config.advertise.clone(),
+    }
+}
+
+async fn ended(what: &'static str, serving: impl Future<Output = Result<(), tonic::transport::Error>>) {
+    if let Err(error) = serving.await {
+        tracing::error!(%error, what, "no longer served");
+    }
+}
+
+/// Tells the service manager that the runtime turns.
+async fn watchdog() {
+    let Some(interval) = service::watchdog_interval() else { return std::future::pending().await };
+    let mut due = tokio::time::interval(interval);
+    loop {
+        due.tick().await;
+        service::alive();
+    }
+}
+
+/// Waits for what ends by itself, and cuts the rest.
+async fn linger(mut tasks: JoinSet<()>) {
+    let finished = async { while tasks.join_next().await.is_some() {} };
+    let _cut = tokio::time::timeout(LINGER, finished).await;
+    tasks.abort_all();
+}
