@@ -1,1 +1,427 @@
+use std::net::IpAddr;
+use std::time::Duration;
 
+use policy::state::{EndpointKind, Mode, Role};
+
+use super::*;
+use crate::manifest::{Manifest, manifests, node};
+use crate::source::Instead;
+use crate::store::Workload;
+
+/// An index with numbers for its label sets, given in the order of their first appearance.
+struct Fixture {
+    index: Index,
+    numbers: BTreeMap<Labels, Identity>,
+    published: Option<Compiled>,
+    generation: u64,
+    now: Instant,
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn settings() -> MeshSettings {
+    MeshSettings {
+        cluster: "default".into(),
+        pools: vec!["10.9.0.0/24".parse().unwrap(), "fd00:9::/112".parse().unwrap()],
+        pod_prefixes: Vec::new(),
+        tunnel_port: 8479,
+    }
+}
+
+impl Fixture {
+    fn new() -> Self {
+        Self::with(settings())
+    }
+
+    fn with(settings: MeshSettings) -> Self {
+        let index = Index::new(settings);
+        Self { index, numbers: BTreeMap::new(), published: None, generation: 0, now: Instant::now() }
+    }
+
+    fn put(&mut self, text: &str) {
+        for document in node::parse(text).unwrap() {
+            for Manifest { key, object, .. } in manifests(document) {
+                self.index.apply(Change::Put(key.unwrap(), object.unwrap()));
+            }
+        }
+    }
+
+    fn delete(&mut self, kind: Kind, namespace: &str, name: &str) {
+        self.index.apply(Change::Delete(ObjectKey::new(kind, namespace, name)));
+    }
+
+    fn workloads(&mut self, workloads: &[Workload]) {
+        let workloads = workloads.iter().map(|workload| (workload.name.clone(), Arc::new(workload.clone())));
+        self.index.set_workloads(Arc::new(workloads.collect()));
+    }
+
+    fn compile(&mut self) -> Compiled {
+        for labels in self.index.labels() {
+            let next = Identity::try_new(256 + u32::try_from(self.numbers.len()).unwrap()).unwrap();
+            self.numbers.entry(labels).or_insert(next);
+        }
+        self.index.compile(&self.numbers, self.published.as_ref()).unwrap()
+    }
+
+    /// Compiles and publishes.
+    fn publish(&mut self) -> Compiled {
+        let compiled = self.compile();
+        self.generation += 1;
+        self.published = Some(compiled.clone());
+        self.index.published(self.generation, self.now);
+        compiled
+    }
+
+    fn identity(&self, label: &str) -> Identity {
+        let mut found = self.numbers.iter().filter(|(labels, _)| labels.to_string().contains(label));
+        let (_, identity) = found.next().unwrap();
+        assert!(found.next().is_none(), "several label sets have {label}");
+        *identity
+    }
+}
+
+fn pod(name: &str, labels: &str, node: &str, address: &str) -> String {
+    format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: shop, labels: {labels}}}, \
+         spec: {{nodeName: {node}}}, status: {{podIPs: [{{ip: \"{address}\"}}]}}}}\n---\n"
+    )
+}
+
+fn group(name: &str, labels: &str) -> String {
+    format!(
+        "{{apiVersion: outrigger.dev/v1alpha1, kind: ExternalWorkloadGroup, metadata: {{name: {name}, namespace: shop}}, \
+         spec: {{template: {{labels: {labels}}}}}}}\n---\n"
+    )
+}
+
+fn record(name: &str, target: Target, address: &str, underlay: &[&str]) -> Workload {
+    Workload {
+        name: WorkloadName::try_new(target.namespace(), name).unwrap(),
+        target,
+        key: pki::KeyHash::try_from_bytes(&[7; 32]).unwrap(),
+        previous_key: None,
+        machine: String::new(),
+        addresses: vec![ip(address)],
+        underlay: underlay.iter().map(|text| ip(text)).collect(),
+        agent_version: String::new(),
+        joined_at: 0,
+        certificate_expires: 0,
+    }
+}
+
+fn member(name: &str, address: &str, underlay: &[&str]) -> Workload {
+    record(name, Target::Group { namespace: "shop".into(), name: "db".into() }, address, underlay)
+}
+
+fn transit(node: &str, address: &str, underlay: &[&str]) -> Workload {
+    record(node, Target::TransitNode { node: node.into() }, address, underlay)
+}
+
+#[test]
+fn equal_labels_share_an_identity_and_reach_is_by_transit_nodes() {
+    let mut f = Fixture::new();
+    f.put(&pod("a", "{app: web}", "n1", "10.1.0.1"));
+    f.put(&pod("b", "{app: web}", "elsewhere", "10.1.0.2"));
+    f.put(&group("db", "{app: db}"));
+    f.workloads(&[
+        member("db-1", "10.9.0.1", &["192.0.2.1", "192.0.2.11"]),
+        transit("n1", "10.9.0.2", &["192.0.2.2"]),
+        transit("n2", "10.9.0.3", &["192.0.2.3"]),
+    ]);
+    let compiled = f.compile();
+    let endpoint = |address| &compiled.state.endpoints[&ip(address)];
+    let behind = |address| match &endpoint(address).kind {
+        EndpointKind::Pod { behind } => behind.iter().cloned().collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(endpoint("10.1.0.1").identity, endpoint("10.1.0.2").identity);
+    assert_ne!(endpoint("10.1.0.1").identity, endpoint("10.9.0.1").identity);
+    assert_eq!(behind("10.1.0.1"), ["outrigger-system/n1"]);
+    assert_eq!(*endpoint("10.1.0.1").tunnels, [ip("192.0.2.2")]);
+    assert_eq!(behind("10.1.0.2"), ["outrigger-system/n1", "outrigger-system/n2"]);
+    assert_eq!(*endpoint("10.1.0.2").tunnels, [ip("192.0.2.2"), ip("192.0.2.3")]);
+    assert_eq!(*endpoint("10.9.0.1").tunnels, [ip("192.0.2.1"), ip("192.0.2.11")]);
+    assert_eq!(endpoint("10.9.0.1").kind, EndpointKind::Workload);
+    assert_eq!(
+        (endpoint("10.9.0.2").identity, &endpoint("10.9.0.2").kind),
+        (Identity::REMOTE_NODE, &EndpointKind::Transit)
+    );
+    assert_eq!(endpoint("10.9.0.1").owner.as_deref(), Some("shop/db-1"));
+    assert_eq!(compiled.warnings, BTreeSet::new());
+}
+
+#[test]
+fn each_node_is_told_its_settings() {
+    let mut f = Fixture::new();
+    f.put(&pod("a", "{app: web}", "n1", "10.1.0.1"));
+    f.put(&group("db", "{app: db}").replace("spec: {", "spec: {mode: audit, "));
+    f.workloads(&[member("db-1", "10.9.0.1", &[]), transit("n1", "10.9.0.2", &[])]);
+    let compiled = f.compile();
+    let of = |name: &str| &*compiled.nodes[&name.parse::<WorkloadName>().unwrap()];
+    let host = of("shop/db-1");
+    assert_eq!((host.role, host.mode, host.identity), (Role::Host, Mode::Audit, f.identity("k8s:app=db")));
+    assert_eq!(host.mark, host.identity);
+    let prefixes: Vec<_> = host.prefixes.iter().map(ToString::to_string).collect();
+    assert_eq!(prefixes, ["10.1.0.1/32", "10.9.0.0/24", "fd00:9::/112"]);
+    let node = of("outrigger-system/n1");
+    assert_eq!((node.role, node.mode, node.identity), (Role::Transit, Mode::Enforce, Identity::REMOTE_NODE));
+    assert_eq!(node.prefixes, settings().pools);
+}
+
+#[test]
+fn configured_prefixes_stand_for_the_pods() {
+    let mut f =
+        Fixture::with(MeshSettings { pod_prefixes: vec!["10.1.0.0/16".parse().unwrap()], ..settings() });
+    f.put(&pod("a", "{}", "n1", "10.1.0.1"));
+    f.put(&pod("b", "{}", "n1", "10.2.0.1"));
+    f.put(&group("db", "{app: db}"));
+    f.workloads(&[member("db-1", "10.9.0.1", &[])]);
+    let compiled = f.compile();
+    let prefixes: Vec<_> =
+        compiled.nodes.values().next().unwrap().prefixes.iter().map(ToString::to_string).collect();
+    assert_eq!(prefixes, ["10.1.0.0/16", "10.9.0.0/24", "fd00:9::/112"]);
+    let warnings: Vec<_> = compiled.warnings.iter().collect();
+    assert!(
+        matches!(&*warnings, [one] if one.contains("pod shop/b") && one.contains("podPrefixes")),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn pods_without_an_own_address_are_no_endpoints() {
+    let mut f = Fixture::new();
+    f.put(&pod("a", "{}", "n1", "10.1.0.1").replace("spec: {", "spec: {hostNetwork: true, "));
+    f.put(&pod("b", "{}", "n1", "10.1.0.2").replace("status: {", "status: {phase: Succeeded, "));
+    assert!(f.compile().state.endpoints.is_empty());
+}
+
+#[test]
+fn the_first_holder_of_an_address_keeps_it() {
+    let mut f = Fixture::new();
+    f.put(&pod("b", "{app: b}", "n1", "10.1.0.1"));
+    f.publish();
+    f.put(&pod("a", "{app: a}", "n1", "10.1.0.1"));
+    f.put(&pod("c", "{app: c}", "n1", "10.9.0.7"));
+    let compiled = f.publish();
+    assert_eq!(compiled.state.endpoints[&ip("10.1.0.1")].owner.as_deref(), Some("shop/b"));
+    assert_eq!(compiled.state.endpoints.len(), 1);
+    let warnings: Vec<_> = compiled.warnings.iter().cloned().collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].contains("shop/a") && warnings[0].contains("shop/b"), "{warnings:?}");
+    assert!(warnings[1].contains("shop/c") && warnings[1].contains("pool"), "{warnings:?}");
+    f.delete(Kind::Pod, "shop", "b");
+    assert_eq!(f.publish().state.endpoints[&ip("10.1.0.1")].owner.as_deref(), Some("shop/a"));
+}
+
+#[test]
+fn nobody_takes_the_underlay_address_of_another() {
+    let mut f = Fixture::new();
+    f.put(&group("db", "{app: db}"));
+    f.workloads(&[member("db-2", "10.9.0.2", &["192.0.2.1"])]);
+    f.publish();
+    f.workloads(&[
+        member("db-1", "10.9.0.1", &["192.0.2.1", "10.9.0.2", "192.0.2.9"]),
+        member("db-2", "10.9.0.2", &["192.0.2.1"]),
+    ]);
+    let compiled = f.publish();
+    assert_eq!(*compiled.state.endpoints[&ip("10.9.0.1")].tunnels, [ip("192.0.2.9")]);
+    assert_eq!(*compiled.state.endpoints[&ip("10.9.0.2")].tunnels, [ip("192.0.2.1")]);
+    let warnings: Vec<_> = compiled.warnings.iter().cloned().collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings.iter().all(|warning| warning.contains("shop/db-1")), "{warnings:?}");
+}
+
+#[test]
+fn a_workload_without_its_group_is_left_out() {
+    let mut f = Fixture::new();
+    f.workloads(&[member("db-1", "10.9.0.1", &[])]);
+    let compiled = f.compile();
+    assert!(compiled.state.endpoints.is_empty() && compiled.nodes.is_empty());
+    assert!(compiled.warnings.iter().any(|warning| warning.contains("group shop/db is not known")));
+    assert_eq!(
+        f.index.groups_in_use(),
+        BTreeSet::from([ObjectKey::new(Kind::ExternalWorkloadGroup, "shop", "db")])
+    );
+}
+
+#[test]
+fn whom_a_rejected_object_concerns_is_told() {
+    let mut f = Fixture::new();
+    f.put(&group("db", "{app: db}"));
+    f.put(
+        "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p, namespace: shop}, \
+         spec: {podSelector: {matchLabels: {app: db}}}}\n---\n\
+         {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: q, namespace: shop}, \
+         spec: {podSelector: {matchLabels: {app: other}}}}",
+    );
+    f.workloads(&[member("db-1", "10.9.0.1", &[])]);
+    let rejected = |kind, name: &str| Rejected {
+        file: "p.yaml".into(),
+        position: crate::manifest::Position { line: 3, column: 1 },
+        key: Some(ObjectKey::new(kind, "shop", name)),
+        reason: "spec.x: unknown field".into(),
+        instead: Instead::LastGood,
+    };
+    f.index.set_rejected(vec![
+        rejected(Kind::NetworkPolicy, "p"),
+        rejected(Kind::NetworkPolicy, "q"),
+        rejected(Kind::ExternalWorkloadGroup, "db"),
+        rejected(Kind::ExternalWorkloadGroup, "other"),
+    ]);
+    assert_eq!(
+        f.compile().nodes.values().next().unwrap().rejected,
+        [
+            "NetworkPolicy/shop/p: spec.x: unknown field (p.yaml:3)",
+            "ExternalWorkloadGroup/shop/db: spec.x: unknown field (p.yaml:3)",
+        ]
+    );
+}
+
+/// Identity, previous and mark of an address.
+fn on_wire(compiled: &Compiled, address: &str) -> (u32, Option<u32>, u32) {
+    let endpoint = &compiled.state.endpoints[&ip(address)];
+    (endpoint.identity.get(), endpoint.previous.map(Identity::get), endpoint.mark.get())
+}
+
+#[test]
+fn a_relabel_goes_through_its_three_phases_as_receivers_confirm() {
+    let mut f = Fixture::new();
+    f.put(&pod("a", "{app: one}", "n1", "10.1.0.1"));
+    f.publish();
+    f.put(&pod("a", "{app: two}", "n1", "10.1.0.1"));
+    let first = f.publish();
+    assert_eq!(on_wire(&first, "10.1.0.1"), (257, Some(256), 256));
+    assert!(!f.index.advance(Some(f.generation - 1), f.now), "receivers have not confirmed");
+    assert!(f.index.advance(Some(f.generation), f.now));
+    assert_eq!(on_wire(&f.publish(), "10.1.0.1"), (257, Some(256), 257));
+    assert!(!f.index.advance(Some(f.generation - 1), f.now));
+    assert!(f.index.advance(Some(f.generation), f.now));
+    assert_eq!(on_wire(&f.publish(), "10.1.0.1"), (257, None, 257));
+    assert_eq!(f.index.deadline(), None);
+}
+
+#[test]
+fn a_silent_receiver_does_not_hold_a_relabel_for_ever() {
+    let mut f = Fixture::new();
+    f.put(&pod("a", "{app: one}", "n1", "10.1.0.1"));
+    f.publish();
+    f.put(&pod("a", "{app: two}", "n1", "10.1.0.1"));
+    f.publish();
+    assert_eq!(f.index.deadline(), Some(f.now + LONGEST_PHASE));
+    assert!(!f.index.advance(Some(0), f.now + LONGEST_PHASE - Duration::from_millis(1)));
+    assert!(f.index.advance(Some(0), f.now + LONGEST_PHASE));
+    assert_eq!(on_wire(&f.compile(), "10.1.0.1"), (257, Some(256), 257));
+}
+
+#[test]
+fn without_receivers_a_relabel_waits_for_nobody() {
+    let mut f = Fixture::new();
+    f.put(&pod("a", "{app: one}", "n1", "10.1.0.1"));
+    f.publish();
+    f.put(&pod("a", "{app: two}", "n1", "10.1.0.1"));
+    f.publish();
+    assert!(f.index.advance(None, f.now));
+}
+
+#[test]
+fn a_relabel_during_a_relabel_keeps_what_senders_write() {
+    let mut f = Fixture::new();
+    f.put(&pod("a", "{app: one}", "n1", "10.1.0.1"));
+    f.publish();
+    f.put(&pod("a", "{app: two}", "n1", "10.1.0.1"));
+    f.publish();
+    f.put(&pod("a", "{app: three}", "n1", "10.1.0.1"));
+    assert_eq!(on_wire(&f.publish(), "10.1.0.1"), (258, Some(256), 256));
+    assert!(f.index.advance(Some(f.generation), f.now));
+    assert_eq!(on_wire(&f.publish(), "10.1.0.1"), (258, Some(256), 258));
+    f.put(&pod("a", "{app: two}", "n1", "10.1.0.1"));
+    assert_eq!(on_wire(&f.publish(), "10.1.0.1"), (257, Some(258), 258));
+    f.put(&pod("a", "{app: three}", "n1", "10.1.0.1"));
+    assert_eq!(on_wire(&f.publish(), "10.1.0.1"), (258, None, 258));
+    assert_eq!(f.index.deadline(), None);
+}
+
+#[test]
+fn an_address_that_goes_ends_its_relabel() {
+    let mut f = Fixture::new();
+    f.put(&pod("a", "{app: one}", "n1", "10.1.0.1"));
+    f.publish();
+    f.put(&pod("a", "{app: two}", "n1", "10.1.0.1"));
+    f.publish();
+    f.delete(Kind::Pod, "shop", "a");
+    f.publish();
+    f.put(&pod("a", "{app: three}", "n1", "10.1.0.1"));
+    assert_eq!(on_wire(&f.publish(), "10.1.0.1"), (258, None, 258));
+}
+
+#[test]
+fn the_mark_of_a_host_follows_its_endpoint() {
+    let mut f = Fixture::new();
+    f.put(&group("db", "{app: one}"));
+    f.workloads(&[member("db-1", "10.9.0.1", &[])]);
+    f.publish();
+    f.put(&group("db", "{app: two}"));
+    let compiled = f.publish();
+    let settings = compiled.nodes.values().next().unwrap();
+    assert_eq!((settings.identity.get(), settings.mark.get()), (257, 256));
+    assert!(f.index.advance(Some(f.generation), f.now));
+    let compiled = f.publish();
+    let settings = compiled.nodes.values().next().unwrap();
+    assert_eq!((settings.identity.get(), settings.mark.get()), (257, 257));
+}
+
+#[test]
+fn the_order_of_changes_does_not_matter() {
+    let parts = [
+        pod("a", "{app: web}", "n1", "10.1.0.1"),
+        group("db", "{app: db}"),
+        "{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {team: blue}}}".to_owned(),
+        "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p, namespace: shop}, \
+         spec: {podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}}"
+            .to_owned(),
+    ];
+    let numbers: BTreeMap<Labels, Identity> = {
+        let mut f = Fixture::new();
+        parts.iter().for_each(|part| f.put(part));
+        f.workloads(&[member("db-1", "10.9.0.1", &["192.0.2.1"])]);
+        f.compile();
+        f.numbers
+    };
+    let mut results = Vec::new();
+    for order in permutations(parts.len()) {
+        for workloads_at in 0..=parts.len() {
+            let mut f = Fixture::new();
+            f.numbers.clone_from(&numbers);
+            for (step, part) in order.iter().enumerate() {
+                if step == workloads_at {
+                    f.workloads(&[member("db-1", "10.9.0.1", &["192.0.2.1"])]);
+                }
+                f.put(&parts[*part]);
+                f.index.labels();
+            }
+            f.workloads(&[member("db-1", "10.9.0.1", &["192.0.2.1"])]);
+            results.push(f.compile());
+        }
+    }
+    assert_eq!(results.len(), 24 * 5);
+    assert!(results.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
+fn permutations(count: usize) -> Vec<Vec<usize>> {
+    let mut all = vec![Vec::new()];
+    for next in 0..count {
+        all = all
+            .into_iter()
+            .flat_map(|order: Vec<usize>| {
+                (0..=order.len()).map(move |at| {
+                    let mut order = order.clone();
+                    order.insert(at, next);
+                    order
+                })
+            })
+            .collect();
+    }
+    all
+}

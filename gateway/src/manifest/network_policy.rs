@@ -12,9 +12,9 @@ pub(super) fn decode(node: &Node) -> Result<PolicyObject, InvalidField> {
         };
         let mut message = first.message.clone();
         for other in others {
-            let line = node.nearest(&other.path).position.line;
+            let line = node.position_of(&other.path).line;
             message.push_str(&format!("; and at line {line}: {other}"));
         }
-        InvalidField { position: node.nearest(&first.path).position, field: first.path.clone(), message }
+        InvalidField { position: node.position_of(&first.path), field: first.path.clone(), message }
     })
 }

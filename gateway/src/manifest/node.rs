@@ -99,21 +99,27 @@ impl Node {
         }
     }
 
-    /// The value at a path like `spec.ingress[0].from[1].podSelector`, or the innermost one on the way that is there.
+    /// Where the value at a path like `spec.ingress[0].from[1].podSelector` stands, or the innermost one on the way
+    /// that is there; its name where the value begins below it.
     #[must_use]
-    pub fn nearest(&self, path: &str) -> &Self {
-        let mut nearest = self;
+    pub fn position_of(&self, path: &str) -> Position {
+        let (mut nearest, mut position) = (self, self.position);
         for step in path.split(['.', '[', ']']).filter(|step| !step.is_empty()) {
-            let next = match &nearest.value {
-                Value::Sequence(items) => step.parse().ok().and_then(|index: usize| items.get(index)),
-                _ => nearest.get(step),
+            let (next, name) = match &nearest.value {
+                Value::Sequence(items) => (step.parse().ok().and_then(|index: usize| items.get(index)), None),
+                Value::Mapping(entries) => {
+                    let entry = entries.iter().find(|entry| entry.name == step);
+                    (entry.map(|entry| &entry.value), entry.map(|entry| entry.position))
+                }
+                Value::Null | Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::String(_) => {
+                    break;
+                }
             };
-            match next {
-                Some(next) => nearest = next,
-                None => break,
-            }
+            let Some(next) = next else { break };
+            nearest = next;
+            position = name.filter(|name| name.line < next.position.line).unwrap_or(next.position);
         }
-        nearest
+        position
     }
 
     /// The text, if this is one.

@@ -137,8 +137,10 @@ fn addresses(node: &Node, status: &Status) -> Result<Vec<IpAddr>, InvalidField> 
         }
     }
     if let Some(text) = status.pod_ip.as_deref().filter(|text| !text.is_empty()) {
-        let ip: IpAddr = text.parse().map_err(|error| {
-            InvalidField::new(node.nearest("status.podIP"), "status.podIP", format_args!("{text:?}: {error}"))
+        let ip: IpAddr = text.parse().map_err(|error| InvalidField {
+            position: node.position_of("status.podIP"),
+            field: "status.podIP".to_owned(),
+            message: format!("{text:?}: {error}"),
         })?;
         if !addresses.contains(&ip.to_canonical()) {
             addresses.push(ip.to_canonical());

@@ -1,1 +1,241 @@
+use std::collections::BTreeMap;
 
+use policy::facts::NamedPort;
+use policy::state::Mode;
+
+use super::*;
+
+/// The objects of a text.
+fn read(text: &str) -> Vec<Manifest> {
+    node::parse(text).unwrap().into_iter().flat_map(manifests).collect()
+}
+
+/// The object of a text that has one.
+fn object(text: &str) -> Object {
+    let mut manifests = read(text);
+    assert_eq!(manifests.len(), 1, "{manifests:?}");
+    manifests.remove(0).object.unwrap()
+}
+
+/// Line, field and message of the refusal of a text's object.
+fn refusal(text: &str) -> (u64, String, String) {
+    let mut manifests = read(text);
+    assert_eq!(manifests.len(), 1, "{manifests:?}");
+    let error = manifests.remove(0).object.unwrap_err();
+    (error.position.line, error.field, error.message)
+}
+
+#[test]
+fn a_pod_as_kubectl_prints_it() {
+    let text = "
+apiVersion: v1
+kind: Pod
+metadata:
+  name: web-0
+  namespace: shop
+  uid: 6a1f
+  creationTimestamp: \"2026-01-01T00:00:00Z\"
+  labels: {app: web, pod-template-hash: 5d9}
+  ownerReferences: [{kind: ReplicaSet}]
+spec:
+  serviceAccountName: web
+  nodeName: node-a
+  volumes: [{name: data}]
+  initContainers:
+  - {name: side, restartPolicy: Always, ports: [{name: admin, containerPort: 9000}]}
+  - {name: once, ports: [{name: never, containerPort: 9001}]}
+  containers:
+  - name: web
+    image: web:1
+    ports:
+    - {name: http, containerPort: 8080, protocol: TCP}
+    - {containerPort: 53, protocol: UDP}
+status:
+  phase: Running
+  hostIP: 10.0.0.5
+  podIP: 10.244.0.7
+  podIPs: [{ip: 10.244.0.7}, {ip: \"fd00:10::7\"}, {ip: \"::ffff:10.244.0.7\"}]
+";
+    let Object::Pod(pod) = object(text) else { panic!("a pod") };
+    let port = |name: &str, number| NamedPort { name: name.into(), protocol: 6, number };
+    assert_eq!(
+        *pod,
+        Pod {
+            labels: BTreeMap::from([
+                ("app".into(), "web".into()),
+                ("pod-template-hash".into(), "5d9".into())
+            ]),
+            service_account: "web".into(),
+            node: Some("node-a".into()),
+            addresses: vec!["10.244.0.7".parse().unwrap(), "fd00:10::7".parse().unwrap()],
+            named_ports: vec![port("http", 8080), port("admin", 9000)],
+            host_network: false,
+            ended: false,
+        }
+    );
+    assert_eq!(read(text)[0].key, Some(ObjectKey::new(Kind::Pod, "shop", "web-0")));
+}
+
+#[test]
+fn pods_that_have_ended_or_are_their_node_are_known_as_such() {
+    let pod =
+        |more: &str| match object(&format!("{{apiVersion: v1, kind: Pod, metadata: {{name: a}}, {more}}}")) {
+            Object::Pod(pod) => pod,
+            other => panic!("{other:?}"),
+        };
+    assert!(pod("status: {phase: Failed}").ended);
+    assert!(pod("status: {phase: Succeeded}").ended);
+    assert!(!pod("status: {phase: Pending}").ended);
+    assert!(pod("spec: {hostNetwork: true}").host_network);
+}
+
+#[test]
+fn a_group_says_what_its_workloads_have_in_common() {
+    let text = "
+apiVersion: outrigger.dev/v1alpha1
+kind: ExternalWorkloadGroup
+metadata: {name: db, namespace: shop}
+spec:
+  mode: audit
+  template:
+    labels: {app: db}
+    serviceAccountName: postgres
+    ports: [{name: sql, port: 5432}, {name: dns, port: 53, protocol: UDP}]
+";
+    let Object::Group(group) = object(text) else { panic!("a group") };
+    assert_eq!(
+        *group,
+        Group {
+            labels: BTreeMap::from([("app".into(), "db".into())]),
+            service_account: "postgres".into(),
+            ports: vec![
+                NamedPort { name: "sql".into(), protocol: 6, number: 5432 },
+                NamedPort { name: "dns".into(), protocol: 17, number: 53 },
+            ],
+            mode: Mode::Audit,
+        }
+    );
+}
+
+#[test]
+fn a_declared_workload_names_its_group_and_addresses() {
+    let text = "{apiVersion: outrigger.dev/v1alpha1, kind: ExternalWorkload, metadata: {name: db-1, namespace: shop}, \
+                spec: {group: db, addresses: [10.244.240.9]}}";
+    let Object::Workload(workload) = object(text) else { panic!("a workload") };
+    assert_eq!(*workload, Workload { group: "db".into(), addresses: vec!["10.244.240.9".parse().unwrap()] });
+    let (_, field, message) = refusal(&text.replace("10.244.240.9", "10.244.240.9, 10.244.240.10"));
+    assert_eq!(field, "spec.addresses");
+    assert!(message.contains("at most one address of each family"), "{message}");
+}
+
+#[test]
+fn every_object_of_a_list_is_one() {
+    let text = "
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: Namespace, metadata: {name: a, labels: {team: blue}}}
+- {apiVersion: v1, kind: PodList, items: [{apiVersion: v1, kind: Pod, metadata: {name: b}}]}
+- {apiVersion: v1, kind: Nonsense, metadata: {name: c}}
+";
+    let keys: Vec<_> =
+        read(text).into_iter().map(|manifest| manifest.key.map(|key| key.to_string())).collect();
+    assert_eq!(keys, [Some("Namespace/a".into()), Some("Pod/default/b".into()), None]);
+    assert_eq!(refusal("{apiVersion: v1, kind: List, itmes: []}").1, "itmes");
+    assert_eq!(refusal("{apiVersion: v1, kind: List, metadata: {}}").1, "items");
+}
+
+#[test]
+fn refusals_name_line_field_and_value() {
+    let head = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n";
+    let cases = [
+        ("spec:\n  nodeNam: x\n", 6, "spec.nodeNam", "\"x\""),
+        ("status:\n  podIPs:\n  - ip: 10.0.0.256\n", 7, "status.podIPs[0].ip", "IP address"),
+        ("status:\n  podIP: nowhere\n", 6, "status.podIP", "nowhere"),
+        ("status:\n  phase: Sleeping\n", 6, "status.phase", "Sleeping"),
+        ("spec:\n  hostNetwork: \"yes\"\n", 6, "spec.hostNetwork", "yes"),
+        (
+            "spec:\n  containers:\n  - ports:\n    - containerPort: 70000\n",
+            8,
+            "spec.containers[0].ports[0].containerPort",
+            "70000",
+        ),
+        (
+            "spec:\n  containers:\n  - ports:\n    - containerPort: 0\n",
+            8,
+            "spec.containers[0].ports[0].containerPort",
+            "0",
+        ),
+        ("spec:\n  containers:\n  - prots: []\n", 7, "spec.containers[0].prots", "[]"),
+        ("spec:\n  serviceAccountName: a;b\n", 6, "spec.serviceAccountName", "a;b"),
+    ];
+    for (tail, line, field, value) in cases {
+        let (found_line, found_field, message) = refusal(&format!("{head}{tail}"));
+        assert_eq!((found_line, found_field.as_str()), (line, field), "{tail}: {message}");
+        assert!(message.contains(value), "{tail}: {message}");
+    }
+}
+
+#[test]
+fn metadata_is_checked_for_every_kind() {
+    let refused = |metadata: &str| refusal(&format!("apiVersion: v1\nkind: Pod\nmetadata: {metadata}\n"));
+    assert_eq!(refused("{name: A_b}").1, "metadata.name");
+    assert_eq!(refused("{name: a, namespace: x.y}").1, "metadata.namespace");
+    assert_eq!(refused("{name: a, lables: {}}").1, "metadata.lables");
+    assert_eq!(refused("{namespace: x}").1, "metadata");
+    assert_eq!(refused("{name: a, labels: {app: 7}}").1, "metadata.labels.app");
+    assert_eq!(refused("{name: a, labels: {app: \"no spaces\"}}").1, "metadata.labels[app]");
+    let (_, field, message) = refusal("{apiVersion: v1, kind: Namespace, metadata: {name: a, namespace: b}}");
+    assert_eq!(field, "metadata.namespace");
+    assert!(message.contains("no namespace"), "{message}");
+}
+
+#[test]
+fn labels_that_only_the_gateway_gives_are_refused() {
+    for key in
+        ["io.kubernetes.pod.namespace", "io.cilium.k8s.policy.serviceaccount", "IO.Cilium.x", "k8s:app"]
+    {
+        let pod = format!("{{apiVersion: v1, kind: Pod, metadata: {{name: a, labels: {{\"{key}\": x}}}}}}");
+        assert_eq!(refusal(&pod).1, format!("metadata.labels[{key}]"));
+        let group = format!(
+            "{{apiVersion: outrigger.dev/v1alpha1, kind: ExternalWorkloadGroup, metadata: {{name: a}}, \
+             spec: {{template: {{labels: {{\"{key}\": x}}}}}}}}"
+        );
+        assert_eq!(refusal(&group).1, format!("spec.template.labels[{key}]"));
+    }
+}
+
+#[test]
+fn a_policy_is_refused_with_the_line_of_what_is_wrong() {
+    let text = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  podSelector: {matchLabels: {app: db}}
+  policyTypes: [Ingress]
+  ingress:
+  - from:
+    - ipBlock:
+        cidr: 10.0.0.0/33
+";
+    let (line, field, message) = refusal(text);
+    assert_eq!((line, field.as_str()), (11, "spec.ingress[0].from[0].ipBlock.cidr"), "{message}");
+    assert!(message.contains("10.0.0.0/33"), "{message}");
+    let manifest = read(text).remove(0);
+    assert!(
+        matches!(manifest.isolation(), Some(Object::NetworkPolicy(policy)) if policy.ingress == Some(Vec::new()))
+    );
+    let (line, field, _) = refusal(&text.replace("ingress:\n", "ingres:\n"));
+    assert_eq!((line, field.starts_with("spec")), (8, true), "{field}");
+}
+
+#[test]
+fn an_unknown_kind_is_named_with_those_that_are_known() {
+    let (line, field, message) = refusal("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\n");
+    assert_eq!((line, field.as_str()), (2, "kind"));
+    assert!(message.contains("apps/v1 Deployment") && message.contains("v1 Pod"), "{message}");
+    assert_eq!(refusal("just text").1, "");
+    assert_eq!(refusal("{kind: Pod}").1, "apiVersion");
+    assert_eq!(refusal("{apiVersion: v1, kind: [Pod]}").1, "kind");
+}

@@ -12,7 +12,7 @@ pub(super) struct File {
     by_key: BTreeMap<ObjectKey, Vec<usize>>,
     /// Objects it had that may be among what it has now and cannot be read.
     held: BTreeSet<ObjectKey>,
-    /// Texts without a readable key that may be an object which was readable before.
+    /// Texts without a readable key for whose sake objects are held.
     suspects: Vec<serde_json::Value>,
     /// All texts without a readable key.
     nameless: Vec<serde_json::Value>,
@@ -29,16 +29,17 @@ impl File {
                 None => nameless.push(manifest.node.to_json()),
             }
         }
-        let suspects: Vec<_> = nameless
+        let mut suspects: Vec<_> = nameless
             .iter()
             .filter(|text| !old.nameless.contains(text) || old.suspects.contains(text))
             .cloned()
             .collect();
-        let held = former
+        let held: BTreeSet<_> = former
             .iter()
             .filter(|key| !by_key.contains_key(key) && suspects.iter().any(|text| may_be(text, key)))
             .cloned()
             .collect();
+        suspects.retain(|text| held.iter().any(|key| may_be(text, key)));
         Self { manifests, by_key, held, suspects, nameless }
     }
 
