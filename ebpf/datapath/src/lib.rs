@@ -10,6 +10,8 @@ mod flow;
 mod fragment;
 mod guard;
 mod host;
+#[cfg(any(test, feature = "model"))]
+pub mod model;
 mod packet;
 pub mod parse;
 pub mod policy;
