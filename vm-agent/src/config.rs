@@ -200,7 +200,8 @@ impl Options {
 
 impl From<Options> for Config {
     fn from(options: Options) -> Self {
-        let path = |given: Option<PathBuf>, default: &str| given.unwrap_or_else(|| Path::new(default).to_owned());
+        let path =
+            |given: Option<PathBuf>, default: &str| given.unwrap_or_else(|| Path::new(default).to_owned());
         Self {
             mesh: options.mesh.unwrap_or_default(),
             device: options.device.unwrap_or_default(),

@@ -4,9 +4,9 @@
 //! old or the new one. The enrolment is written last when joining and removed first when leaving: with it the
 //! other files count, without it they are leftovers.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -106,13 +106,8 @@ impl StateDir {
         let path = root.join(mesh);
         let folder = |source| StateError::Folder { path: path.clone(), source };
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(folder)?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(path.join("lock"))
-            .map_err(folder)?;
+        // The folder itself is locked, so that nothing has to be left in it.
+        let lock = File::open(&path).map_err(folder)?;
         match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Self { path, _lock: lock }),
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(StateError::Locked(path)),
@@ -157,6 +152,19 @@ impl StateDir {
         self.sync()
     }
 
+    /// Whether there is room for this many bytes; finds out by writing them.
+    ///
+    /// # Errors
+    /// [`StateError::Write`] with what the system says.
+    pub fn reserve(&self, bytes: usize) -> Result<(), StateError> {
+        let probe = || {
+            let mut temporary = tempfile::NamedTempFile::with_prefix_in(".new-", &self.path)?;
+            temporary.write_all(&vec![0; bytes])?;
+            temporary.as_file().sync_all()
+        };
+        probe().map_err(|source| StateError::Write { path: self.path.clone(), source })
+    }
+
     /// Removes the files that are there, and returns their paths.
     ///
     /// # Errors
@@ -195,11 +203,12 @@ mod tests {
         state.write(StateFile::Key, b"one").unwrap();
         state.write(StateFile::Key, b"two").unwrap();
         assert_eq!(**state.read(StateFile::Key).unwrap().unwrap(), *b"two");
-        let mode = |name: &str| std::fs::metadata(root.path().join(name)).unwrap().permissions().mode() & 0o777;
+        let mode =
+            |name: &str| std::fs::metadata(root.path().join(name)).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode("blue"), 0o700);
         assert_eq!(mode("blue/identity.key"), 0o600);
         let names = std::fs::read_dir(state.path()).unwrap().count();
-        assert_eq!(names, 2, "the key and the lock, no temporary file");
+        assert_eq!(names, 1, "the key, no temporary file");
     }
 
     #[test]
@@ -220,7 +229,7 @@ mod tests {
         std::fs::create_dir(state.path().join("snapshot.bin")).unwrap();
         assert!(matches!(state.write(StateFile::Snapshot, b"x"), Err(StateError::Write { .. })));
         assert!(state.path().join("snapshot.bin").is_dir());
-        assert_eq!(std::fs::read_dir(state.path()).unwrap().count(), 2, "no temporary file is left");
+        assert_eq!(std::fs::read_dir(state.path()).unwrap().count(), 1, "no temporary file is left");
     }
 
     #[test]

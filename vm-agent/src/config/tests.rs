@@ -82,7 +82,8 @@ fn an_invalid_value_names_file_field_and_value() {
 
 #[test]
 fn a_flag_wins_over_the_file() {
-    let flags = arguments(&["--mesh", "red", "--underlay-addresses", "192.0.2.1,2001:db8::1"]).unwrap().options;
+    let flags =
+        arguments(&["--mesh", "red", "--underlay-addresses", "192.0.2.1,2001:db8::1"]).unwrap().options;
     let config = Config::from(flags.or(parse("mesh: blue\nmtu: 1300").unwrap()));
     assert_eq!(config.mesh.to_string(), "red");
     assert_eq!(config.underlay_addresses.len(), 2);
@@ -99,7 +100,9 @@ fn an_invalid_flag_names_flag_and_value() {
 fn every_key_is_a_flag_and_a_variable() {
     use clap::CommandFactory as _;
     let command = Arguments::command();
-    for argument in command.get_arguments().filter(|argument| !["help", "version"].contains(&argument.get_id().as_str())) {
+    for argument in
+        command.get_arguments().filter(|argument| !["help", "version"].contains(&argument.get_id().as_str()))
+    {
         let id = argument.get_id().as_str();
         assert_eq!(argument.get_long().unwrap(), id.replace('_', "-"));
         assert_eq!(argument.get_env().unwrap().to_str().unwrap(), format!("OUTRIGGER_{}", id.to_uppercase()));

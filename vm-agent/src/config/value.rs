@@ -143,7 +143,9 @@ impl FromStr for GatewayAddress {
         let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let host_fits = match bracketed {
             Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-            None => !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '.'),
+            None => {
+                !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '.')
+            }
         };
         let port_fits = port.parse::<u16>().is_ok_and(|port| port != 0);
         if host_fits && port_fits { Ok(Self(text.to_owned())) } else { Err(InvalidValue::Gateway) }

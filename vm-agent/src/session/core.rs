@@ -105,7 +105,8 @@ impl Core {
                 vec![self.up_to_date(generation.map(tag))]
             }
             Some(v1::gateway_message::Message::Behind(v1::Behind { generation })) => {
-                let theirs = generation.map_or_else(|| "none".to_owned(), |generation| generation.counter.to_string());
+                let theirs =
+                    generation.map_or_else(|| "none".to_owned(), |generation| generation.counter.to_string());
                 vec![Outcome::Behind(format!("the gateway has generation {theirs}, older than this host's"))]
             }
             Some(v1::gateway_message::Message::Update(update)) => self.update(update),
@@ -188,7 +189,9 @@ impl Core {
             }
         }
         let Some(mut node) = self.base(update.base) else {
-            return vec![Outcome::Resync("an update builds on a generation that this host does not have".to_owned())];
+            return vec![Outcome::Resync(
+                "an update builds on a generation that this host does not have".to_owned(),
+            )];
         };
         if let Err(error) = node.apply(&update.parts) {
             return vec![Outcome::Reject(generation, error.to_string())];

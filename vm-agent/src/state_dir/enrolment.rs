@@ -73,7 +73,10 @@ impl Enrolment {
         };
         let enrolment: Self = serde_json::from_slice(&bytes).map_err(|error| content(error.to_string()))?;
         if enrolment.version != VERSION {
-            return Err(content(format!("form {} is not form {VERSION}, which this agent reads", enrolment.version)));
+            return Err(content(format!(
+                "form {} is not form {VERSION}, which this agent reads",
+                enrolment.version
+            )));
         }
         Ok(Some(enrolment))
     }

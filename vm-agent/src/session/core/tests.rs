@@ -33,7 +33,8 @@ impl Gateway {
         } else {
             facts.insert(host, identity);
         }
-        let counter = current.filter(|tag| tag.incarnation == self.incarnation).map_or(1, |tag| tag.counter + 1);
+        let counter =
+            current.filter(|tag| tag.incarnation == self.incarnation).map_or(1, |tag| tag.counter + 1);
         self.history.insert(Tag { incarnation: self.incarnation, counter }, facts);
     }
 
@@ -76,7 +77,12 @@ impl Gateway {
         let count = groups.len();
         let message = |(at, group): (usize, &&[v1::ResourceSet])| {
             let parts = group.iter().map(|part| part.encode_to_vec().into()).collect();
-            wrap(v1::Update { generation: Some(wire(tag)), base: base.map(wire), last: at + 1 == count, parts })
+            wrap(v1::Update {
+                generation: Some(wire(tag)),
+                base: base.map(wire),
+                last: at + 1 == count,
+                parts,
+            })
         };
         groups.iter().enumerate().map(message).collect()
     }
@@ -138,13 +144,21 @@ enum Step {
     /// A restored store: a new incarnation.
     Restore,
     /// An update is sent, on the base that the gateway takes for acknowledged, or as a snapshot.
-    Send { snapshot: bool, chunks: usize },
+    Send {
+        snapshot: bool,
+        chunks: usize,
+    },
     /// The update at this place of the network arrives; it may arrive again.
-    Deliver { at: usize, again: bool },
+    Deliver {
+        at: usize,
+        again: bool,
+    },
     Lose(usize),
     /// The kernel takes the newest target.
     Apply,
-    Refuse { retrying: bool },
+    Refuse {
+        retrying: bool,
+    },
     Reconnect,
 }
 
@@ -203,7 +217,8 @@ impl World {
 
     fn apply(&mut self) {
         let Some(target) = self.target.clone() else { return };
-        let forward = self.runs.is_none_or(|runs| runs.incarnation != target.tag.incarnation || runs <= target.tag);
+        let forward =
+            self.runs.is_none_or(|runs| runs.incarnation != target.tag.incarnation || runs <= target.tag);
         assert!(forward, "{:?} goes back from {:?}", target.tag, self.runs);
         self.runs = Some(target.tag);
         let outcomes = self.core.answer(&Applied { tag: self.runs, epoch: 1, refused: None });
@@ -224,7 +239,9 @@ impl World {
         self.network.clear();
         self.acked = self.core.connect().map(|version| version.tag);
         // A restored store does not know what was acknowledged to the lost one.
-        self.acked = self.acked.filter(|tag| self.gateway.current().is_some_and(|now| now.incarnation == tag.incarnation));
+        self.acked = self
+            .acked
+            .filter(|tag| self.gateway.current().is_some_and(|now| now.incarnation == tag.incarnation));
     }
 
     fn check(&mut self, outcomes: Vec<Outcome>) {

@@ -1,0 +1,237 @@
+//! The socket of the `outrigger` command: who may speak, and the service behind it. Decides nothing: orders go to
+//! [`crate::operations`], questions are answered from what the tasks publish.
+
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::Stream;
+use proto::v1::agent_server::{Agent as AgentApi, AgentServer};
+use proto::v1::{
+    AgentJoinRequest, AgentLeaveRequest, AgentLeaveResponse, AgentStatus, AgentStatusRequest,
+    ConnectivityCheck, JoinProgress, ListEndpointsRequest, ListEndpointsResponse, ListPoliciesRequest,
+    ListPoliciesResponse, MonitorRequest, SealRequest, SealResponse, TestConnectivityRequest,
+    TracePolicyRequest, TracePolicyResponse, VerdictEvent,
+};
+use telemetry::shutdown::Shutdown;
+use tokio::net::UnixListener;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+use tonic::transport::server::UdsConnectInfo;
+use tonic::{Request, Response, Status};
+
+use crate::agent::Agent;
+use crate::member::Member;
+use crate::monitor::{Events, Filter};
+use crate::operations::{Command, OperationError};
+use crate::session::Version;
+
+mod connectivity;
+mod endpoints;
+mod policies;
+mod status;
+#[cfg(test)]
+mod tests;
+
+/// Steps of a join that wait for the command to show them.
+const STEPS: usize = 16;
+
+/// What a stream of answers is.
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Binds the socket, readable for root only.
+///
+/// # Errors
+/// The operating system's, with the path; also where another agent serves it.
+pub fn listen(path: &Path) -> io::Result<UnixListener> {
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    if let Some(folder) = path.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(named)?;
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(named(io::Error::new(io::ErrorKind::AddrInUse, "another agent serves it")));
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(named(error)),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(path).map_err(named)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(named)?;
+    Ok(listener)
+}
+
+/// Serves until shutdown.
+pub async fn serve(listener: UnixListener, service: Service, shutdown: Shutdown) {
+    let server = Server::builder()
+        .add_service(AgentServer::with_interceptor(service, only_root))
+        .serve_with_incoming_shutdown(
+            UnixListenerStream::new(listener),
+            async move { shutdown.wait().await },
+        );
+    if let Err(error) = server.await {
+        tracing::error!(%error, "the socket of the outrigger command failed");
+    }
+}
+
+/// The kernel says who is at the other end; a socket that someone opened to others does not change that.
+fn only_root(request: Request<()>) -> Result<Request<()>, Status> {
+    let peer = request.extensions().get::<UdsConnectInfo>().and_then(|connection| connection.peer_cred);
+    if peer.is_some_and(|peer| peer.uid() == 0) {
+        Ok(request)
+    } else {
+        Err(Status::permission_denied("the agent serves root only: use sudo"))
+    }
+}
+
+/// The service behind the socket.
+#[derive(Clone, Debug)]
+pub struct Service {
+    agent: Arc<Agent>,
+    commands: mpsc::Sender<Command>,
+    events: Events,
+    shutdown: Shutdown,
+}
+
+impl Service {
+    /// Answers from the agent's state, and sends orders to the owner of the membership.
+    #[must_use]
+    pub const fn new(
+        agent: Arc<Agent>,
+        commands: mpsc::Sender<Command>,
+        events: Events,
+        shutdown: Shutdown,
+    ) -> Self {
+        Self { agent, commands, events, shutdown }
+    }
+
+    fn member(&self) -> Result<Arc<Member>, Status> {
+        self.agent.member().ok_or_else(|| {
+            let report = self.agent.report();
+            match report.error(None) {
+                reason if reason.is_empty() => OperationError::NotJoined.into(),
+                reason => Status::aborted(reason),
+            }
+        })
+    }
+
+    fn running(&self) -> Result<(Arc<Member>, Version), Status> {
+        let member = self.member()?;
+        let running = member.running.borrow().clone();
+        let version =
+            running.ok_or_else(|| Status::aborted("no state is enforced yet: see `outrigger status`"))?;
+        Ok((member, version))
+    }
+
+    async fn order<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, OperationError>>) -> Command,
+    ) -> Result<Response<T>, Status> {
+        let stopping = || Status::aborted("the agent is stopping");
+        let (answer, done) = oneshot::channel();
+        self.commands.send(command(answer)).await.map_err(|_closed| stopping())?;
+        Ok(Response::new(done.await.map_err(|_dropped| stopping())??))
+    }
+}
+
+#[tonic::async_trait]
+impl AgentApi for Service {
+    type JoinStream = Answers<JoinProgress>;
+    type MonitorStream = Answers<VerdictEvent>;
+    type TestConnectivityStream = Answers<ConnectivityCheck>;
+
+    async fn join(&self, request: Request<AgentJoinRequest>) -> Result<Response<Self::JoinStream>, Status> {
+        let (progress, steps) = mpsc::channel(STEPS);
+        let order = Command::Join(request.into_inner(), progress);
+        self.commands.send(order).await.map_err(|_closed| Status::aborted("the agent is stopping"))?;
+        Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(steps))))
+    }
+
+    async fn leave(
+        &self,
+        request: Request<AgentLeaveRequest>,
+    ) -> Result<Response<AgentLeaveResponse>, Status> {
+        let force = request.into_inner().force;
+        self.order(|answer| Command::Leave(force, answer)).await
+    }
+
+    async fn seal(&self, _request: Request<SealRequest>) -> Result<Response<SealResponse>, Status> {
+        self.order(Command::Seal).await
+    }
+
+    async fn status(&self, _request: Request<AgentStatusRequest>) -> Result<Response<AgentStatus>, Status> {
+        Ok(Response::new(status::status(&self.agent)))
+    }
+
+    async fn monitor(
+        &self,
+        request: Request<MonitorRequest>,
+    ) -> Result<Response<Self::MonitorStream>, Status> {
+        let filter = Filter::try_from(request.into_inner())
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let _member = self.member()?;
+        let (mut receiver, events, shutdown) =
+            (self.events.subscribe(), self.events.clone(), self.shutdown.clone());
+        Ok(Response::new(Box::pin(async_stream::stream! {
+            let mut lost = 0;
+            loop {
+                let received = tokio::select! {
+                    received = receiver.recv() => received,
+                    () = shutdown.wait() => return,
+                };
+                match received {
+                    Ok(event) if filter.matches(&event) => {
+                        yield Ok(VerdictEvent { lost: std::mem::take(&mut lost), ..VerdictEvent::clone(&event) });
+                    }
+                    Ok(_unwanted) => {}
+                    Err(RecvError::Lagged(count)) => {
+                        events.count_lost(count);
+                        lost += count;
+                    }
+                    Err(RecvError::Closed) => return,
+                }
+            }
+        })))
+    }
+
+    async fn list_policies(
+        &self,
+        _request: Request<ListPoliciesRequest>,
+    ) -> Result<Response<ListPoliciesResponse>, Status> {
+        let (_, version) = self.running()?;
+        Ok(Response::new(policies::list(&version.state.policy)))
+    }
+
+    async fn list_endpoints(
+        &self,
+        _request: Request<ListEndpointsRequest>,
+    ) -> Result<Response<ListEndpointsResponse>, Status> {
+        let (_, version) = self.running()?;
+        Ok(Response::new(endpoints::list(&version.state)))
+    }
+
+    async fn trace_policy(
+        &self,
+        request: Request<TracePolicyRequest>,
+    ) -> Result<Response<TracePolicyResponse>, Status> {
+        let (member, version) = self.running()?;
+        let query = policies::Query::try_from(request.into_inner())
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        // Reads whole tables out of the kernel.
+        let traced =
+            tokio::task::spawn_blocking(move || policies::trace(&member, &version.state, &query)).await;
+        let traced = traced.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(traced.map_err(|error| Status::aborted(error.to_string()))?))
+    }
+
+    async fn test_connectivity(
+        &self,
+        _request: Request<TestConnectivityRequest>,
+    ) -> Result<Response<Self::TestConnectivityStream>, Status> {
+        let member = self.member()?;
+        Ok(Response::new(Box::pin(connectivity::run(self.agent.clone(), member))))
+    }
+}

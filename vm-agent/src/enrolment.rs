@@ -1,0 +1,193 @@
+//! Asking gateways to take this host in, and telling them that it leaves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pki::{KeyHash, KeyPair, TrustDomain};
+use proto::v1::enrollment_client::EnrollmentClient;
+use proto::v1::{JoinRequest, JoinResponse, JoinToken, LeaveRequest};
+use tokio::time::timeout;
+use tonic::{Code, Status};
+
+use crate::agent::Agent;
+use crate::credentials::{Credentials, InvalidCredentials};
+use crate::member::Member;
+use crate::transport::{self, ConnectError};
+
+/// How long a gateway may take to answer.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// A join or a leave that no gateway agreed to.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrolmentError {
+    /// The token's content is of no use.
+    #[error("the token cannot be used: {0}")]
+    Token(String),
+    /// A gateway said no.
+    #[error("gateway {gateway} refused: {reason}")]
+    Refused {
+        /// Which one.
+        gateway: String,
+        /// Its words.
+        reason: String,
+    },
+    /// No gateway answered.
+    #[error("no gateway could be reached; tried {0}")]
+    Unreachable(String),
+    /// What a gateway gave is of no use.
+    #[error(transparent)]
+    Credentials(#[from] InvalidCredentials),
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] pki::tls::TlsError),
+}
+
+/// What a gateway gave.
+#[derive(Debug)]
+pub struct Joined {
+    /// The gateway that agreed.
+    pub gateway: String,
+    /// The certificate and the roots.
+    pub credentials: Credentials,
+    /// The rest of its answer.
+    pub response: JoinResponse,
+}
+
+/// Asks the token's gateways in turn until one agrees or refuses.
+///
+/// # Errors
+/// [`EnrolmentError`] with everything that was tried.
+pub async fn join(
+    agent: &Agent,
+    token: &JoinToken,
+    key: Arc<KeyPair>,
+    request: JoinRequest,
+) -> Result<Joined, EnrolmentError> {
+    let unusable = |error: &dyn std::fmt::Display| EnrolmentError::Token(error.to_string());
+    let domain = TrustDomain::try_new(&token.trust_domain).map_err(|error| unusable(&error))?;
+    let pins = token.root_pins.iter().map(|pin| KeyHash::try_from_bytes(pin)).collect::<Result<Vec<_>, _>>();
+    let pins = pins.map_err(|error| unusable(&error))?;
+    let mut tried = Vec::new();
+    for gateway in agent.gateways(&token.gateways) {
+        let tls = pki::tls::client_by_pins(&pins, &domain, agent.time.clone())?;
+        match ask(&gateway, tls, request.clone()).await {
+            Ok(mut response) => {
+                let chain = std::mem::take(&mut response.certificate_chain);
+                let bundle = std::mem::take(&mut response.trust_bundle);
+                let credentials = Credentials::given(key, chain, bundle)?;
+                return Ok(Joined { gateway, credentials, response });
+            }
+            Err(Answer::Refused(status)) => {
+                return Err(EnrolmentError::Refused { gateway, reason: transport::describe(&status) });
+            }
+            Err(Answer::Lost(reason)) => tried.push(reason),
+        }
+    }
+    Err(EnrolmentError::Unreachable(tried.join("; ")))
+}
+
+/// Why a gateway did not do what it was asked.
+enum Answer {
+    /// Another one may.
+    Lost(String),
+    /// No other one will.
+    Refused(Status),
+}
+
+impl From<ConnectError> for Answer {
+    fn from(error: ConnectError) -> Self {
+        Self::Lost(error.to_string())
+    }
+}
+
+async fn ask(gateway: &str, tls: rustls::ClientConfig, request: JoinRequest) -> Result<JoinResponse, Answer> {
+    let connection = transport::connect(gateway, tls).await?;
+    let mut client = EnrollmentClient::new(connection.channel);
+    answered(gateway, timeout(ANSWER, client.join(request)).await)
+}
+
+fn answered<T>(
+    gateway: &str,
+    answer: Result<Result<tonic::Response<T>, Status>, tokio::time::error::Elapsed>,
+) -> Result<T, Answer> {
+    let answer =
+        answer.map_err(|_elapsed| Answer::Lost(format!("{gateway}: no answer in {} s", ANSWER.as_secs())))?;
+    answer.map(tonic::Response::into_inner).map_err(|status| {
+        let elsewhere = [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled, Code::Unknown];
+        if elsewhere.contains(&status.code()) {
+            Answer::Lost(format!("{gateway}: {}", transport::describe(&status)))
+        } else {
+            Answer::Refused(status)
+        }
+    })
+}
+
+/// Tells a gateway that this host leaves.
+///
+/// # Errors
+/// [`EnrolmentError`]; where the gateway does not know the host any more, there was nothing to tell.
+pub async fn leave(agent: &Agent, member: &Member) -> Result<(), EnrolmentError> {
+    let credentials =
+        member.credentials.borrow().clone().ok_or(InvalidCredentials::Missing("the certificate"))?;
+    tell(agent, &credentials, member.not_earlier, &member.enrolment().gateways).await
+}
+
+/// The same for a host that nothing is brought up for.
+///
+/// # Errors
+/// As [`leave`].
+pub async fn tell(
+    agent: &Agent,
+    credentials: &Credentials,
+    not_earlier: pki::UnixTime,
+    gateways: &[String],
+) -> Result<(), EnrolmentError> {
+    let mut tried = Vec::new();
+    for gateway in agent.gateways(gateways) {
+        let tls = credentials.tls(not_earlier, agent.time.clone())?;
+        match say(&gateway, tls).await {
+            Ok(()) => return Ok(()),
+            Err(Answer::Refused(status)) if is_unknown(&status) => return Ok(()),
+            Err(Answer::Refused(status)) => {
+                return Err(EnrolmentError::Refused { gateway, reason: transport::describe(&status) });
+            }
+            Err(Answer::Lost(reason)) => tried.push(reason),
+        }
+    }
+    Err(EnrolmentError::Unreachable(tried.join("; ")))
+}
+
+/// Whether the gateway has forgotten this host already: it was deleted, or revoked by a replacement.
+fn is_unknown(status: &Status) -> bool {
+    [Code::NotFound, Code::PermissionDenied].contains(&status.code())
+}
+
+async fn say(gateway: &str, tls: rustls::ClientConfig) -> Result<(), Answer> {
+    let connection = transport::connect(gateway, tls).await?;
+    let mut client = EnrollmentClient::new(connection.channel);
+    answered(gateway, timeout(ANSWER, client.leave(LeaveRequest {})).await).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(status: Status) -> Result<(), Answer> {
+        answered("gw:7443", Ok(Err(status)))
+    }
+
+    #[test]
+    fn a_gateway_that_stops_is_not_one_that_refuses() {
+        assert!(
+            matches!(of(Status::unavailable("stopping")), Err(Answer::Lost(text)) if text.contains("gw:7443"))
+        );
+        assert!(matches!(of(Status::permission_denied("used")), Err(Answer::Refused(_))));
+        assert!(matches!(of(Status::already_exists("held by")), Err(Answer::Refused(_))));
+    }
+
+    #[test]
+    fn a_host_that_is_forgotten_has_nothing_to_tell() {
+        assert!(is_unknown(&Status::permission_denied("deleted")));
+        assert!(!is_unknown(&Status::internal("store")));
+    }
+}

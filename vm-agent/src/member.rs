@@ -1,0 +1,110 @@
+//! A membership in the mesh while it is brought up: the kernel's owner, the credentials, the newest state.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pki::UnixTime;
+use proto::node::Node;
+use proto::v1;
+use tokio::sync::watch;
+
+use crate::agent::Agent;
+use crate::credentials::Credentials;
+use crate::kernel::{Kernel, Target};
+use crate::session::Version;
+use crate::state_dir::{Enrolment, InvalidSnapshot, Snapshot};
+
+/// A membership.
+pub struct Member {
+    /// The handle to the owner of kernel state.
+    pub kernel: Kernel,
+    /// What the kernel shall run.
+    pub targets: watch::Sender<Option<Arc<Target>>>,
+    /// The state of the previous run, which the kernel is given first.
+    pub restored: Option<Version>,
+    /// What this host shows to gateways; `None` where it cannot be read: enforcement goes on without.
+    pub credentials: watch::Sender<Option<Arc<Credentials>>>,
+    /// What the kernel runs.
+    pub running: watch::Sender<Option<Version>>,
+    /// A time that has certainly passed.
+    pub not_earlier: UnixTime,
+    enrolment: Mutex<Enrolment>,
+}
+
+impl Member {
+    /// A membership with nothing running yet.
+    #[must_use]
+    pub fn new(
+        (kernel, targets): (Kernel, watch::Sender<Option<Arc<Target>>>),
+        enrolment: Enrolment,
+        credentials: Option<Credentials>,
+        restored: Option<(Version, UnixTime)>,
+    ) -> Self {
+        let not_earlier = restored.as_ref().map(|(_, saved)| *saved);
+        Self {
+            kernel,
+            targets,
+            restored: restored.map(|(version, _)| version),
+            credentials: watch::Sender::new(credentials.map(Arc::new)),
+            running: watch::Sender::new(None),
+            not_earlier: not_earlier.unwrap_or(UnixTime::since_unix_epoch(std::time::Duration::ZERO)),
+            enrolment: Mutex::new(enrolment),
+        }
+    }
+
+    /// What the join gave this host, as it stands now.
+    #[must_use]
+    pub fn enrolment(&self) -> Enrolment {
+        self.enrolment.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes the enrolment; returns it if that made a difference.
+    pub fn change_enrolment(&self, change: impl FnOnce(&mut Enrolment)) -> Option<Enrolment> {
+        let mut enrolment = self.enrolment.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = enrolment.clone();
+        change(&mut enrolment);
+        (*enrolment != before).then(|| enrolment.clone())
+    }
+
+    /// What the host says about itself now.
+    #[must_use]
+    pub fn report(&self) -> v1::HostReport {
+        host_report(&self.kernel.status().borrow().underlay)
+    }
+}
+
+impl std::fmt::Debug for Member {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Member").field("workload", &self.enrolment().workload).finish_non_exhaustive()
+    }
+}
+
+/// What the host says about itself.
+#[must_use]
+pub fn host_report(underlay: &[IpAddr]) -> v1::HostReport {
+    let kernel = nix::sys::utsname::uname().ok();
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let pretty = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    v1::HostReport {
+        underlay_addresses: underlay
+            .iter()
+            .map(|&address| proto::convert::address_to_wire(address))
+            .collect(),
+        kernel: kernel.map(|uts| uts.release().to_string_lossy().into_owned()).unwrap_or_default(),
+        operating_system: pretty.unwrap_or_default().trim_matches('"').to_owned(),
+    }
+}
+
+/// Reads the last good state.
+///
+/// # Errors
+/// The reason, as one sentence: nothing of a damaged snapshot is used.
+pub fn restore(agent: &Agent) -> Result<Option<(Version, UnixTime)>, String> {
+    let snapshot = Snapshot::load(&agent.state).map_err(|error: InvalidSnapshot| error.to_string())?;
+    let Some(Snapshot { tag, saved, parts }) = snapshot else { return Ok(None) };
+    let mut node = Node::default();
+    node.apply(&parts).map_err(|error| format!("the snapshot of the last good state: {error}"))?;
+    let version = Version::try_new(tag, node)
+        .map_err(|error| format!("the snapshot of the last good state: {error}"))?;
+    Ok(Some((version, UnixTime::since_unix_epoch(std::time::Duration::from_secs(saved)))))
+}

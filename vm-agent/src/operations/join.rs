@@ -1,0 +1,238 @@
+//! Joining: everything that can be checked is checked before the token is used.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hostnet::{Kernel as _, Netlink};
+use pki::KeyPair;
+use proto::v1::{AgentJoinRequest, JoinProgress, JoinRequest, JoinResult, JoinToken};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+use tonic::Status;
+
+use super::{OperationError, Operations, kernel_config};
+use crate::agent::{Agent, Standing};
+use crate::credentials::save_key;
+use crate::enrolment::{self, Joined};
+use crate::kernel::{self, KernelError, preflight};
+use crate::member::{Member, host_report};
+use crate::selection;
+use crate::session::Version;
+use crate::state_dir::{Enrolment, StateFile};
+
+/// How long the first state may take.
+const FIRST_STATE: Duration = Duration::from_secs(30);
+/// Room that the files of a join need on the disk.
+const ROOM: usize = 16 * 1024;
+
+/// Where the steps go.
+type Progress = mpsc::Sender<Result<JoinProgress, Status>>;
+
+impl Operations {
+    pub(super) async fn join(
+        &mut self,
+        request: AgentJoinRequest,
+        progress: &Progress,
+    ) -> Result<JoinResult, OperationError> {
+        let began = Instant::now();
+        let existing = Enrolment::load(&self.agent.state)?;
+        let version = if request.adopt {
+            self.adopt(existing, progress).await?
+        } else {
+            self.refuse_second(existing)?;
+            let joined = self.enrol(request, progress).await;
+            if joined.is_err() && self.agent.member().is_none() {
+                // Nothing of a failed join stays; without a membership the key is worth nothing.
+                self.agent.state.remove(&StateFile::ALL)?;
+                self.agent.tell(|report| report.standing = Standing::Unjoined);
+            }
+            joined?
+        };
+        Ok(result(&version, began.elapsed()))
+    }
+
+    fn refuse_second(&self, existing: Option<Enrolment>) -> Result<(), OperationError> {
+        let Some(enrolment) = existing else { return Ok(()) };
+        match self.agent.report().standing {
+            Standing::Clone(reason) => Err(OperationError::Clone(reason)),
+            Standing::Unjoined | Standing::Joining | Standing::Member | Standing::Failed(_) => {
+                Err(OperationError::AlreadyJoined(enrolment.workload))
+            }
+        }
+    }
+
+    async fn enrol(
+        &mut self,
+        request: AgentJoinRequest,
+        progress: &Progress,
+    ) -> Result<Version, OperationError> {
+        let token = proto::token::decode(&request.token)?;
+        check(&self.agent)?;
+        self.agent.state.reserve(ROOM)?;
+        let key = Arc::new(KeyPair::generate().map_err(|error| OperationError::Key(error.to_string()))?);
+        save_key(&key, &self.agent.state)?;
+        step(progress, "this host has what the mesh needs; made a key").await;
+
+        let request = self.request(&token, &key, request.name).await?;
+        let Joined { gateway, credentials, response } =
+            enrolment::join(&self.agent, &token, key, request).await?;
+        let workload = format!("{}/{}", response.namespace, response.name);
+        step(progress, &format!("gateway {gateway} accepted this host as {workload}")).await;
+
+        let known = if response.gateways.is_empty() { token.gateways } else { response.gateways };
+        let mut enrolment =
+            Enrolment::new(workload.clone(), credentials.trust_domain(), known, self.agent.machine);
+        enrolment.mesh_addresses = response
+            .mesh_addresses
+            .iter()
+            .filter_map(|bytes| proto::convert::address_from_wire(bytes).ok())
+            .collect();
+        let saved = credentials.save(&self.agent.state).and_then(|()| enrolment.save(&self.agent.state));
+        let brought_up = match saved {
+            Ok(()) => self.start_kernel().await.map_err(OperationError::from),
+            Err(error) => Err(error.into()),
+        };
+        match brought_up {
+            Ok(kernel) => self.begin(Member::new(kernel, enrolment, Some(credentials), None)),
+            Err(error) => {
+                let untold =
+                    enrolment::tell(&self.agent, &credentials, self.agent.now(), &enrolment.gateways)
+                        .await
+                        .err();
+                let left = kernel::remove(&kernel_config(&self.agent)).await.err();
+                let (untold, left) =
+                    (untold.map(|error| error.to_string()), left.map(|error| error.to_string()));
+                tracing::warn!(untold, left, "the join is undone");
+                return Err(OperationError::NotEnforced { reason: error.to_string() });
+            }
+        }
+        self.first_state(&workload, progress).await
+    }
+
+    async fn request(
+        &self,
+        token: &JoinToken,
+        key: &KeyPair,
+        name: String,
+    ) -> Result<JoinRequest, OperationError> {
+        let csr = key.request().map_err(|error| OperationError::Key(error.to_string()))?;
+        let underlay = underlay(&self.agent).await?;
+        Ok(JoinRequest {
+            token_id: token.id.clone(),
+            token_secret: token.secret.clone(),
+            csr,
+            name,
+            hostname: self.agent.hostname(),
+            machine: self.agent.machine.as_bytes().to_vec(),
+            report: Some(host_report(&underlay)),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        })
+    }
+
+    /// Continues the membership of a machine that was restored here.
+    async fn adopt(
+        &mut self,
+        existing: Option<Enrolment>,
+        progress: &Progress,
+    ) -> Result<Version, OperationError> {
+        let mut enrolment = existing.ok_or(OperationError::NotJoined)?;
+        if enrolment.belongs_to(self.agent.machine) {
+            return Err(OperationError::NothingToAdopt);
+        }
+        enrolment.adopt(self.agent.machine);
+        enrolment.save(&self.agent.state)?;
+        step(progress, &format!("the state of {} now belongs to this machine", enrolment.workload)).await;
+        self.restore().await;
+        if let Standing::Failed(reason) = self.agent.report().standing {
+            return Err(OperationError::NoState { workload: enrolment.workload, reason });
+        }
+        self.first_state(&enrolment.workload, progress).await
+    }
+
+    /// Waits for the first enforcement. A state that can never be enforced undoes the join.
+    async fn first_state(&mut self, workload: &str, progress: &Progress) -> Result<Version, OperationError> {
+        let member = self.agent.member().ok_or(OperationError::NotJoined)?;
+        let (mut applied, mut running) = (member.kernel.applied(), member.running.subscribe());
+        let refused = async {
+            let refusal = applied
+                .wait_for(|applied| applied.refused.is_some())
+                .await
+                .ok()
+                .and_then(|it| it.refused.clone());
+            match refusal {
+                Some(refusal) => refusal.reason,
+                // The kernel's owner is gone; the time limit says so.
+                None => std::future::pending().await,
+            }
+        };
+        let outcome = tokio::select! {
+            version = async { running.wait_for(Option::is_some).await.ok().and_then(|version| version.clone()) } => Ok(version),
+            reason = refused => Err(reason),
+            () = tokio::time::sleep(FIRST_STATE) => Ok(None),
+        };
+        match outcome {
+            Ok(Some(version)) => {
+                step(progress, &format!("generation {} is enforced", version.tag.counter)).await;
+                Ok(version)
+            }
+            Ok(None) => {
+                let error = self.agent.report().session.error;
+                let reason =
+                    if error.is_empty() { "no state came from the gateway".to_owned() } else { error };
+                Err(OperationError::NoState { workload: workload.to_owned(), reason })
+            }
+            Err(reason) => {
+                self.undo(&member).await?;
+                Err(OperationError::NotEnforced { reason })
+            }
+        }
+    }
+
+    async fn undo(&self, member: &Arc<Member>) -> Result<(), OperationError> {
+        let told = timeout(FIRST_STATE, enrolment::leave(&self.agent, member)).await;
+        if !matches!(told, Ok(Ok(()))) {
+            tracing::warn!("the gateway was not told that the join was undone");
+        }
+        drop(self.end());
+        self.remove(Some(member.clone())).await.map(drop)
+    }
+}
+
+/// What can be known before the token is used.
+fn check(agent: &Agent) -> Result<(), OperationError> {
+    let config = kernel_config(agent);
+    // A missing BPF file system at its usual place is mounted when the kernel's owner starts.
+    let usual = config.bpffs.starts_with("/sys/fs/bpf");
+    let found = preflight(&config).into_iter().filter_map(|condition| condition.result.err());
+    let mut counts = found.filter(|error| !(usual && matches!(error, KernelError::NoBpffs { .. })));
+    counts.next().map_or(Ok(()), |error| Err(error.into()))
+}
+
+async fn underlay(agent: &Agent) -> Result<Vec<IpAddr>, OperationError> {
+    if !agent.config.underlay_addresses.is_empty() {
+        return Ok(agent.config.underlay_addresses.clone());
+    }
+    let mut netlink = Netlink::connect().map_err(OperationError::Underlay)?;
+    let inventory = netlink.inventory().await.map_err(OperationError::Underlay)?;
+    let found = hostnet::underlay_addresses(&inventory, &agent.config.device.to_string());
+    if found.is_empty() { Err(KernelError::NoUnderlay.into()) } else { Ok(found) }
+}
+
+async fn step(progress: &Progress, text: &str) {
+    // Whoever asked may be gone; the join goes on.
+    let _gone = progress.send(Ok(JoinProgress { step: text.to_owned(), result: None })).await;
+}
+
+fn result(version: &Version, elapsed: Duration) -> JoinResult {
+    let state = &version.state;
+    JoinResult {
+        workload: state.settings.workload.clone(),
+        mesh_addresses: state.settings.addresses.iter().map(ToString::to_string).collect(),
+        identity: state.settings.identity.get(),
+        policies: selection::policies(&state.policy),
+        ingress_default_deny: selection::is_default_deny(&state.policy.ingress),
+        egress_default_deny: selection::is_default_deny(&state.policy.egress),
+        elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+    }
+}

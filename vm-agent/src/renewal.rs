@@ -1,0 +1,157 @@
+//! Renews the certificate at half of its remaining life, and an expired one at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::v1::RenewRequest;
+use proto::v1::enrollment_client::EnrollmentClient;
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt as _};
+use tokio::time::{Instant, sleep, timeout};
+use tonic::Code;
+
+use crate::agent::{Agent, Topic};
+use crate::credentials::Credentials;
+use crate::member::Member;
+use crate::session::Backoff;
+use crate::transport;
+
+/// How long a gateway may take to answer.
+const ANSWER: Duration = Duration::from_secs(10);
+/// The clock is looked at this often: it may jump, and sleep may not count.
+const LOOK: Duration = Duration::from_secs(30);
+/// Waits between attempts.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LAST_WAIT: Duration = Duration::from_secs(60);
+
+/// Keeps the certificates of memberships valid.
+pub async fn run(agent: Arc<Agent>, mut rng: StdRng) {
+    let mut members = agent.member.subscribe();
+    loop {
+        let member = members.borrow_and_update().clone();
+        let changed = members.changed();
+        let closed = match member {
+            Some(member) => tokio::select! {
+                () = follow(&agent, &member, &mut rng) => false,
+                changed = changed => changed.is_err(),
+            },
+            None => changed.await.is_err(),
+        };
+        if closed {
+            return;
+        }
+    }
+}
+
+/// Renews as long as the membership lasts.
+async fn follow(agent: &Arc<Agent>, member: &Arc<Member>, rng: &mut StdRng) {
+    let mut backoff = Backoff::new(FIRST_WAIT, LAST_WAIT);
+    loop {
+        let Some(held) = member.credentials.borrow().clone() else {
+            // There is no key to prove; `status` says so.
+            return std::future::pending().await;
+        };
+        wait(agent, &held, rng).await;
+        match renew(agent, member, &held).await {
+            Ok(renewed) => {
+                tracing::info!(expires = %pki::display_time(renewed.expires()), "certificate renewed");
+                let saved = renewed.save(&agent.state);
+                agent.warn(Topic::Certificate, saved.err().map(|error| error.to_string()));
+                member.credentials.send_replace(Some(Arc::new(renewed)));
+                backoff.reset();
+            }
+            Err(reason) => {
+                tracing::warn!(reason, "certificate not renewed");
+                let expired = held.remaining(agent.now()).is_zero();
+                let what = if expired {
+                    "the certificate has expired and was not renewed"
+                } else {
+                    "the certificate was not renewed"
+                };
+                let text = format!("{what}: {reason}");
+                agent.warn(Topic::Certificate, Some(text.clone()));
+                if expired {
+                    agent.tell(|report| report.session.error = text);
+                }
+                sleep(backoff.next(rng)).await;
+            }
+        }
+    }
+}
+
+/// Until renewal is due: half of what remained when the wait began, less up to a fifth of that.
+async fn wait(agent: &Agent, held: &Credentials, rng: &mut StdRng) {
+    let due = Instant::now() + share(held.remaining(agent.now()), rng);
+    while Instant::now() < due && !held.remaining(agent.now()).is_zero() {
+        sleep(LOOK.min(due.saturating_duration_since(Instant::now()))).await;
+    }
+}
+
+fn share<R: Rng>(remaining: Duration, rng: &mut R) -> Duration {
+    remaining.mul_f64(rng.random_range(0.4..=0.5))
+}
+
+/// Asks the gateways in turn.
+async fn renew(agent: &Agent, member: &Member, held: &Credentials) -> Result<Credentials, String> {
+    let csr = held.key().request().map_err(|error| error.to_string())?;
+    let mut tried = Vec::new();
+    for gateway in agent.gateways(&member.enrolment().gateways) {
+        match ask(agent, member, held, &gateway, csr.clone()).await {
+            Ok(renewed) => return Ok(renewed),
+            Err(Answer::Refused(reason)) => return Err(reason),
+            Err(Answer::Lost(reason)) => tried.push(reason),
+        }
+    }
+    Err(if tried.is_empty() { "no gateway is known".to_owned() } else { tried.join("; ") })
+}
+
+/// Why a gateway did not renew.
+enum Answer {
+    /// Another gateway may.
+    Lost(String),
+    /// No gateway will.
+    Refused(String),
+}
+
+async fn ask(
+    agent: &Agent,
+    member: &Member,
+    held: &Credentials,
+    gateway: &str,
+    csr: Vec<u8>,
+) -> Result<Credentials, Answer> {
+    let lost = |reason: String| Answer::Lost(reason);
+    let tls = held.tls(member.not_earlier, agent.time.clone()).map_err(|error| lost(error.to_string()))?;
+    let connection = transport::connect(gateway, tls).await.map_err(|error| lost(error.to_string()))?;
+    let mut client = EnrollmentClient::new(connection.channel);
+    let answer = timeout(ANSWER, client.renew(RenewRequest { csr })).await;
+    let answer = answer.map_err(|_elapsed| lost(format!("{gateway}: no answer")))?;
+    let response = answer.map_err(|status| {
+        let said = format!("{gateway}: {}", transport::describe(&status));
+        let refused = [Code::PermissionDenied, Code::Unauthenticated, Code::FailedPrecondition];
+        if refused.contains(&status.code()) { Answer::Refused(said) } else { Answer::Lost(said) }
+    })?;
+    let response = response.into_inner();
+    Credentials::given(held.key().clone(), response.certificate_chain, response.trust_bundle)
+        .map_err(|error| Answer::Refused(format!("{gateway}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng as _;
+
+    use super::*;
+
+    #[test]
+    fn renewal_is_due_in_the_first_half_and_hosts_spread() {
+        let mut rng = StdRng::seed_from_u64(7);
+        let day = Duration::from_secs(86_400);
+        let shares: Vec<_> = (0..50).map(|_| share(day, &mut rng)).collect();
+        assert!(shares.iter().all(|share| *share >= day * 2 / 5 && *share <= day / 2));
+        assert!(
+            shares.iter().max().unwrap().saturating_sub(*shares.iter().min().unwrap())
+                > Duration::from_secs(3600)
+        );
+        assert_eq!(share(Duration::ZERO, &mut rng), Duration::ZERO, "an expired certificate is due at once");
+    }
+}

@@ -1,0 +1,181 @@
+//! Connections to gateways: name, TCP, TLS, HTTP/2; every step that fails is named with the address it was tried on.
+
+use std::error::Error as _;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tonic::transport::{Channel, Endpoint};
+
+/// How long each step may take, per address.
+const STEP: Duration = Duration::from_secs(5);
+/// How often an idle connection is probed; a dead one is noticed after as much again.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// Received before the reader has taken it; a snapshot then needs no round trips.
+const WINDOW: u32 = 4 << 20;
+
+/// A connection that was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The name has no address.
+    #[error("{gateway}: the name cannot be resolved: {reason}")]
+    Resolve {
+        /// The gateway.
+        gateway: String,
+        /// Why.
+        reason: String,
+    },
+    /// No address answered.
+    #[error("{gateway}: {attempts}")]
+    Attempts {
+        /// The gateway.
+        gateway: String,
+        /// What was tried, with what came of it.
+        attempts: String,
+    },
+}
+
+/// An open connection.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// For the generated clients.
+    pub channel: Channel,
+    /// The address that answered.
+    pub address: SocketAddr,
+}
+
+/// Connects to a gateway (`host:port`), trying each of its addresses.
+///
+/// # Errors
+/// [`ConnectError`] with every attempt.
+pub async fn connect(gateway: &str, tls: rustls::ClientConfig) -> Result<Connection, ConnectError> {
+    let tls = TlsConnector::from(Arc::new(tls));
+    let mut attempts = Vec::new();
+    for address in resolve(gateway).await? {
+        match open(address, &tls).await {
+            Ok(stream) => match channel(stream).await {
+                Ok(channel) => return Ok(Connection { channel, address }),
+                Err(reason) => attempts.push(format!("{address}: {reason}")),
+            },
+            Err(reason) => attempts.push(format!("{address}: {reason}")),
+        }
+    }
+    Err(ConnectError::Attempts { gateway: gateway.to_owned(), attempts: attempts.join(", ") })
+}
+
+/// The addresses of a gateway.
+///
+/// # Errors
+/// [`ConnectError::Resolve`].
+pub async fn resolve(gateway: &str) -> Result<Vec<SocketAddr>, ConnectError> {
+    let failed = |reason: String| ConnectError::Resolve { gateway: gateway.to_owned(), reason };
+    let found = timeout(STEP, tokio::net::lookup_host(gateway)).await;
+    let found = found.map_err(|_elapsed| failed(format!("no answer in {} s", STEP.as_secs())))?;
+    let addresses: Vec<_> = found.map_err(|error| failed(error.to_string()))?.collect();
+    if addresses.is_empty() { Err(failed("it has no address".to_owned())) } else { Ok(addresses) }
+}
+
+async fn open(address: SocketAddr, tls: &TlsConnector) -> Result<TlsStream<TcpStream>, String> {
+    let late = |what: &str| format!("{what}: no answer in {} s", STEP.as_secs());
+    let tcp = timeout(STEP, TcpStream::connect(address)).await.map_err(|_elapsed| late("TCP"))?;
+    let tcp = tcp.map_err(|error| format!("TCP: {error}"))?;
+    tcp.set_nodelay(true).map_err(|error| format!("TCP: {error}"))?;
+    let stream =
+        timeout(STEP, tls.connect(pki::tls::server_name(), tcp)).await.map_err(|_elapsed| late("TLS"))?;
+    stream.map_err(|error| match pki::tls::refusal(&error) {
+        Some(refusal) => refusal.to_string(),
+        None => format!("TLS: {error}"),
+    })
+}
+
+async fn channel(stream: TlsStream<TcpStream>) -> Result<Channel, String> {
+    let mut stream = Some(TokioIo::new(stream));
+    // One connection: whoever uses it decides when and where to connect again.
+    let connector = tower::service_fn(move |_uri| {
+        let stream = stream.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected));
+        async move { stream }
+    });
+    let endpoint = Endpoint::from_static("http://gateway.outrigger")
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW);
+    timeout(STEP, endpoint.connect_with_connector(connector))
+        .await
+        .map_err(|_elapsed| format!("HTTP/2: no answer in {} s", STEP.as_secs()))?
+        .map_err(|error| format!("HTTP/2: {}", chain(&error)))
+}
+
+/// What a gateway answered, for a person: its own words, or what happened to the connection.
+#[must_use]
+pub fn describe(status: &tonic::Status) -> String {
+    match status.source() {
+        Some(source) => format!("the connection broke: {}", chain(source)),
+        None if status.message().is_empty() => format!("the gateway answered {:?}", status.code()),
+        None => status.message().to_owned(),
+    }
+}
+
+/// An error with its causes; a refusal of TLS in its own words.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    if let Some(refusal) = pki::tls::refusal(error) {
+        return refusal.to_string();
+    }
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tls() -> rustls::ClientConfig {
+        let domain = pki::TrustDomain::try_new("outrigger.local").unwrap();
+        let pin = pki::KeyPair::generate().unwrap().hash();
+        pki::tls::client_by_pins(&[pin], &domain, pki::system_time()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_was_tried_is_told_with_the_address() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        let error = connect(&address, tls()).await.unwrap_err().to_string();
+        assert!(error.contains(&address) && error.contains("refused"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_speaks_no_tls_is_told_apart() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            use tokio::io::AsyncWriteExt as _;
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        });
+        let error = connect(&address, tls()).await.unwrap_err().to_string();
+        assert!(error.contains("TLS: "), "{error}");
+    }
+
+    #[test]
+    fn the_gateways_own_words_come_first() {
+        assert_eq!(describe(&tonic::Status::permission_denied("the token was used")), "the token was used");
+        assert!(describe(&tonic::Status::unavailable("")).contains("Unavailable"));
+    }
+}
