@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use cargo_metadata::Message;
 
-use crate::workspace;
+use crate::{command, workspace};
 use toolchain::Toolchain;
 
 const TARGET: &str = "bpfel-unknown-none";
@@ -45,10 +45,14 @@ fn compile(toolchain: &Toolchain) -> Result<PathBuf> {
     executable(&mut cargo)
 }
 
-/// Flags for the BPF target: the linker, type information, and the host whose kernel structures tracing would read.
+/// Flags for the BPF target: the linker, type information, the host whose kernel structures tracing would read, and
+/// names for files that are the same on every machine.
 fn rustflags(linker: &Path) -> String {
+    let cargo_home = command::cargo_home().unwrap_or_default();
     [
         format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH),
+        format!("--remap-path-prefix={}=/cargo", cargo_home.display()),
+        format!("--remap-path-prefix={}=/outrigger", workspace::root().display()),
         format!("-Ctarget-cpu={CPU}"),
         format!("-Clinker={}", linker.display()),
         "-Clink-arg=--btf".to_owned(),

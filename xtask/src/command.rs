@@ -84,15 +84,17 @@ pub(crate) fn read(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("read the output of `{}`", Line(command)))
 }
 
+/// The folder that cargo keeps sources and installed programs in.
+pub(crate) fn cargo_home() -> Option<PathBuf> {
+    let home = || env::home_dir().map(|home| home.join(".cargo"));
+    env::var_os("CARGO_HOME").map(PathBuf::from).or_else(home)
+}
+
 /// Finds a program in `PATH` and in the places where its installers put it.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
-    let home = env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| env::home_dir().map(|home| home.join(".cargo")))
-        .map(|home| home.join("bin"));
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
-        .chain(home)
+        .chain(cargo_home().map(|home| home.join("bin")))
         .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/usr/bin")])
         .map(|folder| folder.join(program))
         .find(|candidate| candidate.is_file())

@@ -10,13 +10,14 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{bpf, command, steps::Steps};
 use tally::Tally;
 
 /// Builds and runs all tests, and ends with the sum of their results.
 pub(crate) fn run() -> Result<()> {
+    ensure!(command::read(command::program("id").arg("-u"))?.trim() == "0", "the end-to-end tests need root");
     let mut tally = Tally::default();
     let mut steps = Steps::default();
     steps.run("BPF object", bpf::build)?;
