@@ -1,5 +1,6 @@
 //! The BPF object in the kernel, run by hand.
 
+use std::collections::BTreeMap;
 use std::mem::offset_of;
 use std::path::{Path, PathBuf};
 
@@ -9,10 +10,14 @@ use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuValues, Rin
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
-use datapath::abi::{Bucket, COUNTER_SLOTS, Control, Counter, Event, Flow, FlowKey, FragmentEntry, FragmentKey, Settings};
+use datapath::abi::{
+    Bucket, COUNTER_SLOTS, CidrEntry, CidrKey, ClassEntry, ClassKey, Control, Counter, EndpointEntry, EndpointKey,
+    Event, Flow, FlowKey, FragmentEntry, FragmentKey, PolicyEntry, PolicyKey, PrefixEntry, PrefixKey, Settings,
+    TunnelEntry, TunnelKey,
+};
 use datapath::model::Model;
 use datapath::{Address, FlowTable, Outer};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// What a program returns for a packet that goes on.
 pub const PASSED: u32 = u32::MAX;
@@ -20,18 +25,19 @@ pub const PASSED: u32 = u32::MAX;
 pub const DROPPED: u32 = 2;
 
 /// The head of the kernel's `__sk_buff`, up to the control buffer.
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, zerocopy::Immutable)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
-struct Context {
+struct SkBuff {
     before: [u32; 12],
     control_buffer: [u32; 5],
 }
 
-const _: () = assert!(offset_of!(Context, control_buffer) == 48, "`cb` of `__sk_buff`");
+const _: () = assert!(offset_of!(SkBuff, control_buffer) == 48, "`cb` of `__sk_buff`");
 
 /// The object, loaded, with maps of its own.
 pub struct Kernel {
     ebpf: Ebpf,
+    events: RingBuf<MapData>,
 }
 
 /// How a run ended.
@@ -80,7 +86,8 @@ impl Kernel {
             let program: &mut SchedClassifier = program.try_into().with_context(|| format!("program {name}"))?;
             program.load().with_context(|| format!("load program {name}"))?;
         }
-        Ok(Self { ebpf })
+        let events = RingBuf::try_from(ebpf.take_map("EVENTS").context("no map EVENTS")?)?;
+        Ok(Self { ebpf, events })
     }
 
     /// Runs a program on an Ethernet frame.
@@ -92,7 +99,7 @@ impl Kernel {
     pub fn repeat(&self, program: &str, frame: &[u8], control_buffer: [u32; 5], times: u32) -> Result<Run> {
         let program: &SchedClassifier =
             self.ebpf.program(program).with_context(|| format!("no program {program}"))?.try_into()?;
-        let context = Context { control_buffer, ..Context::default() };
+        let context = SkBuff { control_buffer, ..SkBuff::default() };
         let mut after = [0; 192];
         let options = TestRunOptions {
             data_in: Some(frame),
@@ -102,7 +109,7 @@ impl Kernel {
             ..TestRunOptions::default()
         };
         let result = program.test_run(options).context("BPF_PROG_TEST_RUN")?;
-        let (after, _) = Context::read_from_prefix(&after).ok().context("context of the run")?;
+        let (after, _) = SkBuff::read_from_prefix(&after).ok().context("context of the run")?;
         Ok(Run {
             action: result.return_value,
             control_buffer: after.control_buffer,
@@ -116,60 +123,68 @@ impl Kernel {
         Ok(map.set(0, control.0, 0)?)
     }
 
-    /// Puts the programs of a set in their places.
-    pub fn fill_programs(&mut self, set: u32) -> Result<()> {
-        let mut map = self.ebpf.take_map("PROGRAMS").context("no map PROGRAMS")?;
-        let mut programs = aya::maps::ProgramArray::try_from(&mut map)?;
-        for hook in datapath::abi::Hook::ALL {
-            let program: &SchedClassifier =
-                self.ebpf.program(hook.program()).context("no program of the hook")?.try_into()?;
-            programs.set(hook.program_index(set), program.fd()?, 0)?;
-        }
-        // The array forgets its programs with its last user, and the stubs use it.
-        Ok(())
-    }
-
     /// Makes the banked tables those of the model.
     pub fn write_tables(&mut self, model: &Model) -> Result<()> {
         let mut settings: Array<_, [u8; size_of::<Settings>()]> = Array::try_from(self.map("SETTINGS")?)?;
         for (bank, value) in (0..).zip(&model.settings) {
             settings.set(bank, value.map_or([0; _], |value| zerocopy::transmute!(value)), 0)?;
         }
-        self.write_hash("ENDPOINTS", model.endpoints.iter().map(|(k, v)| (zerocopy::transmute!(*k), zerocopy::transmute!(*v))))?;
-        self.write_hash("TUNNELS", model.tunnels.iter().map(|(k, v)| (zerocopy::transmute!(*k), zerocopy::transmute!(*v))))?;
-        self.write_hash("CLASSES", model.classes.iter().map(|(k, v)| (zerocopy::transmute!(*k), zerocopy::transmute!(*v))))?;
-        self.write_trie("CIDRS", model.cidrs.iter().map(|(k, v)| (zerocopy::transmute!(*k), zerocopy::transmute!(*v))))?;
-        self.write_trie("POLICY", model.policy.iter().map(|(k, v)| (zerocopy::transmute!(*k), zerocopy::transmute!(*v))))?;
-        self.write_trie("PREFIXES", model.prefixes.iter().map(|(k, v)| (zerocopy::transmute!(*k), zerocopy::transmute!(*v))))
+        self.write_hash::<{ size_of::<EndpointKey>() }, { size_of::<EndpointEntry>() }, _, _>(
+            "ENDPOINTS",
+            &model.endpoints,
+        )?;
+        self.write_hash::<{ size_of::<TunnelKey>() }, { size_of::<TunnelEntry>() }, _, _>(
+            "TUNNELS",
+            &model.tunnels,
+        )?;
+        self.write_hash::<{ size_of::<ClassKey>() }, { size_of::<ClassEntry>() }, _, _>("CLASSES", &model.classes)?;
+        self.write_trie::<{ size_of::<CidrKey>() - 4 }, { size_of::<CidrEntry>() }, _, _>("CIDRS", &model.cidrs)?;
+        self.write_trie::<{ size_of::<PolicyKey>() - 4 }, { size_of::<PolicyEntry>() }, _, _>(
+            "POLICY",
+            &model.policy,
+        )?;
+        self.write_trie::<{ size_of::<PrefixKey>() - 4 }, { size_of::<PrefixEntry>() }, _, _>(
+            "PREFIXES",
+            &model.prefixes,
+        )
     }
 
-    fn write_hash<const K: usize, const V: usize>(
+    fn write_hash<const K: usize, const V: usize, Q, W>(
         &mut self,
         name: &str,
-        entries: impl Iterator<Item = ([u8; K], [u8; V])>,
-    ) -> Result<()> {
+        entries: &BTreeMap<Q, W>,
+    ) -> Result<()>
+    where
+        Q: IntoBytes + Immutable,
+        W: IntoBytes + Immutable,
+    {
         let mut map: HashMap<_, [u8; K], [u8; V]> = HashMap::try_from(self.map(name)?)?;
         for key in map.keys().collect::<Result<Vec<_>, _>>()? {
             map.remove(&key)?;
         }
         for (key, value) in entries {
-            map.insert(key, value, 0).with_context(|| format!("write {name}"))?;
+            map.insert(bytes::<K, Q>(key)?, bytes::<V, W>(value)?, 0).with_context(|| format!("write {name}"))?;
         }
         Ok(())
     }
 
-    fn write_trie<const K: usize, const V: usize>(
+    fn write_trie<const K: usize, const V: usize, Q, W>(
         &mut self,
         name: &str,
-        entries: impl Iterator<Item = (Prefix<K>, [u8; V])>,
-    ) -> Result<()> {
+        entries: &BTreeMap<Q, W>,
+    ) -> Result<()>
+    where
+        Q: IntoBytes + Immutable,
+        W: IntoBytes + Immutable,
+    {
         let mut map: LpmTrie<_, [u8; K], [u8; V]> = LpmTrie::try_from(self.map(name)?)?;
         for key in map.keys().collect::<Result<Vec<_>, _>>()? {
             map.remove(&key)?;
         }
-        for (prefix, value) in entries {
-            let key = Key::new(prefix.bits, prefix.data);
-            map.insert(&key, value, 0).with_context(|| format!("write {name}"))?;
+        for (key, value) in entries {
+            let (bits, data) = u32::read_from_prefix(key.as_bytes()).ok().context("a prefix length")?;
+            let key = Key::new(bits, <[u8; K]>::try_from(data)?);
+            map.insert(&key, bytes::<V, W>(value)?, 0).with_context(|| format!("write {name}"))?;
         }
         Ok(())
     }
@@ -210,12 +225,11 @@ impl Kernel {
 
     /// Empties the maps that packets write.
     pub fn forget(&mut self) -> Result<()> {
-        self.write_hash::<{ size_of::<FlowKey>() }, { size_of::<Flow>() }>("FLOWS", std::iter::empty())?;
-        self.write_hash::<{ size_of::<FlowKey>() }, { size_of::<Flow>() }>("HALF_OPEN", std::iter::empty())?;
-        self.write_hash::<{ size_of::<FragmentKey>() }, { size_of::<FragmentEntry>() }>(
-            "FRAGMENTS",
-            std::iter::empty(),
-        )
+        let (flows, fragments) = (BTreeMap::<FlowKey, Flow>::new(), BTreeMap::<FragmentKey, FragmentEntry>::new());
+        for name in ["FLOWS", "HALF_OPEN"] {
+            self.write_hash::<{ size_of::<FlowKey>() }, { size_of::<Flow>() }, _, _>(name, &flows)?;
+        }
+        self.write_hash::<{ size_of::<FragmentKey>() }, { size_of::<FragmentEntry>() }, _, _>("FRAGMENTS", &fragments)
     }
 
     /// The counters that are not zero, over all CPUs, by slot.
@@ -246,9 +260,8 @@ impl Kernel {
 
     /// The events since the last call.
     pub fn take_events(&mut self) -> Result<Vec<Event>> {
-        let mut ring = RingBuf::try_from(self.map("EVENTS")?)?;
         let mut events = Vec::new();
-        while let Some(item) = ring.next() {
+        while let Some(item) = self.events.next() {
             events.push(Event::read_from_bytes(&item).ok().context("size of an event")?);
         }
         Ok(events)
@@ -259,12 +272,8 @@ impl Kernel {
     }
 }
 
-/// A trie's key as bytes.
-#[derive(FromBytes)]
-#[repr(C)]
-struct Prefix<const K: usize> {
-    bits: u32,
-    data: [u8; K],
+fn bytes<const N: usize, T: IntoBytes + Immutable>(value: &T) -> Result<[u8; N]> {
+    <[u8; N]>::try_from(value.as_bytes()).context("size of an entry")
 }
 
 const fn flow_map(table: FlowTable) -> &'static str {
