@@ -64,6 +64,7 @@ pub struct Options {
     pub cluster_name: Option<String>,
     /// Number of the cluster, 0 to 255; part of every identity. [default: 0]
     #[arg(long, env = "OUTRIGGER_GATEWAY_CLUSTER_ID", value_name = "NUMBER")]
+    #[serde(deserialize_with = "value::text")]
     pub cluster_id: Option<u8>,
     /// Prefixes that mesh addresses come from, IPv4, IPv6 or both.
     #[arg(long, env = "OUTRIGGER_GATEWAY_WORKLOAD_POOLS", value_name = "CIDR,…")]
@@ -73,6 +74,7 @@ pub struct Options {
     pub pod_prefixes: Option<List<IpNet>>,
     /// UDP port of the tunnels, one for the whole mesh. [default: 8479]
     #[arg(long, env = "OUTRIGGER_GATEWAY_TUNNEL_PORT", value_name = "PORT")]
+    #[serde(deserialize_with = "value::text")]
     pub tunnel_port: Option<u16>,
     /// How long hosts' certificates are valid, at most 24h. [default: 24h]
     #[arg(long, env = "OUTRIGGER_GATEWAY_CERTIFICATE_TTL", value_name = "TIME")]

@@ -13,8 +13,6 @@ mod join;
 mod object;
 mod record;
 mod table;
-#[cfg(test)]
-pub(crate) mod testing;
 mod token;
 mod workload;
 
@@ -26,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redb::{Database, Durability, WriteTransaction};
+use redb::{Database, Durability, ReadableDatabase as _, WriteTransaction};
 use tokio::sync::watch;
 
 pub use address::{InvalidPools, PoolError, Pools};
@@ -130,15 +128,15 @@ impl Store {
         &self,
         change: impl FnOnce(&WriteTransaction) -> Result<T, E>,
     ) -> Result<T, E> {
-        self.write_with(None, change)
+        self.transact(&mut self.lock(), None, change)
     }
 
-    fn write_with<T, E: From<StoreError>>(
+    /// Like [`Store::write`], for a change that may be lost in a crash: it is kept with the next other one.
+    fn write_softly<T, E: From<StoreError>>(
         &self,
-        durability: Option<Durability>,
         change: impl FnOnce(&WriteTransaction) -> Result<T, E>,
     ) -> Result<T, E> {
-        Self::transact(&mut self.database()?, durability, change)
+        self.transact(&mut self.lock(), Some(Durability::None), change)
     }
 
     /// Like [`Store::write`], for a transaction that changes workloads: `change` also gives the new records (`None`: the
@@ -147,8 +145,8 @@ impl Store {
         &self,
         change: impl FnOnce(&WriteTransaction) -> Result<(T, Vec<(WorkloadName, Option<Workload>)>), E>,
     ) -> Result<T, E> {
-        let mut database = self.database()?;
-        let (result, changes) = Self::transact(&mut database, None, change)?;
+        let mut database = self.lock();
+        let (result, changes) = self.transact(&mut database, None, change)?;
         if !changes.is_empty() {
             self.workloads.send_modify(|workloads| {
                 let workloads = Arc::make_mut(workloads);
@@ -168,42 +166,58 @@ impl Store {
         &self,
         look: impl FnOnce(&redb::ReadTransaction) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let guard = self.database()?;
-        let database = guard.as_ref().ok_or_else(closed)?;
-        look(&redb::ReadableDatabase::begin_read(database)?)
+        let mut database = self.lock();
+        look(&self.ready(&mut database)?.begin_read()?)
     }
 
     fn transact<T, E: From<StoreError>>(
-        guard: &mut MutexGuard<'_, Option<Database>>,
+        &self,
+        database: &mut Option<Database>,
         durability: Option<Durability>,
         change: impl FnOnce(&WriteTransaction) -> Result<T, E>,
     ) -> Result<T, E> {
-        let database = guard.as_ref().ok_or_else(closed)?;
-        let mut transaction = database.begin_write().map_err(StoreError::from)?;
+        let begun = self.ready(database)?.begin_write();
+        let mut transaction = if let Ok(transaction) = begun {
+            transaction
+        } else {
+            // An earlier transaction met an error of the disk.
+            *database = None;
+            self.ready(database)?.begin_write().map_err(StoreError::from)?
+        };
         if let Some(durability) = durability {
             transaction.set_durability(durability).map_err(StoreError::from)?;
         }
         let result = change(&transaction)?;
         if let Err(error) = transaction.commit() {
-            **guard = None;
+            *database = None;
             return Err(StoreError::from(error).into());
         }
         Ok(result)
     }
 
-    /// The database, opened anew where the disk failed before.
-    fn database(&self) -> Result<MutexGuard<'_, Option<Database>>, StoreError> {
-        let mut guard = self.database.lock().unwrap_or_else(PoisonError::into_inner);
-        if guard.is_none() {
-            let opened = open_file(&self.path).map_err(|error| StoreError::Database(error.to_string()))?;
-            *guard = Some(opened);
-        }
-        Ok(guard)
+    fn lock(&self) -> MutexGuard<'_, Option<Database>> {
+        self.database.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-fn closed() -> StoreError {
-    StoreError::Database("the file is closed".to_owned())
+    /// The database, opened anew where the disk failed before. What was committed then is known again.
+    fn ready<'a>(&self, database: &'a mut Option<Database>) -> Result<&'a Database, StoreError> {
+        match database {
+            Some(database) => Ok(database),
+            closed => {
+                let opened =
+                    open_file(&self.path).map_err(|error| StoreError::Database(error.to_string()))?;
+                let kept = table::all_workloads(&opened)?;
+                self.workloads.send_if_modified(|workloads| {
+                    let differs = **workloads != kept;
+                    if differs {
+                        *workloads = Arc::new(kept);
+                    }
+                    differs
+                });
+                Ok(closed.insert(opened))
+            }
+        }
+    }
 }
 
 fn open_file(path: &Path) -> Result<Database, OpenError> {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use pki::{IssueError, Issued, KeyHash, UnixTime};
-use redb::{Durability, ReadableTable as _, WriteTransaction};
+use redb::{ReadableTable as _, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
 use super::address;
@@ -240,13 +240,5 @@ impl Store {
             }
             Ok(())
         })
-    }
-
-    /// A change that may be lost in a crash.
-    fn write_softly(
-        &self,
-        change: impl FnOnce(&WriteTransaction) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        self.write_with(Some(Durability::None), change)
     }
 }

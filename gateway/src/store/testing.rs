@@ -1,1 +1,0 @@
-//! What tests of the gateway share: a store in a temporary folder.
