@@ -68,7 +68,7 @@ fn ssh_client(value: &str) -> Option<IpAddr> {
     value.split_whitespace().next()?.parse().ok()
 }
 
-/// The remote addresses of established connections to a local port, from `/proc/net/tcp` (proc_net(5)).
+/// The remote addresses of established connections to a local port, from `/proc/net/tcp` (see proc(5)).
 fn established(table: &str, port: u16) -> Vec<IpAddr> {
     const ESTABLISHED: &str = "01";
     let remote = |line: &str| {

@@ -30,7 +30,9 @@ pub enum ApplyError {
         port: u16,
     },
     /// The host has no IPv6.
-    #[error("cannot {0}: IPv6 is off on this host (sysctl net.ipv6.conf.*.disable_ipv6); the mesh address needs it")]
+    #[error(
+        "cannot {0}: IPv6 is off on this host (sysctl net.ipv6.conf.*.disable_ipv6); the mesh address needs it"
+    )]
     NoIpv6(Operation),
     /// Another route has the same destination and metric.
     #[error("cannot {0}: a route with this destination is there already and is not ours")]

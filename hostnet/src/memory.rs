@@ -2,6 +2,8 @@
 
 use std::io;
 
+use ipnet::IpNet;
+
 use crate::inventory::{Inventory, Link, LinkAddress, Route, RouteKind, Vxlan};
 use crate::kernel::{ApplyError, Kernel};
 use crate::plan::Operation;
@@ -15,7 +17,20 @@ pub struct Memory {
     pub inventory: Inventory,
 }
 
-const MAIN_TABLE: u32 = 254;
+/// One of our routes, to nowhere yet.
+fn route(destination: IpNet) -> Route {
+    const MAIN_TABLE: u32 = 254;
+    Route {
+        destination,
+        kind: RouteKind::Unicast,
+        protocol: ROUTE_PROTOCOL,
+        table: MAIN_TABLE,
+        device: None,
+        gateways: Vec::new(),
+        source: None,
+        metric: 0,
+    }
+}
 
 impl Kernel for Memory {
     async fn inventory(&mut self) -> io::Result<Inventory> {
@@ -24,9 +39,10 @@ impl Kernel for Memory {
 
     async fn apply(&mut self, operation: &Operation) -> Result<(), ApplyError> {
         self.change(operation).map_err(|kind| match (kind, operation) {
-            (io::ErrorKind::AddrInUse, Operation::CreateDevice { port, .. } | Operation::SetUp { port, .. }) => {
-                ApplyError::PortInUse { operation: operation.clone(), port: *port }
-            }
+            (
+                io::ErrorKind::AddrInUse,
+                Operation::CreateDevice { port, .. } | Operation::SetUp { port, .. },
+            ) => ApplyError::PortInUse { operation: operation.clone(), port: *port },
             _ => ApplyError::Refused { operation: operation.clone(), source: kind.into() },
         })
     }
@@ -35,20 +51,17 @@ impl Kernel for Memory {
 impl Memory {
     fn change(&mut self, operation: &Operation) -> Result<(), io::ErrorKind> {
         match operation {
-            Operation::AddUnreachable(prefix) => self.add_route(Route {
-                destination: *prefix,
-                kind: RouteKind::Unreachable,
-                protocol: ROUTE_PROTOCOL,
-                table: MAIN_TABLE,
-                device: None,
-                gateways: Vec::new(),
-                source: None,
-                metric: BACKSTOP_METRIC,
-            })?,
+            Operation::AddUnreachable(prefix) => {
+                self.add_route(Route {
+                    kind: RouteKind::Unreachable,
+                    metric: BACKSTOP_METRIC,
+                    ..route(*prefix)
+                })?;
+            }
             Operation::RemoveUnreachable(prefix) => {
-                self.inventory.routes.retain(|route| {
-                    route.destination != *prefix || route.kind != RouteKind::Unreachable
-                });
+                self.inventory
+                    .routes
+                    .retain(|route| route.destination != *prefix || route.kind != RouteKind::Unreachable);
             }
             Operation::CreateDevice { name, port, mtu } => self.create(name, *port, *mtu)?,
             Operation::DeleteDevice(name) => {
@@ -79,16 +92,7 @@ impl Memory {
                     return Err(io::ErrorKind::NetworkDown);
                 }
                 let device = Some(link.index);
-                self.add_route(Route {
-                    destination: *prefix,
-                    kind: RouteKind::Unicast,
-                    protocol: ROUTE_PROTOCOL,
-                    table: MAIN_TABLE,
-                    device,
-                    gateways: Vec::new(),
-                    source: *source,
-                    metric: 0,
-                })?;
+                self.add_route(Route { device, source: *source, ..route(*prefix) })?;
             }
             Operation::RemoveRoute { device, prefix } => {
                 let index = self.link(device)?.index;
@@ -115,7 +119,9 @@ impl Memory {
 
     fn add_route(&mut self, route: Route) -> Result<(), io::ErrorKind> {
         let taken = |other: &Route| {
-            other.destination == route.destination && other.table == route.table && other.metric == route.metric
+            other.destination == route.destination
+                && other.table == route.table
+                && other.metric == route.metric
         };
         if self.inventory.routes.iter().any(taken) {
             return Err(io::ErrorKind::AlreadyExists);

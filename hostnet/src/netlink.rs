@@ -52,5 +52,9 @@ impl Kernel for Netlink {
 }
 
 fn into_io(error: rtnetlink::Error) -> io::Error {
-    if let rtnetlink::Error::NetlinkError(message) = &error { message.to_io() } else { io::Error::other(error) }
+    if let rtnetlink::Error::NetlinkError(message) = &error {
+        message.to_io()
+    } else {
+        io::Error::other(error)
+    }
 }

@@ -114,11 +114,10 @@ pub fn plan(observed: &Observed, desired: &Desired) -> Result<Plan, Conflict> {
     let missing = desired.unreachable.difference(&observed.unreachable);
     plan.before.extend(missing.copied().map(Operation::AddUnreachable));
     match (&observed.device, &desired.device) {
-        (None, None) => {}
         (Some(there), None) if there.port.is_some() => {
             plan.after.push(Operation::DeleteDevice(there.name.clone()));
         }
-        (Some(_), None) => {}
+        (_, None) => {}
         (there, Some(wanted)) => {
             let kept = keep_device(observed, there.as_ref(), wanted, &mut plan)?;
             converge_device(kept, wanted, &mut plan);

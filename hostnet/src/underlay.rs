@@ -22,7 +22,17 @@ pub struct UnderlayMtu {
 
 /// Kinds of device whose addresses are reached through something else.
 const OVERLAYS: [&str; 12] = [
-    "vxlan", "geneve", "gre", "gretap", "ip6gre", "ip6gretap", "erspan", "ip6erspan", "ipip", "sit", "ip6tnl",
+    "vxlan",
+    "geneve",
+    "gre",
+    "gretap",
+    "ip6gre",
+    "ip6gretap",
+    "erspan",
+    "ip6erspan",
+    "ipip",
+    "sit",
+    "ip6tnl",
     "wireguard",
 ];
 /// Names that container networks give to devices on the host.

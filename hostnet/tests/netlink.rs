@@ -1,12 +1,14 @@
 //! The real kernel, in network namespaces of their own. Needs root.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "fixtures fail where they stand")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::process::Command;
 
 use hostnet::{
-    ApplyError, Changes, Conflict, Desired, Device, Inventory, Kernel as _, Netlink, Observed, RouteKind, apply,
-    plan,
+    ApplyError, Changes, Conflict, Desired, Device, Inventory, Kernel as _, Netlink, Observed, RouteKind,
+    apply, plan,
 };
 use nix::sched::{CloneFlags, unshare};
 
@@ -68,7 +70,11 @@ fn what_is_desired_becomes_what_is_observed() {
         converge(&mut kernel, &desired(false)).await;
         let observed = observe(&mut kernel).await;
         assert!(!observed.device.as_ref().unwrap().up, "created down");
-        assert_eq!(observed.unreachable, desired(false).unreachable, "backstops stand before the device is up");
+        assert_eq!(
+            observed.unreachable,
+            desired(false).unreachable,
+            "backstops stand before the device is up"
+        );
 
         converge(&mut kernel, &desired(true)).await;
         let observed = observe(&mut kernel).await;

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use datapath::{Direction, Reason};
 use datapath::abi::Hook;
+use datapath::{Direction, Reason};
 use hostnet::{Changes, Netlink};
 use ipnet::IpNet;
 use policy::state::NodeState;
@@ -255,7 +255,7 @@ impl Kernel {
             let publisher = Publisher::adopt(store)?;
             Ok::<_, KernelError>((programs, Hooks::new(folder, stubs), publisher))
         };
-        let loaded = spawn_blocking(load).await.map_err(|_| KernelError::Stopped)??;
+        let loaded = spawn_blocking(load).await.map_err(stopped)??;
         let epoch = loaded.2.control().epoch();
         let (report, receivers) = Report::new(epoch);
         let (commands, inbox) = mpsc::channel(1);
@@ -319,9 +319,14 @@ impl Kernel {
     /// The first thing that could not be removed.
     pub async fn leave(&self) -> Result<Vec<String>, KernelError> {
         let (answer, removed) = oneshot::channel();
-        self.commands.send(Command::Leave(answer)).await.map_err(|_| KernelError::Stopped)?;
-        removed.await.map_err(|_| KernelError::Stopped)?
+        self.commands.send(Command::Leave(answer)).await.map_err(stopped)?;
+        removed.await.map_err(stopped)?
     }
+}
+
+/// The other end is gone, which is all there is to say.
+fn stopped<E>(_gone: E) -> KernelError {
+    KernelError::Stopped
 }
 
 impl Default for TableSizes {

@@ -34,10 +34,9 @@ pub(super) async fn inventory(handle: &Handle) -> Result<Inventory, rtnetlink::E
             link.addresses.insert(ip, address);
         }
     }
-    for query in [
-        RouteMessageBuilder::<Ipv4Addr>::new().build(),
-        RouteMessageBuilder::<Ipv6Addr>::new().build(),
-    ] {
+    for query in
+        [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()]
+    {
         let mut routes = handle.route().get(query).execute();
         while let Some(message) = routes.try_next().await? {
             inventory.routes.extend(route(&message));
@@ -110,15 +109,19 @@ fn address(message: &AddressMessage) -> Option<(IpAddr, LinkAddress)> {
 
 fn route(message: &RouteMessage) -> Option<Route> {
     let header = &message.header;
-    let unspecified = match header.address_family {
-        AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        _ => return None,
+    let unspecified = if header.address_family == AddressFamily::Inet {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+    } else if header.address_family == AddressFamily::Inet6 {
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+    } else {
+        return None;
     };
-    let kind = match header.kind {
-        RouteType::Unicast => RouteKind::Unicast,
-        RouteType::Unreachable => RouteKind::Unreachable,
-        _ => RouteKind::Other,
+    let kind = if header.kind == RouteType::Unicast {
+        RouteKind::Unicast
+    } else if header.kind == RouteType::Unreachable {
+        RouteKind::Unreachable
+    } else {
+        RouteKind::Other
     };
     let mut destination = unspecified;
     let mut route = Route {

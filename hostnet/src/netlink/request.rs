@@ -108,7 +108,9 @@ async fn silence(handle: &Handle, name: &str) -> Result<(), Error> {
         .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![quiet]))
         .build();
     match handle.link().set(message).execute().await {
-        Err(Error::NetlinkError(error)) if Errno::from_raw(-error.raw_code()) == Errno::EAFNOSUPPORT => Ok(()),
+        Err(Error::NetlinkError(error)) if Errno::from_raw(-error.raw_code()) == Errno::EAFNOSUPPORT => {
+            Ok(())
+        }
         result => result,
     }
 }
@@ -127,7 +129,8 @@ async fn add_address(handle: &Handle, device: &str, address: IpAddr) -> Result<(
 
 async fn remove_address(handle: &Handle, device: &str, address: IpAddr) -> Result<(), Error> {
     let index = index(handle, device).await?;
-    let mut addresses = handle.address().get().set_link_index_filter(index).set_address_filter(address).execute();
+    let mut addresses =
+        handle.address().get().set_link_index_filter(index).set_address_filter(address).execute();
     while let Some(message) = addresses.try_next().await? {
         handle.address().del(message).execute().await?;
     }

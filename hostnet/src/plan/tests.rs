@@ -53,7 +53,10 @@ fn foreign() -> Inventory {
         name: "eth0".to_owned(),
         up: true,
         mtu: 1500,
-        addresses: BTreeMap::from([("192.0.2.2".parse().unwrap(), LinkAddress { prefix_len: 24, usable: true })]),
+        addresses: BTreeMap::from([(
+            "192.0.2.2".parse().unwrap(),
+            LinkAddress { prefix_len: 24, usable: true },
+        )]),
         ..Link::default()
     };
     let cilium = Link {

@@ -21,9 +21,9 @@ pub(super) fn read(pins: &Pins) -> Result<Vec<Counter>, KernelError> {
     for hook in Hook::ALL {
         for reason in Reason::ALL {
             let values = array.get(&counter_slot(hook, *reason), 0).map_err(on_map(NAME))?;
-            let (packets, bytes) = values
-                .iter()
-                .fold((0_u64, 0_u64), |sum, [packets, bytes]| (sum.0.wrapping_add(*packets), sum.1.wrapping_add(*bytes)));
+            let (packets, bytes) = values.iter().fold((0_u64, 0_u64), |sum, [packets, bytes]| {
+                (sum.0.wrapping_add(*packets), sum.1.wrapping_add(*bytes))
+            });
             if packets > 0 {
                 counters.push(Counter { hook, direction: hook.direction(), reason: *reason, packets, bytes });
             }

@@ -15,7 +15,9 @@ use super::tables::TableError;
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// The process may not do this.
-    #[error("{0} is missing: run as root, or with CAP_NET_ADMIN, CAP_BPF (CAP_SYS_ADMIN below Linux 5.8) and CAP_PERFMON")]
+    #[error(
+        "{0} is missing: run as root, or with CAP_NET_ADMIN, CAP_BPF (CAP_SYS_ADMIN below Linux 5.8) and CAP_PERFMON"
+    )]
     NotPermitted(&'static str),
     /// The kernel is too old or was built without something.
     #[error("this kernel ({running}) has no {feature}, which came with Linux {since}")]
@@ -28,8 +30,10 @@ pub enum KernelError {
         running: String,
     },
     /// The folder of the pins is on no bpffs.
-    #[error("{path} is on no BPF file system, so that nothing would outlive the agent; mount one there: \
-             mount -t bpf bpf {path}")]
+    #[error(
+        "{path} is on no BPF file system, so that nothing would outlive the agent; mount one there: \
+             mount -t bpf bpf {path}"
+    )]
     NoBpffs {
         /// The configured folder.
         path: PathBuf,
@@ -140,7 +144,10 @@ pub(super) fn on_map(map: impl Into<String>) -> impl FnOnce(MapError) -> KernelE
 }
 
 /// Says which file operation an error is about.
-pub(super) fn on_file(operation: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> KernelError {
+pub(super) fn on_file(
+    operation: &'static str,
+    path: impl Into<PathBuf>,
+) -> impl FnOnce(io::Error) -> KernelError {
     let path = path.into();
     move |source| KernelError::File { operation, path, source }
 }

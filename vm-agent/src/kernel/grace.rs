@@ -37,15 +37,14 @@ impl Grace {
     /// Opens the pinned map, or creates and pins it.
     pub(super) fn open(pin: &Path) -> Result<Self, KernelError> {
         let inner = create(BPF_MAP_TYPE_ARRAY, 0).map_err(refused)?;
-        let outer = match MapData::from_pin(pin) {
-            Ok(outer) => outer,
-            Err(_) => {
-                let fd = u32::try_from(inner.as_raw_fd()).unwrap_or(0);
-                let outer = create(BPF_MAP_TYPE_ARRAY_OF_MAPS, fd).map_err(refused)?;
-                let outer = MapData::from_fd(outer).map_err(on_map(NAME))?;
-                outer.pin(pin).map_err(|error| refused(io::Error::other(error)))?;
-                outer
-            }
+        let outer = if let Ok(pinned) = MapData::from_pin(pin) {
+            pinned
+        } else {
+            let fd = u32::try_from(inner.as_raw_fd()).unwrap_or(0);
+            let outer = create(BPF_MAP_TYPE_ARRAY_OF_MAPS, fd).map_err(refused)?;
+            let outer = MapData::from_fd(outer).map_err(on_map(NAME))?;
+            outer.pin(pin).map_err(|error| refused(io::Error::other(error)))?;
+            outer
         };
         let inner = Map::Array(MapData::from_fd(inner).map_err(on_map(NAME))?);
         Ok(Self {

@@ -132,8 +132,9 @@ fn ensure_link(
     }
     unpin(pin).map_err(|error| error.to_string())?;
     let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let link_id =
-        stub.attach_with_options(&device.name, direction(hook), options).map_err(|error| error.to_string())?;
+    let link_id = stub
+        .attach_with_options(&device.name, direction(hook), options)
+        .map_err(|error| error.to_string())?;
     let link = stub.take_link(link_id).map_err(|error| error.to_string())?;
     let link = FdLink::try_from(link).map_err(|error| error.to_string())?;
     link.pin(pin).map_err(|error| error.to_string())?;

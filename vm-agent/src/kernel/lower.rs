@@ -5,11 +5,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use datapath::abi::{
-    Bank, EndpointEntry, EndpointKey, PrefixEntry, PrefixKey, Settings, TunnelEntry, TunnelKey, endpoint_flag,
-    settings_flag,
-};
 use datapath::Address;
+use datapath::abi::{
+    Bank, EndpointEntry, EndpointKey, PrefixEntry, PrefixKey, Settings, TunnelEntry, TunnelKey,
+    endpoint_flag, settings_flag,
+};
 use ipnet::IpNet;
 use policy::state::{Endpoint, EndpointKind, Mode, NodeSettings, NodeState, Role};
 
@@ -40,7 +40,12 @@ pub(super) fn lower(state: &NodeState) -> Lowered {
         cidrs: policy.cidrs(Bank::A).collect(),
         classes: policy.classes(Bank::A).collect(),
         policy: policy.policy(Bank::A).collect(),
-        prefixes: state.settings.prefixes.iter().map(|prefix| (prefix_key(*prefix), PrefixEntry::default())).collect(),
+        prefixes: state
+            .settings
+            .prefixes
+            .iter()
+            .map(|prefix| (prefix_key(*prefix), PrefixEntry::default()))
+            .collect(),
         settings: Some(settings),
     };
     Lowered { contents, rules: Arc::new(policy.names) }
@@ -74,7 +79,8 @@ fn endpoint_entry(
     }
     // What is here is never sent through a tunnel, and nothing from a tunnel may claim to come from here.
     let local = own || behind;
-    let tunnel = endpoint.tunnels.first().filter(|_| !local).map_or(Address::NONE, |first| Address::from(*first));
+    let tunnel =
+        endpoint.tunnels.first().filter(|_| !local).map_or(Address::NONE, |first| Address::from(*first));
     EndpointEntry {
         identity: endpoint.identity.get(),
         previous: endpoint.previous.map_or(0, policy::identity::Identity::get),

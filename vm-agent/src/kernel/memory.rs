@@ -21,7 +21,7 @@ pub(super) fn read(pins: &Pins) -> Result<Vec<MapMemory>, KernelError> {
     stable.chain(banked).map(memory).collect()
 }
 
-/// The line `memlock:` of a map's fdinfo (proc_pid_fdinfo(5)).
+/// The line `memlock:` of a map's fdinfo (see proc(5)).
 fn memlock(text: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
 }

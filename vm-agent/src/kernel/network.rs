@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use datapath::abi::Hook;
 use hostnet::{
-    Desired, Device, HostFacts, Inventory, Kernel as _, Netlink, Observed, UnderlayMtu, apply, check_prefixes, guarded,
-    mesh_mtu, plan, underlay_addresses, underlay_mtu,
+    Desired, Device, HostFacts, Inventory, Kernel as _, Netlink, Observed, UnderlayMtu, apply,
+    check_prefixes, guarded, mesh_mtu, plan, underlay_addresses, underlay_mtu,
 };
 use policy::state::{NodeSettings, Role};
 
@@ -47,7 +47,9 @@ impl Network {
         facts.protected.clone_from(&target.protected);
         let tunnels: BTreeSet<IpAddr> =
             target.state.endpoints.values().flat_map(|endpoint| endpoint.tunnels.iter().copied()).collect();
-        facts.protected.extend(tunnels.into_iter().map(|address| ("the tunnel endpoint".to_owned(), address)));
+        facts
+            .protected
+            .extend(tunnels.into_iter().map(|address| ("the tunnel endpoint".to_owned(), address)));
         let KernelConfig { allowed_cidrs, device, .. } = &self.config;
         check_prefixes(&target.state.settings.prefixes, inventory, &facts, allowed_cidrs.as_deref(), device)
             .map_err(KernelError::Unsafe)
@@ -101,9 +103,10 @@ impl Network {
     pub(super) async fn add(&mut self, desired: &Desired) -> Result<(), KernelError> {
         let observed = Observed::of(&self.inventory().await?, &self.config.device);
         let operations = plan(&observed, desired)?;
-        let recreated = operations.before.iter().any(|operation| {
-            matches!(operation, hostnet::Operation::CreateDevice { .. })
-        });
+        let recreated = operations
+            .before
+            .iter()
+            .any(|operation| matches!(operation, hostnet::Operation::CreateDevice { .. }));
         if recreated {
             // Another port: the new device gets its hooks before it is up.
             let down = plan(&observed, &lowered(desired))?;
@@ -199,7 +202,7 @@ impl Network {
     }
 
     /// A transit node has to forward; whether it does is the administrator's decision.
-    pub(super) fn forwarding(&self, role: Role) -> Vec<String> {
+    pub(super) fn forwarding(role: Role) -> Vec<String> {
         const SWITCHES: [(&str, &str, &str); 2] = [
             ("IPv4", "/proc/sys/net/ipv4/ip_forward", "net.ipv4.ip_forward"),
             ("IPv6", "/proc/sys/net/ipv6/conf/all/forwarding", "net.ipv6.conf.all.forwarding"),
@@ -209,9 +212,8 @@ impl Network {
         }
         let off = |(family, path, name): (&str, &str, &str)| {
             let value = std::fs::read_to_string(path).ok()?;
-            (value.trim() == "0").then(|| {
-                format!("this transit node does not forward {family}: set the sysctl {name} to 1")
-            })
+            (value.trim() == "0")
+                .then(|| format!("this transit node does not forward {family}: set the sysctl {name} to 1"))
         };
         SWITCHES.into_iter().filter_map(off).collect()
     }
@@ -228,9 +230,8 @@ fn wanted_hooks(inventory: &Inventory, device: &str) -> Vec<(Hook, HookedDevice)
     let of = |link: &hostnet::Link| HookedDevice { name: link.name.clone(), ifindex: link.index };
     let is_mesh = |link: &&hostnet::Link| link.vxlan.is_some_and(|vxlan| vxlan.external);
     let mesh = inventory.link(device).filter(is_mesh).map(of);
-    let mesh = mesh.into_iter().flat_map(|device| {
-        [(Hook::MeshIngress, device.clone()), (Hook::MeshEgress, device)]
-    });
+    let mesh =
+        mesh.into_iter().flat_map(|device| [(Hook::MeshIngress, device.clone()), (Hook::MeshEgress, device)]);
     mesh.chain(guarded(inventory, device).into_iter().map(|link| (Hook::GuardIngress, of(link)))).collect()
 }
 

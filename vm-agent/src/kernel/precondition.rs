@@ -67,7 +67,8 @@ fn permission() -> Result<(), KernelError> {
     if !has(NET_ADMIN) {
         return Err(KernelError::NotPermitted("CAP_NET_ADMIN"));
     }
-    if !has(SYS_ADMIN) && !(has(BPF) && has(PERFMON)) {
+    let may_load = has(SYS_ADMIN) || (has(BPF) && has(PERFMON));
+    if !may_load {
         return Err(KernelError::NotPermitted("CAP_BPF"));
     }
     Ok(())
@@ -89,11 +90,9 @@ fn features() -> Result<(), KernelError> {
         (MapType::ProgramArray, "BPF tail calls", "4.2"),
         (MapType::PerCpuArray, "BPF per-CPU array", "4.6"),
     ];
-    let release = nix::sys::utsname::uname().map_or_else(|_| String::new(), |name| {
-        name.release().to_string_lossy().into_owned()
-    });
-    let missing =
-        |feature, since| KernelError::MissingFeature { feature, since, running: release.clone() };
+    let release = nix::sys::utsname::uname()
+        .map_or_else(|_| String::new(), |name| name.release().to_string_lossy().into_owned());
+    let missing = |feature, since| KernelError::MissingFeature { feature, since, running: release.clone() };
     if Version::of(&release).is_some_and(|version| version < FLOOR) {
         return Err(missing("support for this agent's programs", "5.10"));
     }

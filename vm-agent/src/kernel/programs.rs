@@ -25,7 +25,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ou
 pub(super) const STABLE: [&str; 8] =
     ["CONTROL", "PROGRAMS", "FLOWS", "HALF_OPEN", "FRAGMENTS", "EVENTS", "COUNTERS", "SAMPLING"];
 /// Maps of one version, with both banks in them.
-pub(super) const BANKED: [&str; 7] = ["ENDPOINTS", "TUNNELS", "CIDRS", "CLASSES", "POLICY", "PREFIXES", "SETTINGS"];
+pub(super) const BANKED: [&str; 7] =
+    ["ENDPOINTS", "TUNNELS", "CIDRS", "CLASSES", "POLICY", "PREFIXES", "SETTINGS"];
 
 /// Loaded programs and where they stand.
 pub(super) struct Programs {
@@ -89,9 +90,13 @@ fn load_object(pins: &Pins, sizes: TableSizes) -> Result<Ebpf, KernelError> {
         loader.map_pin_path(name, pins.versioned(name));
     }
     let TableSizes { endpoints, tunnels, cidrs, classes, policy, flows, half_open } = sizes;
-    for (name, entries) in
-        [("ENDPOINTS", endpoints), ("TUNNELS", tunnels), ("CIDRS", cidrs), ("CLASSES", classes), ("POLICY", policy)]
-    {
+    for (name, entries) in [
+        ("ENDPOINTS", endpoints),
+        ("TUNNELS", tunnels),
+        ("CIDRS", cidrs),
+        ("CLASSES", classes),
+        ("POLICY", policy),
+    ] {
         loader.map_max_entries(name, entries.saturating_mul(2));
     }
     loader.map_max_entries("FLOWS", flows);
@@ -152,9 +157,11 @@ fn adopt_stub(
         return Ok(old);
     }
     unpin(&pin)?;
-    fresh
-        .pin(&pin)
-        .map_err(|error| KernelError::File { operation: "pin", path: pin.clone(), source: std::io::Error::other(error) })?;
+    fresh.pin(&pin).map_err(|error| KernelError::File {
+        operation: "pin",
+        path: pin.clone(),
+        source: std::io::Error::other(error),
+    })?;
     SchedClassifier::from_pin(&pin).map_err(refused(name))
 }
 
@@ -166,7 +173,9 @@ fn runs_already(ebpf: &Ebpf, pins: &Pins, maps: &BTreeSet<u32>) -> Result<bool, 
         let program = ebpf.program(name).ok_or_else(|| KernelError::ObjectLacks(name.to_owned()))?;
         let program: &SchedClassifier = program.try_into().map_err(refused(name))?;
         let new = program.info().map_err(refused(name))?;
-        if fingerprint(&old, maps).map_err(refused(name))? != fingerprint(&new, maps).map_err(refused(name))? {
+        if fingerprint(&old, maps).map_err(refused(name))?
+            != fingerprint(&new, maps).map_err(refused(name))?
+        {
             return Ok(false);
         }
     }
@@ -227,12 +236,12 @@ pub(super) fn store(pins: &Pins) -> Result<Store, KernelError> {
         };
     }
     Ok(Store {
-        endpoints: table!(Hash<EndpointKey, EndpointEntry> "ENDPOINTS"),
-        tunnels: table!(Hash<TunnelKey, TunnelEntry> "TUNNELS"),
-        cidrs: table!(Trie<CidrKey, CidrEntry> "CIDRS"),
-        classes: table!(Hash<ClassKey, ClassEntry> "CLASSES"),
-        policy: table!(Trie<PolicyKey, PolicyEntry> "POLICY"),
-        prefixes: table!(Trie<PrefixKey, PrefixEntry> "PREFIXES"),
+        endpoints: table!(Hash < EndpointKey, EndpointEntry > "ENDPOINTS"),
+        tunnels: table!(Hash < TunnelKey, TunnelEntry > "TUNNELS"),
+        cidrs: table!(Trie < CidrKey, CidrEntry > "CIDRS"),
+        classes: table!(Hash < ClassKey, ClassEntry > "CLASSES"),
+        policy: table!(Trie < PolicyKey, PolicyEntry > "POLICY"),
+        prefixes: table!(Trie < PrefixKey, PrefixEntry > "PREFIXES"),
         switch: Box::new(KernelSwitch {
             control: control(pins)?,
             settings: Array::try_from(Map::Array(banked("SETTINGS")?)).map_err(on_map("SETTINGS"))?,
@@ -278,6 +287,9 @@ impl Switch for KernelSwitch {
     }
 }
 
-fn refused_table(operation: &'static str, table: &'static str) -> impl FnOnce(aya::maps::MapError) -> TableError {
+fn refused_table(
+    operation: &'static str,
+    table: &'static str,
+) -> impl FnOnce(aya::maps::MapError) -> TableError {
     move |source| TableError::Refused { operation, table, source }
 }

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use datapath::abi::{
-    Bank, CidrEntry, CidrKey, ClassEntry, ClassKey, Control, EndpointEntry, EndpointKey, PolicyEntry, PolicyKey,
-    PrefixEntry, PrefixKey, Settings, TunnelEntry, TunnelKey,
+    Bank, CidrEntry, CidrKey, ClassEntry, ClassKey, Control, EndpointEntry, EndpointKey, PolicyEntry,
+    PolicyKey, PrefixEntry, PrefixKey, Settings, TunnelEntry, TunnelKey,
 };
 
 use super::plan::{Write, plan};

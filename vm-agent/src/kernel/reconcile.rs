@@ -253,7 +253,7 @@ impl Reconcile {
         if let Some(newest) = &self.newest
             && newest.in_force
         {
-            warnings.extend(self.network.forwarding(newest.target.state.settings.role));
+            warnings.extend(Network::forwarding(newest.target.state.settings.role));
             if let Err(error) = self.network.check(&newest.target, inventory) {
                 warnings.push(format!("the network changed under the mesh: {error}"));
             }

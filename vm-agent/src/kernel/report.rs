@@ -32,7 +32,8 @@ impl Report {
         let (applied, applied_receiver) = watch::channel(Applied { epoch, ..Applied::default() });
         let (status, status_receiver) = watch::channel(KernelStatus::default());
         let (rules, rules_receiver) = watch::channel(RuleNames::default());
-        let receivers = Receivers { applied: applied_receiver, status: status_receiver, rules: rules_receiver };
+        let receivers =
+            Receivers { applied: applied_receiver, status: status_receiver, rules: rules_receiver };
         (Self { applied, status, rules, current_rules: RuleNames::default() }, receivers)
     }
 
@@ -80,7 +81,7 @@ impl Report {
         warnings: Vec<String>,
     ) {
         self.status.send_if_modified(|status| {
-            let next = KernelStatus { device, hooks, underlay, entries, warnings, ..status.clone() };
+            let next = KernelStatus { device, hooks, entries, underlay, warnings, ..status.clone() };
             let next = KernelStatus { applied: Applied { epoch, ..next.applied.clone() }, ..next };
             let changed = *status != next;
             *status = next;

@@ -36,7 +36,9 @@ pub(super) struct Contents {
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
     /// The table has no room; nothing was written.
-    #[error("the table {table} is full: {needed} entries are needed in both banks together, it has room for {capacity}")]
+    #[error(
+        "the table {table} is full: {needed} entries are needed in both banks together, it has room for {capacity}"
+    )]
     Full {
         /// Its name.
         table: &'static str,

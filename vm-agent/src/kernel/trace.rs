@@ -62,7 +62,8 @@ fn decide(dump: &Dump, control: Control, query: &TraceQuery) -> Trace {
     let (hook, source, destination, outer) = match direction {
         // The packet comes as the remote's own sender would send it.
         Direction::Ingress => {
-            let outer = endpoint.map_or(UNKNOWN_SENDER, |entry| Outer { source: entry.tunnel, vni: entry.mark });
+            let outer =
+                endpoint.map_or(UNKNOWN_SENDER, |entry| Outer { source: entry.tunnel, vni: entry.mark });
             (Hook::MeshIngress, remote, local, outer)
         }
         Direction::Egress => (Hook::MeshEgress, local, remote, Outer::NONE),
@@ -74,7 +75,10 @@ fn decide(dump: &Dump, control: Control, query: &TraceQuery) -> Trace {
         reason: verdict.reason,
         rule: verdict.rule,
         identity: endpoint.map_or(0, |entry| entry.identity),
-        tunnel: endpoint.map(|entry| entry.tunnel).filter(|tunnel| *tunnel != Address::NONE).map(IpAddr::from),
+        tunnel: endpoint
+            .map(|entry| entry.tunnel)
+            .filter(|tunnel| *tunnel != Address::NONE)
+            .map(IpAddr::from),
         epoch: control.epoch(),
     }
 }

@@ -1,0 +1,141 @@
+use std::collections::BTreeSet;
+
+use policy::identity::Identity;
+use policy::state::{Default as DefaultVerdict, DirectionPolicy, Policy};
+
+use super::*;
+
+fn identity(number: u32) -> Identity {
+    Identity::try_new(number).unwrap()
+}
+
+fn endpoint(number: u32, tunnels: &[&str], kind: EndpointKind) -> Arc<Endpoint> {
+    let tunnels = Arc::new(tunnels.iter().map(|address| address.parse().unwrap()).collect());
+    Arc::new(Endpoint {
+        identity: identity(number),
+        previous: None,
+        mark: identity(number),
+        tunnels,
+        kind,
+        owner: None,
+    })
+}
+
+fn pod(tunnels: &[&str], behind: &[&str]) -> Arc<Endpoint> {
+    let behind = Arc::new(behind.iter().map(|name| (*name).to_owned()).collect());
+    endpoint(300, tunnels, EndpointKind::Pod { behind })
+}
+
+fn state(role: Role, endpoints: Vec<(&str, Arc<Endpoint>)>) -> NodeState {
+    let open = DirectionPolicy { default: DefaultVerdict::Allow, rules: Vec::new() };
+    NodeState {
+        endpoints: endpoints
+            .into_iter()
+            .map(|(address, endpoint)| (address.parse().unwrap(), endpoint))
+            .collect(),
+        identities: BTreeMap::new(),
+        policy: Arc::new(Policy { ingress: open.clone(), egress: open }),
+        settings: NodeSettings {
+            workload: "outrigger-system/node-a".to_owned(),
+            identity: identity(6),
+            mark: identity(6),
+            addresses: vec!["10.244.240.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+            prefixes: vec!["10.244.240.0/20".parse().unwrap(), "fd00::/112".parse().unwrap()],
+            role,
+            mode: Mode::Enforce,
+            tunnel_port: 8479,
+            rejected: Vec::new(),
+        },
+    }
+}
+
+fn entry(lowered: &Lowered, address: &str) -> EndpointEntry {
+    let address = Address::from(address.parse::<IpAddr>().unwrap());
+    lowered.contents.endpoints[&EndpointKey { bank: 0, reserved: [0; 3], address }]
+}
+
+fn members(lowered: &Lowered, set: u32) -> BTreeSet<IpAddr> {
+    lowered.contents.tunnels.keys().filter(|key| key.set == set).map(|key| key.address.into()).collect()
+}
+
+#[test]
+fn what_is_here_has_no_tunnel() {
+    let transit = state(
+        Role::Transit,
+        vec![
+            ("10.244.240.1", endpoint(6, &["192.0.2.1"], EndpointKind::Transit)),
+            ("10.244.1.5", pod(&["192.0.2.1", "192.0.2.2"], &["outrigger-system/node-a"])),
+            ("10.244.2.5", pod(&["192.0.2.2"], &["outrigger-system/node-b"])),
+        ],
+    );
+    let lowered = lower(&transit);
+    let own = entry(&lowered, "10.244.240.1");
+    assert_eq!((own.flags, own.tunnel), (endpoint_flag::OWN | endpoint_flag::ROUTER, Address::NONE));
+    let behind = entry(&lowered, "10.244.1.5");
+    assert_eq!((behind.flags, behind.tunnel, behind.tunnel_set), (endpoint_flag::BEHIND, Address::NONE, 0));
+    let elsewhere = entry(&lowered, "10.244.2.5");
+    assert_eq!((elsewhere.flags, elsewhere.tunnel), (0, Address::from_v4([192, 0, 2, 2])));
+    assert_ne!(lowered.contents.settings.unwrap().flags & settings_flag::TRANSIT, 0);
+}
+
+#[test]
+fn a_host_has_nothing_behind_it() {
+    let lowered =
+        lower(&state(Role::Host, vec![("10.244.1.5", pod(&["192.0.2.1"], &["outrigger-system/node-a"]))]));
+    assert_eq!(entry(&lowered, "10.244.1.5").flags, 0);
+}
+
+#[test]
+fn sets_of_tunnels_are_shared_and_keep_their_numbers() {
+    let first = lower(&state(
+        Role::Host,
+        vec![
+            ("10.244.1.5", pod(&["192.0.2.1", "192.0.2.2"], &[])),
+            ("10.244.1.6", pod(&["192.0.2.2", "192.0.2.1"], &[])),
+            ("10.244.1.7", pod(&["192.0.2.1", "2001:db8::1"], &[])),
+            ("10.244.1.8", pod(&["192.0.2.1"], &[])),
+            ("10.244.1.9", pod(&[], &[])),
+        ],
+    ));
+    let (a, b, c) = (entry(&first, "10.244.1.5"), entry(&first, "10.244.1.6"), entry(&first, "10.244.1.7"));
+    assert_eq!(a.tunnel_set, b.tunnel_set);
+    assert_ne!(a.tunnel_set, c.tunnel_set);
+    assert_eq!(members(&first, a.tunnel_set), ["192.0.2.1", "192.0.2.2"].map(|a| a.parse().unwrap()).into());
+    assert_eq!(a.tunnel, Address::from_v4([192, 0, 2, 1]), "the first is preferred");
+    assert_eq!(b.tunnel, Address::from_v4([192, 0, 2, 2]));
+    assert_eq!(entry(&first, "10.244.1.8").tunnel_set, 0);
+    let unreachable = entry(&first, "10.244.1.9");
+    assert_eq!((unreachable.tunnel, unreachable.tunnel_set), (Address::NONE, 0));
+
+    let alone = lower(&state(Role::Host, vec![("10.244.1.7", pod(&["192.0.2.1", "2001:db8::1"], &[]))]));
+    assert_eq!(entry(&alone, "10.244.1.7").tunnel_set, c.tunnel_set, "numbers depend on the members only");
+}
+
+#[test]
+fn prefixes_are_v4_mapped() {
+    let lowered = lower(&state(Role::Host, Vec::new()));
+    let lengths: Vec<u32> = lowered.contents.prefixes.keys().map(|key| key.prefix_len).collect();
+    assert_eq!(lengths, [32 + 112, 32 + 96 + 20]);
+}
+
+#[test]
+fn a_relabel_keeps_the_old_identity_and_mark() {
+    let mut peer = Endpoint::clone(&endpoint(301, &["192.0.2.9"], EndpointKind::Workload));
+    peer.previous = Some(identity(300));
+    peer.mark = identity(300);
+    let lowered = lower(&state(Role::Host, vec![("10.244.240.9", Arc::new(peer))]));
+    let entry = entry(&lowered, "10.244.240.9");
+    assert_eq!((entry.identity, entry.previous, entry.mark), (301, 300, 300));
+}
+
+#[test]
+fn settings_say_who_and_how() {
+    let mut audited = state(Role::Host, Vec::new());
+    audited.settings.mode = Mode::Audit;
+    audited.settings.addresses.remove(1);
+    let settings = lower(&audited).contents.settings.unwrap();
+    assert_ne!(settings.flags & settings_flag::AUDIT, 0);
+    assert_eq!(settings.flags & (settings_flag::TRANSIT | settings_flag::CIDR_RULES), 0);
+    assert_eq!(settings.address_v4, Address::from_v4([10, 244, 240, 1]));
+    assert_eq!(settings.address_v6, Address::NONE);
+}

@@ -95,7 +95,15 @@ macro_rules! banked {
 }
 
 layouts!(
-    CidrEntry, ClassEntry, ClassKey, EndpointEntry, EndpointKey, PolicyEntry, PrefixEntry, Settings, TunnelEntry,
+    CidrEntry,
+    ClassEntry,
+    ClassKey,
+    EndpointEntry,
+    EndpointKey,
+    PolicyEntry,
+    PrefixEntry,
+    Settings,
+    TunnelEntry,
     TunnelKey,
 );
 trie_layouts!(CidrKey, PolicyKey, PrefixKey);

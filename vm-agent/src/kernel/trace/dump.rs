@@ -3,24 +3,18 @@
 use std::collections::BTreeMap;
 
 use datapath::abi::{
-    Bank, Bucket, CidrEntry, CidrKey, ClassEntry, ClassKey, EndpointEntry, EndpointKey, Event, Flow, FlowKey,
-    FragmentEntry, FragmentKey, PolicyEntry, PolicyKey, PrefixEntry, PrefixKey, Settings, TunnelEntry, TunnelKey,
+    Bank, Bucket, CidrKey, ClassKey, EndpointEntry, EndpointKey, Event, Flow, FlowKey, FragmentEntry,
+    FragmentKey, PolicyEntry, PolicyKey, PrefixKey, Settings, TunnelKey,
 };
 use datapath::{Address, FlowTable, Port, Tables};
 
 use crate::kernel::publish::Store;
-use crate::kernel::tables::{BankedKey, Table, TableError};
+use crate::kernel::tables::{BankedKey, Contents, Table, TableError};
 
-/// One bank, with keys of bank A.
+/// One bank.
 #[derive(Clone, Debug)]
 pub(super) struct Dump {
-    settings: Settings,
-    endpoints: BTreeMap<EndpointKey, EndpointEntry>,
-    tunnels: BTreeMap<TunnelKey, TunnelEntry>,
-    cidrs: BTreeMap<CidrKey, CidrEntry>,
-    classes: BTreeMap<ClassKey, ClassEntry>,
-    policy: BTreeMap<PolicyKey, PolicyEntry>,
-    prefixes: BTreeMap<PrefixKey, PrefixEntry>,
+    contents: Contents,
 }
 
 const ADDRESS_BITS: u32 = 128;
@@ -28,23 +22,29 @@ const PORT_BITS: u32 = 16;
 
 impl Dump {
     pub(super) fn read(store: &Store, bank: Bank) -> Result<Self, TableError> {
-        Ok(Self {
-            settings: store.switch.settings(bank)?,
+        Ok(Self::of(Contents {
             endpoints: of_bank(&*store.endpoints, bank)?,
             tunnels: of_bank(&*store.tunnels, bank)?,
             cidrs: of_bank(&*store.cidrs, bank)?,
             classes: of_bank(&*store.classes, bank)?,
             policy: of_bank(&*store.policy, bank)?,
             prefixes: of_bank(&*store.prefixes, bank)?,
-        })
+            settings: Some(store.switch.settings(bank)?),
+        }))
+    }
+
+    /// Of a bank without settings nothing is decided.
+    pub(super) fn of(contents: Contents) -> Self {
+        Self { contents }
     }
 
     pub(super) fn own_address(&self, v4: bool) -> Address {
-        if v4 { self.settings.address_v4 } else { self.settings.address_v6 }
+        let of = |settings: &Settings| if v4 { settings.address_v4 } else { settings.address_v6 };
+        self.contents.settings.as_ref().map_or(Address::NONE, of)
     }
 
     pub(super) fn endpoint_at(&self, address: Address) -> Option<&EndpointEntry> {
-        self.endpoints.get(&EndpointKey { bank: Bank::A.number(), reserved: [0; 3], address })
+        self.contents.endpoints.get(&EndpointKey { bank: Bank::A.number(), reserved: [0; 3], address })
     }
 }
 
@@ -70,33 +70,41 @@ impl Tables for Dump {
     type Slot = ();
 
     fn settings(&self, _: Bank) -> Option<&Settings> {
-        Some(&self.settings)
+        self.contents.settings.as_ref()
     }
 
     fn endpoint(&self, key: &EndpointKey) -> Option<&EndpointEntry> {
-        self.endpoints.get(&key.in_bank(Bank::A))
+        self.contents.endpoints.get(&key.in_bank(Bank::A))
     }
 
     fn tunnel(&self, key: &TunnelKey) -> bool {
-        self.tunnels.contains_key(&key.in_bank(Bank::A))
+        self.contents.tunnels.contains_key(&key.in_bank(Bank::A))
     }
 
     fn cidr_class(&self, key: &CidrKey) -> u32 {
         let at = |bits: u32| {
             let address = masked(key.address, bits);
-            self.cidrs.get(&CidrKey { prefix_len: CidrKey::BASE_BITS + bits, address, ..key.in_bank(Bank::A) })
+            self.contents.cidrs.get(&CidrKey {
+                prefix_len: CidrKey::BASE_BITS + bits,
+                address,
+                ..key.in_bank(Bank::A)
+            })
         };
         (0..=ADDRESS_BITS).rev().find_map(at).map_or(0, |entry| entry.class)
     }
 
     fn class(&self, key: &ClassKey) -> u32 {
-        self.classes.get(&key.in_bank(Bank::A)).map_or(0, |entry| entry.class)
+        self.contents.classes.get(&key.in_bank(Bank::A)).map_or(0, |entry| entry.class)
     }
 
     fn policy(&self, key: &PolicyKey) -> Option<&PolicyEntry> {
         (0..=PORT_BITS).rev().find_map(|bits| {
             let port = masked_port(key.port, bits);
-            self.policy.get(&PolicyKey { prefix_len: PolicyKey::BASE_BITS + bits, port, ..key.in_bank(Bank::A) })
+            self.contents.policy.get(&PolicyKey {
+                prefix_len: PolicyKey::BASE_BITS + bits,
+                port,
+                ..key.in_bank(Bank::A)
+            })
         })
     }
 
@@ -104,7 +112,7 @@ impl Tables for Dump {
         (0..=ADDRESS_BITS).any(|bits| {
             let address = masked(key.address, bits);
             let prefix_len = CidrKey::BASE_BITS + bits;
-            self.prefixes.contains_key(&PrefixKey { prefix_len, address, ..key.in_bank(Bank::A) })
+            self.contents.prefixes.contains_key(&PrefixKey { prefix_len, address, ..key.in_bank(Bank::A) })
         })
     }
 
