@@ -1,0 +1,189 @@
+//! A gateway in this process: the real services behind real TLS on loopback, with a clock that tests turn.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use gateway::admin::AdminService;
+use gateway::audit::Audit;
+use gateway::clock::Clock;
+use gateway::enrollment::{EnrollmentService, Settings};
+use gateway::index::MeshSettings;
+use gateway::mesh_view::MeshView;
+use gateway::metrics::Metrics;
+use gateway::pipeline::{self, Pipeline};
+use gateway::server::{self, Services};
+use gateway::session::{MeshService, SessionMetrics};
+use gateway::store::{self, Pools, Store, unix_time};
+use gateway::tls::{self, OwnCertificate};
+use pki::{Authority, SpiffeId, TrustDomain, UnixTime};
+use rustls::time_provider::TimeProvider;
+use telemetry::shutdown::Shutdown;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+/// The group of the tests, in the only manifest.
+const MANIFEST: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: outrigger.dev/v1alpha1
+kind: ExternalWorkloadGroup
+metadata: {name: db, namespace: shop}
+spec:
+  template:
+    labels: {app: db}
+";
+/// The time at which tests begin: 2026-01-01.
+const START: u64 = 1_767_225_600;
+/// How long certificates are valid.
+pub(crate) const TTL: Duration = Duration::from_hours(24);
+/// How long after its end a certificate may be renewed.
+pub(crate) const GRACE: Duration = Duration::from_hours(90 * 24);
+
+/// A clock that tests turn.
+#[derive(Debug, Default)]
+pub(crate) struct Hands(AtomicU64);
+
+impl Hands {
+    pub(crate) fn forward(&self, by: Duration) {
+        self.0.fetch_add(by.as_secs(), Ordering::SeqCst);
+    }
+}
+
+impl TimeProvider for Hands {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(unix_time(self.0.load(Ordering::SeqCst)))
+    }
+}
+
+/// A running gateway.
+pub(crate) struct Gateway {
+    pub(crate) address: SocketAddr,
+    pub(crate) socket: PathBuf,
+    pub(crate) hands: Arc<Hands>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) trust_domain: TrustDomain,
+    folder: TempDir,
+    shutdown: Shutdown,
+}
+
+impl Gateway {
+    pub(crate) async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let manifests = folder.path().join("manifests");
+        std::fs::create_dir(&manifests).unwrap();
+        std::fs::write(manifests.join("shop.yaml"), MANIFEST).unwrap();
+        let hands = Arc::new(Hands(AtomicU64::new(START)));
+        let clock = Clock::new(hands.clone());
+        let pools = Pools::try_new(&["10.9.0.0/24".parse().unwrap(), "fd09::/112".parse().unwrap()]).unwrap();
+        let prefixes = pools.prefixes();
+        let settings = store::Settings { pools, cluster_id: 0, quarantine: TTL };
+        let store = Arc::new(Store::open(&folder.path().join("state"), settings).unwrap());
+        let trust_domain = TrustDomain::try_new("outrigger.local").unwrap();
+        let authority = Arc::new(store.authority(&trust_domain, clock.now()).unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let socket = folder.path().join("admin.sock");
+        let gateway = Self {
+            address,
+            socket,
+            hands,
+            store,
+            authority,
+            trust_domain,
+            folder,
+            shutdown: Shutdown::default(),
+        };
+        let mesh = MeshSettings {
+            cluster: "default".to_owned(),
+            pools: prefixes,
+            pod_prefixes: vec![],
+            tunnel_port: 8479,
+        };
+        gateway.serve(listener, &clock, pipeline::Settings { manifests, mesh, gateways: vec![] });
+        gateway
+    }
+
+    fn serve(&self, listener: TcpListener, clock: &Clock, settings: pipeline::Settings) {
+        let (pipeline, mesh) = Pipeline::open(settings, self.store.clone(), clock.clone()).unwrap();
+        tokio::spawn(pipeline.run(self.shutdown.clone()));
+        let services = self.services(clock, &mesh);
+        let id = SpiffeId::gateway(&self.trust_domain, "g1").unwrap();
+        let own = OwnCertificate::issue(self.authority.clone(), id, clock.now()).unwrap();
+        // A server whose own certificate never expires in a test that turns the clock.
+        let bundle = self.authority.bundle().unwrap();
+        let tls = pki::tls::server(&bundle, &self.trust_domain, own.serving(), clock.source()).unwrap();
+        let limits = tls::Limits { handshake: Duration::from_secs(2), half_open: 64 };
+        let (connections, accepting) = tls::incoming(listener, Arc::new(tls), limits, self.shutdown.clone());
+        tokio::spawn(accepting);
+        let socket = server::bind_socket(&self.socket).unwrap();
+        tokio::spawn(server::serve_socket(socket, services.admin.clone(), self.shutdown.clone()));
+        tokio::spawn(server::serve_tls(connections, services, self.shutdown.clone()));
+    }
+
+    fn services(&self, clock: &Clock, mesh: &Arc<pipeline::Mesh>) -> Services {
+        let view: Arc<dyn MeshView> = mesh.clone();
+        let (store, authority) = (self.store.clone(), self.authority.clone());
+        let audit = Arc::new(Audit::open(&self.audit_log()).unwrap());
+        let metrics = Metrics::default();
+        let settings = Arc::new(Settings {
+            trust_domain: self.trust_domain.clone(),
+            certificate_ttl: TTL,
+            renew_grace: GRACE,
+            gateways: vec![self.address.to_string()],
+        });
+        Services {
+            enrollment: EnrollmentService {
+                store: store.clone(),
+                authority: authority.clone(),
+                mesh: view.clone(),
+                audit: audit.clone(),
+                metrics: metrics.clone(),
+                clock: clock.clone(),
+                settings: settings.clone(),
+            },
+            mesh: MeshService {
+                store: store.clone(),
+                registry: mesh.registry().clone(),
+                feed: mesh.feed(),
+                metrics: SessionMetrics::default(),
+                clock: clock.clone(),
+                shutdown: self.shutdown.clone(),
+            },
+            admin: AdminService {
+                store,
+                authority,
+                mesh: view,
+                audit,
+                metrics,
+                clock: clock.clone(),
+                settings,
+            },
+        }
+    }
+
+    /// The time here.
+    pub(crate) fn now(&self) -> UnixTime {
+        self.hands.current_time().unwrap()
+    }
+
+    fn audit_log(&self) -> PathBuf {
+        self.folder.path().join("audit.log")
+    }
+
+    /// What was written down.
+    pub(crate) fn audited(&self) -> String {
+        std::fs::read_to_string(self.audit_log()).unwrap()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.shutdown.trigger();
+    }
+}
