@@ -172,17 +172,17 @@ impl AgentApi for Service {
     ) -> Result<Response<Self::MonitorStream>, Status> {
         let filter = Filter::try_from(request.into_inner())
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let _member = self.member()?;
-        let (mut receiver, events, shutdown) =
+        let _joined = self.member()?;
+        let (mut incoming, events, shutdown) =
             (self.events.subscribe(), self.events.clone(), self.shutdown.clone());
         Ok(Response::new(Box::pin(async_stream::stream! {
             let mut lost = 0;
             loop {
-                let received = tokio::select! {
-                    received = receiver.recv() => received,
+                let next = tokio::select! {
+                    next = incoming.recv() => next,
                     () = shutdown.wait() => return,
                 };
-                match received {
+                match next {
                     Ok(event) if filter.matches(&event) => {
                         yield Ok(VerdictEvent { lost: std::mem::take(&mut lost), ..VerdictEvent::clone(&event) });
                     }

@@ -40,6 +40,7 @@ pub struct Arguments {
 }
 
 /// Every key, each optional: what one source (the file, or flags and environment) says.
+#[expect(clippy::doc_markdown, reason = "the text of a field is the help of its flag")]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, clap::Args)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct Options {

@@ -72,6 +72,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     tasks.spawn(announce(agent, has_started));
 
     let ended = tokio::select! {
+        // First, because tasks end with it.
+        biased;
         () = shutdown.wait() => Ok(()),
         // None of them ends before shutdown: one that does has failed, and a restart is better than half an agent.
         ended = end(&mut tasks) => ended,

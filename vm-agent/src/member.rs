@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use hostnet::{Kernel as _, Netlink};
 use pki::UnixTime;
 use proto::node::Node;
 use proto::v1;
@@ -65,18 +66,25 @@ impl Member {
         change(&mut enrolment);
         (*enrolment != before).then(|| enrolment.clone())
     }
-
-    /// What the host says about itself now.
-    #[must_use]
-    pub fn report(&self) -> v1::HostReport {
-        host_report(&self.kernel.status().borrow().underlay)
-    }
 }
 
 impl std::fmt::Debug for Member {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Member").field("workload", &self.enrolment().workload).finish_non_exhaustive()
     }
+}
+
+/// The addresses that tunnel packets of this host may come from, preferred first: those of the configuration, else
+/// those that the host has.
+///
+/// # Errors
+/// What netlink says.
+pub async fn underlay(agent: &Agent) -> std::io::Result<Vec<IpAddr>> {
+    if !agent.config.underlay_addresses.is_empty() {
+        return Ok(agent.config.underlay_addresses.clone());
+    }
+    let inventory = Netlink::connect()?.inventory().await?;
+    Ok(hostnet::underlay_addresses(&inventory, &agent.config.device.to_string()))
 }
 
 /// What the host says about itself.

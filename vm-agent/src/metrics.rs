@@ -77,10 +77,9 @@ impl Metrics {
     /// Negative once it expired.
     fn certificate(&self, encoder: &mut DescriptorEncoder<'_>, member: &Member) -> fmt::Result {
         let Some(held) = member.credentials.borrow().clone() else { return Ok(()) };
-        let left = signed(held.expires().as_secs()).saturating_sub(signed(self.agent.now().as_secs()));
-        let metric = ConstGauge::new(left);
+        let remaining = signed(held.expires().as_secs()).saturating_sub(signed(self.agent.now().as_secs()));
         let help = "Time until the certificate expires.";
-        metric.encode(encoder.encode_descriptor(
+        ConstGauge::new(remaining).encode(encoder.encode_descriptor(
             "certificate_expiry",
             help,
             Some(&Unit::Seconds),

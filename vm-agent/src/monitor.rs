@@ -100,9 +100,7 @@ async fn pump(member: &Member, events: &Events) {
 fn clock_offset() -> i64 {
     use nix::time::ClockId;
     let nanoseconds = |clock: ClockId| {
-        clock.now().map_or(0, |now| {
-            i64::from(now.tv_sec()).saturating_mul(1_000_000_000).saturating_add(now.tv_nsec())
-        })
+        clock.now().map_or(0, |now| now.tv_sec().saturating_mul(1_000_000_000).saturating_add(now.tv_nsec()))
     };
     nanoseconds(ClockId::CLOCK_REALTIME).saturating_sub(nanoseconds(ClockId::CLOCK_MONOTONIC))
 }

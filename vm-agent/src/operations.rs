@@ -305,6 +305,10 @@ impl Operations {
             },
             None => kernel::remove(&kernel_config(&self.agent)).await?,
         };
+        // Another mesh may have its own folder in it, and a mount is not ours.
+        if std::fs::remove_dir(&self.agent.config.bpffs).is_ok() {
+            removed.push(format!("folder {}", self.agent.config.bpffs.display()));
+        }
         let files: Vec<PathBuf> = {
             // What writes beside the operations looks at the membership under this lock.
             let _writing = self.agent.writing.lock().unwrap_or_else(PoisonError::into_inner);

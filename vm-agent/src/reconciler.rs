@@ -8,7 +8,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::kernel::Reconcile;
 
 /// How often the loop shows that it runs where no service manager says how often it wants to know.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 /// Runs one owner of kernel state after the other: each membership has one. The watchdog is fed by this task between
 /// the owner's steps, so that a step that hangs gets the agent restarted; what the kernel runs does not notice.

@@ -22,7 +22,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_secs(30);
 /// Waits between attempts.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LAST_WAIT: Duration = Duration::from_secs(60);
+const LAST_WAIT: Duration = Duration::from_mins(1);
 
 /// Keeps the certificates of memberships valid.
 pub async fn run(agent: Arc<Agent>, mut rng: StdRng) {
@@ -145,12 +145,12 @@ mod tests {
     #[test]
     fn renewal_is_due_in_the_first_half_and_hosts_spread() {
         let mut rng = StdRng::seed_from_u64(7);
-        let day = Duration::from_secs(86_400);
+        let day = Duration::from_hours(24);
         let shares: Vec<_> = (0..50).map(|_| share(day, &mut rng)).collect();
         assert!(shares.iter().all(|share| *share >= day * 2 / 5 && *share <= day / 2));
         assert!(
             shares.iter().max().unwrap().saturating_sub(*shares.iter().min().unwrap())
-                > Duration::from_secs(3600)
+                > Duration::from_hours(1)
         );
         assert_eq!(share(Duration::ZERO, &mut rng), Duration::ZERO, "an expired certificate is due at once");
     }

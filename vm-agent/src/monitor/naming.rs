@@ -10,7 +10,7 @@ use policy::identity::Identity;
 use policy::state::NodeState;
 use proto::v1::VerdictEvent;
 
-/// ICMP and ICMPv6: their events carry type and code where others have ports.
+/// ICMP of both families: their events carry type and code where others have ports.
 const WITHOUT_PORTS: [u8; 2] = [1, 58];
 
 /// Names an event by the state that the kernel runs and the names of its rules. What has no name keeps its number.

@@ -1,10 +1,8 @@
 //! Joining: everything that can be checked is checked before the token is used.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hostnet::{Kernel as _, Netlink};
 use pki::KeyPair;
 use proto::v1::{AgentJoinRequest, JoinProgress, JoinRequest, JoinResult, JoinToken};
 use tokio::sync::mpsc;
@@ -16,7 +14,7 @@ use crate::agent::{Agent, Standing};
 use crate::credentials::save_key;
 use crate::enrolment::{self, Joined};
 use crate::kernel::{self, KernelError, preflight};
-use crate::member::{Member, host_report};
+use crate::member::{self, Member, host_report};
 use crate::selection;
 use crate::session::Version;
 use crate::state_dir::{Enrolment, StateFile};
@@ -117,7 +115,10 @@ impl Operations {
         name: String,
     ) -> Result<JoinRequest, OperationError> {
         let csr = key.request().map_err(|error| OperationError::Key(error.to_string()))?;
-        let underlay = underlay(&self.agent).await?;
+        let underlay = member::underlay(&self.agent).await.map_err(OperationError::Underlay)?;
+        if underlay.is_empty() {
+            return Err(KernelError::NoUnderlay.into());
+        }
         Ok(JoinRequest {
             token_id: token.id.clone(),
             token_secret: token.secret.clone(),
@@ -207,16 +208,6 @@ fn check(agent: &Agent) -> Result<(), OperationError> {
     let found = preflight(&config).into_iter().filter_map(|condition| condition.result.err());
     let mut counts = found.filter(|error| !(usual && matches!(error, KernelError::NoBpffs { .. })));
     counts.next().map_or(Ok(()), |error| Err(error.into()))
-}
-
-async fn underlay(agent: &Agent) -> Result<Vec<IpAddr>, OperationError> {
-    if !agent.config.underlay_addresses.is_empty() {
-        return Ok(agent.config.underlay_addresses.clone());
-    }
-    let mut netlink = Netlink::connect().map_err(OperationError::Underlay)?;
-    let inventory = netlink.inventory().await.map_err(OperationError::Underlay)?;
-    let found = hostnet::underlay_addresses(&inventory, &agent.config.device.to_string());
-    if found.is_empty() { Err(KernelError::NoUnderlay.into()) } else { Ok(found) }
 }
 
 async fn step(progress: &Progress, text: &str) {

@@ -22,7 +22,7 @@ use super::{Backoff, Core, Gateways, Outcome, Version};
 use crate::agent::{Agent, Source};
 use crate::config::GatewayAddress;
 use crate::kernel::{Applied, KernelStatus, Tag, Target};
-use crate::member::Member;
+use crate::member::{Member, host_report, underlay};
 use crate::transport;
 
 /// Waits between rounds over all gateways.
@@ -206,9 +206,13 @@ impl Shell {
             .tls(self.member.not_earlier, self.agent.time.clone())
             .map_err(|error| End::Lost(error.to_string()))?;
         let name = gateway.to_owned();
-        let connecting = async move { transport::connect(&name, tls).await };
+        // On the heap: this future would be half of every task that awaits it.
+        let connecting = Box::pin(async move { transport::connect(&name, tls).await });
         let connection = self.answering(connecting).await.map_err(|error| End::Lost(error.to_string()))?;
         let (up, outbox) = mpsc::channel(OUTBOX);
+        let agent = self.agent.clone();
+        let observing = async move { underlay(&agent).await };
+        self.underlay = self.answering(observing).await.unwrap_or_default();
         let hello = self.hello();
         send(&up, Up::Hello(hello));
         let mut client = MeshClient::new(connection.channel).max_decoding_message_size(MAX_MESSAGE);
@@ -221,14 +225,13 @@ impl Shell {
     }
 
     fn hello(&mut self) -> Hello {
-        self.underlay.clone_from(&self.kernel.borrow_and_update().underlay);
         let applied = self.core.connect().cloned();
         Hello {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             applied: applied.as_ref().map(|version| generation(version.tag)),
             digest: applied.map(|version| version.node.digest().to_vec()).unwrap_or_default(),
             known_constraints: KNOWN_CONSTRAINTS.iter().map(ToString::to_string).collect(),
-            report: Some(self.member.report()),
+            report: Some(host_report(&self.underlay)),
             machine: self.agent.machine.as_bytes().to_vec(),
         }
     }
@@ -319,10 +322,11 @@ impl Shell {
     /// Tells the gateway when this host's underlay addresses changed.
     fn report_underlay(&mut self, up: &mpsc::Sender<AgentMessage>) {
         let now = self.kernel.borrow_and_update().underlay.clone();
-        if now != self.underlay {
+        // Empty before the kernel's owner has looked; a host without addresses has no session to say so in.
+        if !now.is_empty() && now != self.underlay {
             tracing::info!(addresses = ?now, "the underlay addresses changed");
             self.underlay = now;
-            send(up, Up::Report(self.member.report()));
+            send(up, Up::Report(host_report(&self.underlay)));
         }
     }
 

@@ -28,7 +28,7 @@ impl Gateway {
     fn advance(&mut self, host: u8, identity: u32) {
         let current = self.current();
         let mut facts = current.map(|tag| self.history[&tag].clone()).unwrap_or_default();
-        if identity % 4 == 0 {
+        if identity.is_multiple_of(4) {
             facts.remove(&host);
         } else {
             facts.insert(host, identity);
@@ -138,7 +138,7 @@ fn settings(tag: Tag) -> v1::Settings {
 }
 
 /// One step of a history.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
     Advance(u8, u32),
     /// A restored store: a new incarnation.
@@ -244,7 +244,7 @@ impl World {
             .filter(|tag| self.gateway.current().is_some_and(|now| now.incarnation == tag.incarnation));
     }
 
-    fn check(&mut self, outcomes: Vec<Outcome>) {
+    fn check(&mut self, outcomes: impl IntoIterator<Item = Outcome>) {
         for outcome in outcomes {
             match outcome {
                 Outcome::Target(version) => {
