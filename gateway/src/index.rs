@@ -225,6 +225,10 @@ impl Index {
     fn in_pools(&self, address: IpAddr) -> bool {
         self.settings.pools.iter().any(|pool| pool.contains(&address))
     }
+
+    fn among_pods(&self, address: IpAddr) -> bool {
+        self.settings.pod_prefixes.iter().any(|prefix| prefix.contains(&address))
+    }
 }
 
 /// `namespace/name`.

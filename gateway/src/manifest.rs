@@ -139,13 +139,11 @@ pub fn manifests(document: Node) -> Vec<Manifest> {
     if let Err(error) = fields::only(&document, &["apiVersion", "kind", "metadata", "items"]) {
         return vec![Manifest { key: None, node: document, object: Err(error) }];
     }
-    match document.get("items").map(|items| &items.value) {
-        Some(Value::Sequence(items)) => items.iter().cloned().flat_map(manifests).collect(),
-        _ => {
-            let object = Err(InvalidField::new(&document, "items", "a list needs its items"));
-            vec![Manifest { key: None, node: document, object }]
-        }
+    if let Some(Value::Sequence(items)) = document.get("items").map(|items| &items.value) {
+        return items.iter().cloned().flat_map(manifests).collect();
     }
+    let object = Err(InvalidField::new(&document, "items", "a list needs its items"));
+    vec![Manifest { key: None, node: document, object }]
 }
 
 impl Manifest {

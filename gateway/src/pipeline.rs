@@ -22,6 +22,8 @@ use crate::source::folder::UnreadableFolder;
 use crate::source::last_good;
 use crate::store::{IdentityError, Store, StoreError, Workloads};
 
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use view::Mesh;
@@ -266,7 +268,7 @@ impl Core {
         match self.store.keep_objects(&last_good::encode(&unsaved)) {
             Ok(()) => self.catalog.saved(),
             Err(error) => {
-                tracing::warn!(%error, "the last good versions of manifests are not kept over a restart")
+                tracing::warn!(%error, "the last good versions of manifests are not kept over a restart");
             }
         }
     }

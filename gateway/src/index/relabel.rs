@@ -43,12 +43,12 @@ impl Relabels {
             }
             // What senders write now is what receivers must go on accepting.
             let before = self.open.remove(address);
-            if old.mark != new.identity {
+            if old.mark == new.identity {
+                changed |= before.is_some();
+            } else {
                 let relabel = Relabel { previous: old.mark, marked: false };
                 changed |= before.as_ref().is_none_or(|before| before.relabel != relabel);
                 self.open.insert(*address, Open { relabel, told: None });
-            } else {
-                changed |= before.is_some();
             }
         }
         changed

@@ -30,24 +30,23 @@ impl Index {
         let mut facts = BTreeMap::new();
         for (name, text) in names {
             let Some(workload) = self.workloads.get(name) else { continue };
-            match self.fact_of(workload, &text, &mut warnings) {
-                Some(fact) => {
-                    let before = self.facts.workloads.get(&text).filter(|before| ***before == fact);
-                    facts.insert(text, before.map_or_else(|| Arc::new(fact), Arc::clone));
-                }
-                None => {
-                    let target = &workload.target;
-                    warnings
-                        .insert(format!("external workload {text} is left out: its {target} is not known"));
-                }
-            }
+            let Some(fact) = self.fact_of(workload, &text, &mut warnings) else {
+                let target = &workload.target;
+                warnings.insert(format!("external workload {text} is left out: its {target} is not known"));
+                continue;
+            };
+            let before = self.facts.workloads.get(&text).filter(|before| ***before == fact);
+            facts.insert(text, before.map_or_else(|| Arc::new(fact), Arc::clone));
         }
         self.facts.workloads = facts;
         self.warnings.append(&mut warnings);
     }
 
     fn fact_of(&self, workload: &Workload, name: &str, warnings: &mut BTreeSet<String>) -> Option<Fact> {
-        let usable = |address: &IpAddr| self.underlay.holds(name, *address) && !self.in_pools(*address);
+        // A node's own address among its pods, such as that of their bridge, is no way to reach it.
+        let usable = |address: &IpAddr| {
+            self.underlay.holds(name, *address) && !self.in_pools(*address) && !self.among_pods(*address)
+        };
         let reported = workload.underlay.iter().map(IpAddr::to_canonical);
         let tunnels: Vec<IpAddr> = reported.clone().filter(usable).collect();
         for address in reported.filter(|address| self.in_pools(*address)) {

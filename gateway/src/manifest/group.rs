@@ -60,7 +60,8 @@ struct Template {
 #[serde(deny_unknown_fields)]
 struct Port {
     name: String,
-    port: u16,
+    #[serde(rename = "port")]
+    number: u16,
     #[serde(default)]
     protocol: Protocol,
 }
@@ -88,10 +89,10 @@ impl Group {
             service_account: service_account_name.unwrap_or_else(|| DEFAULT_SERVICE_ACCOUNT.to_owned()),
             ports: ports
                 .into_iter()
-                .map(|Port { name, port, protocol }| NamedPort {
+                .map(|Port { name, number, protocol }| NamedPort {
                     name,
                     protocol: protocol.number(),
-                    number: port,
+                    number,
                 })
                 .collect(),
             mode: match mode {
@@ -105,9 +106,9 @@ impl Group {
 fn check_ports(template: &Node, ports: &[Port]) -> Result<(), InvalidField> {
     let mut names = BTreeSet::new();
     fields::each(template, "ports", |index, item| {
-        let Some(Port { name, port, protocol: _ }) = ports.get(index) else { return Ok(()) };
+        let Some(Port { name, number, protocol: _ }) = ports.get(index) else { return Ok(()) };
         check_name(item, name)?;
-        check_number(item, "port", *port)?;
+        check_number(item, "port", *number)?;
         if names.insert(name) {
             Ok(())
         } else {

@@ -13,7 +13,7 @@ pub(super) fn decode(node: &Node) -> Result<PolicyObject, InvalidField> {
         let mut message = first.message.clone();
         for other in others {
             let line = node.position_of(&other.path).line;
-            message.push_str(&format!("; and at line {line}: {other}"));
+            message = format!("{message}; and at line {line}: {other}");
         }
         InvalidField { position: node.position_of(&first.path), field: first.path.clone(), message }
     })

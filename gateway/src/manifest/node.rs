@@ -95,7 +95,12 @@ impl Node {
             Value::Mapping(entries) => {
                 entries.iter().find(|entry| entry.name == name).map(|entry| &entry.value)
             }
-            _ => None,
+            Value::Null
+            | Value::Bool(_)
+            | Value::Integer(_)
+            | Value::Float(_)
+            | Value::String(_)
+            | Value::Sequence(_) => None,
         }
     }
 
@@ -292,7 +297,7 @@ mod tests {
 
     #[test]
     fn broken_text_is_refused_with_its_line() {
-        assert_eq!(parse("a: 1\nb: [\n").unwrap_err().position.line > 1, true);
+        assert!(parse("a: 1\nb: [\n").unwrap_err().position.line > 1);
         assert!(parse("a:\n\tb: 1\n").is_err());
     }
 

@@ -64,16 +64,17 @@ struct Container {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 struct Port {
     name: Option<String>,
-    container_port: u16,
+    #[serde(rename = "containerPort")]
+    number: u16,
     #[serde(default)]
     protocol: Option<Protocol>,
     #[serde(default, rename = "hostPort")]
-    _host_port: Option<u16>,
+    _on_host: Option<u16>,
     #[serde(default, rename = "hostIP")]
-    _host_ip: Option<String>,
+    _host_address: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -163,7 +164,7 @@ fn named_ports(spec: &Spec) -> Vec<NamedPort> {
         .filter_map(|port| {
             let name = port.name.clone().filter(|name| !name.is_empty())?;
             let protocol = port.protocol.unwrap_or_default().number();
-            Some(NamedPort { name, protocol, number: port.container_port })
+            Some(NamedPort { name, protocol, number: port.number })
         })
         .collect()
 }
@@ -173,7 +174,7 @@ fn check_ports(spec: &Node, list: &str, containers: Option<&[Container]>) -> Res
         let ports =
             containers.and_then(|containers| containers.get(index)).and_then(|found| found.ports.as_deref());
         fields::each(item, "ports", |index, item| match ports.and_then(|ports| ports.get(index)) {
-            Some(port) => check_number(item, "containerPort", port.container_port),
+            Some(port) => check_number(item, "containerPort", port.number),
             None => Ok(()),
         })
     })

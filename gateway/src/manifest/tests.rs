@@ -78,11 +78,11 @@ status:
 
 #[test]
 fn pods_that_have_ended_or_are_their_node_are_known_as_such() {
-    let pod =
-        |more: &str| match object(&format!("{{apiVersion: v1, kind: Pod, metadata: {{name: a}}, {more}}}")) {
-            Object::Pod(pod) => pod,
-            other => panic!("{other:?}"),
-        };
+    let pod = |more: &str| {
+        let text = format!("{{apiVersion: v1, kind: Pod, metadata: {{name: a}}, {more}}}");
+        let Object::Pod(pod) = object(&text) else { panic!("a pod") };
+        pod
+    };
     assert!(pod("status: {phase: Failed}").ended);
     assert!(pod("status: {phase: Succeeded}").ended);
     assert!(!pod("status: {phase: Pending}").ended);

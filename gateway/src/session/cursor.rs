@@ -40,6 +40,8 @@ pub enum Step {
     Send(Vec<Update>),
     /// The workload is no part of the state.
     Absent,
+    /// The agent knows more than this gateway and is to look for another one.
+    Behind,
 }
 
 impl Cursor {
@@ -53,9 +55,7 @@ impl Cursor {
         let place =
             |applied, at, greeting| (Self { workload, applied, at, sent: None, refused: None }, greeting);
         match hello.applied {
-            Some(applied)
-                if applied.incarnation == latest.incarnation && applied.counter > latest.counter =>
-            {
+            Some(applied) if is_newer(applied, latest) => {
                 place(Some(applied), None, Greeting::Behind(latest))
             }
             Some(applied) if applied == latest && is_same => {
@@ -75,6 +75,9 @@ impl Cursor {
     /// What to send now, if anything.
     pub fn next(&mut self, feed: &Feed) -> Step {
         let latest = feed.latest.generation();
+        if self.applied.is_some_and(|applied| is_newer(applied, latest)) {
+            return Step::Behind;
+        }
         if self.sent.is_some() || self.applied == Some(latest) || self.refused == Some(latest) {
             return Step::Wait;
         }
@@ -119,4 +122,9 @@ impl Cursor {
     pub const fn applied(&self) -> Option<Generation> {
         self.applied
     }
+}
+
+/// Whether a generation came after another of the same store.
+const fn is_newer(generation: Generation, than: Generation) -> bool {
+    generation.incarnation == than.incarnation && generation.counter > than.counter
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::v1::mesh_server::Mesh;
-use proto::v1::{AgentMessage, GatewayMessage, Hello, agent_message};
+use proto::v1::{AgentMessage, Hello, agent_message};
 use telemetry::shutdown::Shutdown;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
@@ -111,9 +111,4 @@ async fn hello(inbound: &mut Streaming<AgentMessage>) -> Result<Hello, Refused> 
         Ok(Err(status)) => Err(Refused(EndReason::Closed, status)),
         Err(_elapsed) => Err(Refused(EndReason::Protocol, Status::deadline_exceeded("no hello within 10 s"))),
     }
-}
-
-/// A message to an agent.
-fn message(message: proto::v1::gateway_message::Message) -> GatewayMessage {
-    GatewayMessage { message: Some(message) }
 }

@@ -261,10 +261,8 @@ impl Catalog {
 
 fn read(bytes: Vec<u8>) -> Result<Vec<Manifest>, (Position, String)> {
     let text = String::from_utf8(bytes).map_err(|error| {
-        let good = error.utf8_error().valid_up_to();
-        let lines =
-            error.as_bytes().get(..good).unwrap_or_default().iter().filter(|&&byte| byte == b'\n').count();
-        let line = u64::try_from(lines).unwrap_or(u64::MAX).saturating_add(1);
+        let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+        let line = u64::try_from(good.split(|&byte| byte == b'\n').count()).unwrap_or(u64::MAX);
         (Position { line, column: 0 }, "not valid UTF-8".to_owned())
     })?;
     let documents = crate::manifest::node::parse(&text)

@@ -119,14 +119,13 @@ impl Folder {
         let gone: Vec<_> = self.known.keys().filter(|name| !names.contains(name)).cloned().collect();
         for name in gone {
             let since = *self.missing.entry(name.clone()).or_insert(now);
-            match GONE_AFTER.checked_sub(now.saturating_duration_since(since)).filter(|left| !left.is_zero())
-            {
-                Some(left) => scan.look_again(left),
-                None => {
-                    self.missing.remove(&name);
-                    self.known.remove(&name);
-                    scan.changes.push(FileChange::Gone(name));
-                }
+            let left = GONE_AFTER.saturating_sub(now.saturating_duration_since(since));
+            if left.is_zero() {
+                self.missing.remove(&name);
+                self.known.remove(&name);
+                scan.changes.push(FileChange::Gone(name));
+            } else {
+                scan.look_again(left);
             }
         }
         Ok(scan)
@@ -219,7 +218,7 @@ impl Stamp {
     }
 }
 
-/// Hidden files and folders (the inner workings of a mounted ConfigMap among them) and editors' leftovers.
+/// Hidden files and folders (the inner workings of a mounted `ConfigMap` among them) and editors' leftovers.
 fn is_ignored(name: &str) -> bool {
     name.starts_with(['.', '#']) || name.ends_with('~')
 }

@@ -29,13 +29,13 @@ pub fn decode(kept: &BTreeMap<String, Vec<u8>>) -> BTreeMap<ObjectKey, Good> {
     let mut all = BTreeMap::new();
     for (name, bytes) in kept {
         let decoded = serde_json::from_slice::<Kept>(bytes).ok();
-        match decoded.and_then(|Kept { file, object }| remembered(&object).map(|known| (file, object, known)))
-        {
-            Some((file, raw, (key, object))) => {
-                all.insert(key, Good { file, raw, object });
-            }
-            None => tracing::warn!(object = name, "a kept object is not understood any more"),
-        }
+        let known =
+            decoded.and_then(|Kept { file, object }| remembered(&object).map(|known| (file, object, known)));
+        let Some((file, raw, (key, object))) = known else {
+            tracing::warn!(object = name, "a kept object is not understood any more");
+            continue;
+        };
+        all.insert(key, Good { file, raw, object });
     }
     all
 }

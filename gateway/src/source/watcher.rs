@@ -22,7 +22,8 @@ const PERIOD: Duration = Duration::from_secs(5);
 pub struct Watcher {
     path: PathBuf,
     shared: Arc<Shared>,
-    watcher: Option<RecommendedWatcher>,
+    /// `None`: changes are not announced.
+    announcer: Option<RecommendedWatcher>,
 }
 
 #[derive(Debug, Default)]
@@ -35,16 +36,16 @@ impl Watcher {
     /// Starts to watch; to be called before the first look.
     #[must_use]
     pub fn new(path: &Path) -> Self {
-        let mut watcher = Self { path: path.to_owned(), shared: Arc::default(), watcher: None };
+        let mut watcher = Self { path: path.to_owned(), shared: Arc::default(), announcer: None };
         watcher.restart();
         watcher
     }
 
     /// Watches anew: for a folder that was replaced. Without a watch the folder is still looked at periodically.
     pub fn restart(&mut self) {
-        self.watcher = None;
+        self.announcer = None;
         match self.start() {
-            Ok(watcher) => self.watcher = Some(watcher),
+            Ok(announcer) => self.announcer = Some(announcer),
             Err(error) => tracing::warn!(
                 folder = %self.path.display(), %error, period = ?PERIOD,
                 "changes of manifests are not announced; the folder is looked at periodically"
@@ -81,12 +82,10 @@ impl Watcher {
         let folder = self.path.clone();
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             match event {
+                Ok(event) if event.need_rescan() => {}
                 // What else happens beside the folder is nothing to it.
-                Ok(event)
-                    if !event.paths.iter().any(|path| path.starts_with(&folder)) && !event.need_rescan() =>
-                {
-                    return;
-                }
+                Ok(event) if !event.paths.iter().any(|path| path.starts_with(&folder)) => return,
+                Ok(event) if !is_change(event.kind) => return,
                 Ok(event) => shared.notice(&event, Instant::now()),
                 Err(error) => tracing::debug!(%error, "a change of manifests was announced incompletely"),
             }
@@ -112,22 +111,28 @@ impl Noticed {
     pub fn notice(&mut self, event: &Event, now: Instant) {
         self.writing.retain(|_, since| now.saturating_duration_since(*since) < Duration::from_secs(1));
         for path in &event.paths {
-            match event.kind {
-                EventKind::Modify(ModifyKind::Data(_)) => {
-                    self.writing.insert(path.clone(), now);
-                }
-                EventKind::Access(AccessKind::Close(AccessMode::Write))
-                | EventKind::Modify(ModifyKind::Name(_))
-                | EventKind::Remove(_) => {
-                    self.writing.remove(path);
-                }
-                _ => {}
+            if matches!(event.kind, EventKind::Modify(ModifyKind::Data(_))) {
+                self.writing.insert(path.clone(), now);
+            } else if is_end_of_writing(event.kind) {
+                self.writing.remove(path);
             }
-            if !matches!(event.kind, EventKind::Access(AccessKind::Open(_) | AccessKind::Read)) {
-                self.touched.insert(path.clone());
-            }
+            self.touched.insert(path.clone());
         }
     }
+}
+
+const fn is_end_of_writing(kind: EventKind) -> bool {
+    matches!(
+        kind,
+        EventKind::Access(AccessKind::Close(AccessMode::Write))
+            | EventKind::Modify(ModifyKind::Name(_))
+            | EventKind::Remove(_)
+    )
+}
+
+/// Whether the event says that something changed: the folder's own looks are none.
+const fn is_change(kind: EventKind) -> bool {
+    !matches!(kind, EventKind::Access(_)) || is_end_of_writing(kind)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
-use super::{MeshService, message, report};
+use super::{MeshService, report};
 use crate::session::metrics::{Answer, EndReason};
 use crate::session::{Cursor, Ended, Feed, Greeting, Rejection, Session, Step};
 use crate::store::{Workload, Workloads};
@@ -25,6 +25,8 @@ pub(in crate::session) type SyncStream = Pin<Box<dyn Stream<Item = Result<Gatewa
 const REPORT_PERIOD: Duration = Duration::from_secs(1);
 /// How long a workload that has just joined may be unknown to the compiled state.
 const ABSENT_FOR: Duration = Duration::from_secs(5);
+/// Longer than any certificate is valid.
+const NEVER: Duration = Duration::from_hours(87_600);
 /// A longer reason of a rejection is cut.
 const MAX_REASON: usize = 1024;
 
@@ -42,12 +44,21 @@ pub(super) struct Peer {
 struct Open {
     service: MeshService,
     workload: Arc<Workload>,
+    workloads: watch::Receiver<Arc<Workloads>>,
     session: Session,
+    inbound: Streaming<AgentMessage>,
     cursor: Cursor,
+    /// What the hello is answered with, until it is.
+    greeting: Option<Greeting>,
+    answered: bool,
+    feed: watch::Receiver<Option<Arc<Feed>>>,
+    latest: Arc<Feed>,
+    /// What the host reported last and is not recorded yet.
     reported: Option<HostReport>,
     report_at: Instant,
     /// Until when the workload may be absent from the state.
     absent_until: Option<Instant>,
+    expires_at: Instant,
 }
 
 /// Why a session is over, and what the agent is told.
@@ -65,124 +76,111 @@ enum Event {
 pub(super) fn run(
     service: MeshService,
     peer: Peer,
-    mut feed: watch::Receiver<Option<Arc<Feed>>>,
-    mut latest: Arc<Feed>,
+    feed: watch::Receiver<Option<Arc<Feed>>>,
+    latest: Arc<Feed>,
 ) -> SyncStream {
-    let Peer { workload, hello, expires, session, mut inbound } = peer;
-    let mut workloads = service.store.watch_workloads();
-    let expires_at = expires.map(|left| Instant::now() + left.min(Duration::from_secs(u32::MAX.into())));
-    let (cursor, greeting) = Cursor::open(workload.name.clone(), &hello, &latest);
-    let mut open = Open {
-        service,
-        workload,
-        session,
-        cursor,
-        reported: None,
-        report_at: Instant::now(),
-        absent_until: None,
-    };
+    let mut open = Open::new(service, peer, feed, latest);
     Box::pin(async_stream::stream! {
-        let mut first = match greeting {
-            Greeting::UpToDate(generation) => {
-                open.service.metrics.answered(Answer::UpToDate);
-                open.session.acknowledged(generation);
-                yield Ok(message(Message::UpToDate(UpToDate { generation: Some(generation) })));
-                false
-            }
-            Greeting::Behind(generation) => {
-                open.service.metrics.answered(Answer::Behind);
-                yield Ok(message(Message::Behind(Behind { generation: Some(generation) })));
-                open.over(EndReason::Behind);
-                return;
-            }
-            Greeting::Follows => true,
-        };
-        let end = loop {
-            if let Some(now) = feed.borrow_and_update().clone() {
-                latest = now;
-            }
-            match open.cursor.next(&latest) {
-                Step::Wait => open.absent_until = None,
-                Step::Absent => {
-                    open.absent_until.get_or_insert_with(|| Instant::now() + ABSENT_FOR);
-                }
-                Step::Send(updates) => {
-                    open.absent_until = None;
-                    open.count_sent(&updates, std::mem::take(&mut first));
-                    for update in updates {
-                        yield Ok(message(Message::Update(update)));
+        loop {
+            match open.next().await {
+                Ok(messages) => {
+                    for message in messages {
+                        yield Ok(GatewayMessage { message: Some(message) });
                     }
                 }
-            }
-            let (report_at, has_report) = (open.report_at, open.reported.is_some());
-            let event = tokio::select! {
-                biased;
-                end = open.ends(&mut workloads, expires_at) => Event::End(end),
-                received = inbound.message() => Event::Agent(received),
-                changed = feed.changed() => match changed {
-                    Ok(()) => Event::State,
-                    Err(_closed) => Event::End(End::shutdown()),
-                },
-                () = tokio::time::sleep_until(report_at), if has_report => Event::Report,
-            };
-            match event {
-                Event::State => {}
-                Event::End(end) => break end,
-                Event::Report => {
-                    if let Err(end) = open.record().await {
-                        break end;
+                Err(End(reason, status)) => {
+                    open.over(reason);
+                    if let Some(status) = status {
+                        yield Err(status);
                     }
+                    return;
                 }
-                Event::Agent(Ok(Some(received))) => {
-                    if let Err(end) = open.receive(received) {
-                        break end;
-                    }
-                }
-                Event::Agent(Ok(None) | Err(_)) => break End(EndReason::Closed, None),
             }
-        };
-        let End(reason, status) = end;
-        open.over(reason);
-        if let Some(status) = status {
-            yield Err(status);
         }
     })
 }
 
 impl Open {
-    /// Returns when the session must not go on. Cancel safe.
-    async fn ends(
-        &mut self,
-        workloads: &mut watch::Receiver<Arc<Workloads>>,
-        expires_at: Option<Instant>,
-    ) -> End {
-        let (name, key) = (&self.workload.name, self.workload.key);
-        let never = Instant::now() + Duration::from_secs(u32::MAX.into());
-        let (expires_at, absent_until) = (expires_at.unwrap_or(never), self.absent_until.unwrap_or(never));
-        let is_revoked =
-            |workloads: &Arc<Workloads>| workloads.get(name).is_none_or(|workload| workload.key != key);
-        tokio::select! {
+    fn new(
+        service: MeshService,
+        peer: Peer,
+        feed: watch::Receiver<Option<Arc<Feed>>>,
+        latest: Arc<Feed>,
+    ) -> Self {
+        let Peer { workload, hello, expires, session, inbound } = peer;
+        let (cursor, greeting) = Cursor::open(workload.name.clone(), &hello, &latest);
+        Self {
+            workloads: service.store.watch_workloads(),
+            service,
+            workload,
+            session,
+            inbound,
+            cursor,
+            greeting: Some(greeting),
+            answered: false,
+            feed,
+            latest,
+            reported: None,
+            report_at: Instant::now(),
+            absent_until: None,
+            expires_at: Instant::now() + expires.unwrap_or(NEVER).min(NEVER),
+        }
+    }
+
+    /// What to send next, as soon as there is something.
+    async fn next(&mut self) -> Result<Vec<Message>, End> {
+        match self.greeting.take() {
+            Some(Greeting::UpToDate(generation)) => {
+                self.answer(Answer::UpToDate);
+                self.session.acknowledged(generation);
+                return Ok(vec![Message::UpToDate(UpToDate { generation: Some(generation) })]);
+            }
+            Some(Greeting::Behind(generation)) => {
+                self.answer(Answer::Behind);
+                return Ok(vec![Message::Behind(Behind { generation: Some(generation) })]);
+            }
+            Some(Greeting::Follows) | None => {}
+        }
+        loop {
+            if let Some(latest) = self.feed.borrow_and_update().clone() {
+                self.latest = latest;
+            }
+            match self.cursor.next(&self.latest) {
+                Step::Wait => self.absent_until = None,
+                Step::Absent => {
+                    self.absent_until.get_or_insert_with(|| Instant::now() + ABSENT_FOR);
+                }
+                Step::Behind => return Err(End(EndReason::Behind, None)),
+                Step::Send(updates) => {
+                    self.absent_until = None;
+                    self.count(&updates);
+                    return Ok(updates.into_iter().map(Message::Update).collect());
+                }
+            }
+            self.wait().await?;
+        }
+    }
+
+    /// Waits for something that may change what to send, and takes note of it.
+    async fn wait(&mut self) -> Result<(), End> {
+        let Self { workload, workloads, session, service, inbound, feed, .. } = self;
+        let ends = ends(workload, workloads, session, service, self.expires_at, self.absent_until);
+        let event = tokio::select! {
             biased;
-            store_is_open = async { workloads.wait_for(is_revoked).await.is_ok() } => if store_is_open {
-                let text = format!("workload {name} was deleted, left, or was replaced");
-                End(EndReason::Unauthorised, Some(Status::permission_denied(text)))
-            } else {
-                End::shutdown()
+            end = ends => Event::End(end),
+            received = inbound.message() => Event::Agent(received),
+            changed = feed.changed() => match changed {
+                Ok(()) => Event::State,
+                Err(_closed) => Event::End(End::shutdown()),
             },
-            Ended::Replaced = self.session.ended() => {
-                let text = "this machine opened another session";
-                End(EndReason::Replaced, Some(Status::aborted(text)))
-            }
-            () = self.service.shutdown.wait() => End::shutdown(),
-            () = tokio::time::sleep_until(expires_at) => {
-                let text = "the certificate of this session expired: connect with the renewed one";
-                End(EndReason::Expired, Some(Status::unauthenticated(text)))
-            }
-            () = tokio::time::sleep_until(absent_until) => {
-                let target = &self.workload.target;
-                let text = format!("workload {name} has no state: its {target} is not known to the gateway");
-                End(EndReason::Absent, Some(Status::unavailable(text)))
-            }
+            () = tokio::time::sleep_until(self.report_at), if self.reported.is_some() => Event::Report,
+        };
+        match event {
+            Event::State => Ok(()),
+            Event::End(end) => Err(end),
+            Event::Report => self.record().await,
+            Event::Agent(Ok(Some(received))) => self.receive(received),
+            Event::Agent(Ok(None) | Err(_)) => Err(End(EndReason::Closed, None)),
         }
     }
 
@@ -226,14 +224,18 @@ impl Open {
             .map_err(|error| End(EndReason::Store, Some(Status::unavailable(error.to_string()))))
     }
 
-    fn count_sent(&self, updates: &[Update], first: bool) {
-        let metrics = &self.service.metrics;
-        if first {
-            let snapshot = updates.first().is_some_and(|update| update.base.is_none());
-            metrics.answered(if snapshot { Answer::Snapshot } else { Answer::Delta });
-        }
+    fn count(&mut self, updates: &[Update]) {
+        let snapshot = updates.first().is_some_and(|update| update.base.is_none());
+        self.answer(if snapshot { Answer::Snapshot } else { Answer::Delta });
         let bytes: usize = updates.iter().flat_map(|update| &update.parts).map(bytes::Bytes::len).sum();
-        metrics.sent(bytes);
+        self.service.metrics.sent(bytes);
+    }
+
+    /// Counts the first answer of the session.
+    fn answer(&mut self, answer: Answer) {
+        if !std::mem::replace(&mut self.answered, true) {
+            self.service.metrics.answered(answer);
+        }
     }
 
     fn over(&self, reason: EndReason) {
@@ -245,5 +247,40 @@ impl Open {
 impl End {
     fn shutdown() -> Self {
         Self(EndReason::Shutdown, Some(Status::unavailable("the gateway stops")))
+    }
+}
+
+/// Returns when a session must not go on. Cancel safe.
+async fn ends(
+    workload: &Workload,
+    workloads: &mut watch::Receiver<Arc<Workloads>>,
+    session: &mut Session,
+    service: &MeshService,
+    expires_at: Instant,
+    absent_until: Option<Instant>,
+) -> End {
+    let (name, key) = (&workload.name, workload.key);
+    let is_revoked =
+        |workloads: &Arc<Workloads>| workloads.get(name).is_none_or(|workload| workload.key != key);
+    tokio::select! {
+        biased;
+        store_is_open = async { workloads.wait_for(is_revoked).await.is_ok() } => if store_is_open {
+            let text = format!("workload {name} was deleted, left, or was replaced");
+            End(EndReason::Unauthorised, Some(Status::permission_denied(text)))
+        } else {
+            End::shutdown()
+        },
+        Ended::Replaced = session.ended() => {
+            End(EndReason::Replaced, Some(Status::aborted("this machine opened another session")))
+        }
+        () = service.shutdown.wait() => End::shutdown(),
+        () = tokio::time::sleep_until(expires_at) => {
+            let text = "the certificate of this session expired: connect with the renewed one";
+            End(EndReason::Expired, Some(Status::unauthenticated(text)))
+        }
+        () = tokio::time::sleep_until(absent_until.unwrap_or(expires_at)), if absent_until.is_some() => {
+            let text = format!("workload {name} has no state: its {} is not known to the gateway", workload.target);
+            End(EndReason::Absent, Some(Status::unavailable(text)))
+        }
     }
 }
