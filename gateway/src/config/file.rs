@@ -44,8 +44,8 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Options, InvalidFile> {
     let options = serde_saphyr::options! { with_snippet: false };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let location = error.location();
-        let line = location.map_or(0, |location| u64::from(location.line()));
-        let column = location.map_or(0, |location| u64::from(location.column()));
+        let line = location.map_or(0, |location| location.line());
+        let column = location.map_or(0, |location| location.column());
         let key = key_at(text, line);
         InvalidFile::Content { path: path.to_owned(), line, column, key, reason: reason(&error) }
     })

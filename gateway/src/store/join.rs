@@ -135,7 +135,7 @@ impl Store {
                 now,
             )?
             .map_err(JoinRefusal::from)?;
-            let existing = self.holder(transaction, joining, &token)?;
+            let existing = holder(transaction, joining, &token)?;
             self.check_key(transaction, joining)?;
             let addresses = self.addresses(transaction, joining, existing.as_ref(), now)?;
             if let Some(existing) = existing.as_ref().filter(|existing| existing.key != joining.key) {
@@ -163,36 +163,6 @@ impl Store {
             seen.insert(key.as_str(), now.as_secs()).map_err(StoreError::from)?;
             Ok(((workload.clone(), issued), vec![(joining.name.clone(), Some(workload))]))
         })
-    }
-
-    /// Who has the name now, if the token may take it over.
-    fn holder(
-        &self,
-        transaction: &WriteTransaction,
-        joining: &Joining,
-        token: &Token,
-    ) -> Result<Option<Workload>, JoinError> {
-        let name = &joining.name;
-        let expected = token.bound_to.as_ref().map_or(token.target.namespace(), |bound| &bound.namespace);
-        if name.namespace != expected {
-            return Err(JoinRefusal::Namespace { name: name.clone(), expected: expected.to_owned() }.into());
-        }
-        if let Some(bound_to) = token.bound_to.as_ref().filter(|bound| *bound != name) {
-            return Err(JoinRefusal::Bound { bound_to: bound_to.clone() }.into());
-        }
-        let key = name.to_string();
-        let table = transaction.open_table(WORKLOADS).map_err(StoreError::from)?;
-        let existing: Option<Workload> = get(&table, "workloads", &key)?;
-        match (existing, &token.bound_to) {
-            (Some(existing), None) => {
-                let seen = transaction.open_table(SEEN).map_err(StoreError::from)?;
-                let seen = redb::ReadableTable::get(&seen, key.as_str()).map_err(StoreError::from)?;
-                let last_seen = super::unix_time(seen.map_or(existing.joined_at, |seen| seen.value()));
-                Err(JoinRefusal::NameHeld { name: name.clone(), last_seen }.into())
-            }
-            (None, Some(_)) => Err(JoinRefusal::Gone(name.clone()).into()),
-            (existing, _) => Ok(existing),
-        }
     }
 
     /// A key belongs to one workload, and never comes back once it was revoked.
@@ -231,5 +201,34 @@ impl Store {
         address::release(transaction, &joining.name, &left, now)?;
         address::occupy(transaction, &addresses)?;
         Ok(addresses)
+    }
+}
+
+/// Who has the name now, if the token may take it over.
+fn holder(
+    transaction: &WriteTransaction,
+    joining: &Joining,
+    token: &Token,
+) -> Result<Option<Workload>, JoinError> {
+    let name = &joining.name;
+    let expected = token.bound_to.as_ref().map_or(token.target.namespace(), |bound| &bound.namespace);
+    if name.namespace != expected {
+        return Err(JoinRefusal::Namespace { name: name.clone(), expected: expected.to_owned() }.into());
+    }
+    if let Some(bound_to) = token.bound_to.as_ref().filter(|bound| *bound != name) {
+        return Err(JoinRefusal::Bound { bound_to: bound_to.clone() }.into());
+    }
+    let key = name.to_string();
+    let table = transaction.open_table(WORKLOADS).map_err(StoreError::from)?;
+    let existing: Option<Workload> = get(&table, "workloads", &key)?;
+    match (existing, &token.bound_to) {
+        (Some(existing), None) => {
+            let seen = transaction.open_table(SEEN).map_err(StoreError::from)?;
+            let seen = redb::ReadableTable::get(&seen, key.as_str()).map_err(StoreError::from)?;
+            let last_seen = super::unix_time(seen.map_or(existing.joined_at, |seen| seen.value()));
+            Err(JoinRefusal::NameHeld { name: name.clone(), last_seen }.into())
+        }
+        (None, Some(_)) => Err(JoinRefusal::Gone(name.clone()).into()),
+        (existing, _) => Ok(existing),
     }
 }

@@ -187,7 +187,6 @@ mod as_text {
     use pki::KeyHash;
     use serde::{Deserialize as _, Deserializer, Serializer, de};
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
     pub(super) fn serialize<S: Serializer>(hash: &KeyHash, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(hash)
     }

@@ -74,7 +74,7 @@ fn join(store: &Store, joining: &Joining) -> Result<Workload, JoinError> {
 fn refusal(result: Result<Workload, JoinError>) -> JoinRefusal {
     match result.unwrap_err() {
         JoinError::Refused(refusal) => refusal,
-        other => panic!("{other}"),
+        other @ (JoinError::Store(_) | JoinError::Issue(_)) => panic!("{other}"),
     }
 }
 
@@ -109,9 +109,11 @@ fn every_unusable_token_is_told_apart() {
         token_secret: Zeroizing::new(secret.to_vec()),
         ..joining(&minted, "db1", 1)
     };
-    let refused = |joining: &Joining, now| match refusal(join_at(&store, joining, now)) {
-        JoinRefusal::Token(refusal) => refusal.reason(),
-        other => panic!("{other}"),
+    let refused = |joining: &Joining, now| {
+        let JoinRefusal::Token(refusal) = refusal(join_at(&store, joining, now)) else {
+            panic!("it is not the token that is refused")
+        };
+        refusal.reason()
     };
     assert_eq!(refused(&with("nothing", &minted.secret), NOW), "token-unknown");
     assert_eq!(refused(&with(&minted.token.id, &[0; 32]), NOW), "token-secret");
@@ -284,7 +286,7 @@ fn only_the_recorded_key_renews() {
     store.renew(&name("db1"), key(1), certificate).unwrap();
     let reason = |name: &WorkloadName, key| match store.renew(name, key, certificate).unwrap_err() {
         WorkloadError::Refused(refusal) => refusal.reason(),
-        other => panic!("{other}"),
+        other @ (WorkloadError::Store(_) | WorkloadError::Issue(_)) => panic!("{other}"),
     };
     assert_eq!(reason(&name("db1"), key(2)), "key-foreign");
     assert_eq!(reason(&name("db2"), key(2)), "workload-unknown");
