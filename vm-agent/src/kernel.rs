@@ -24,6 +24,7 @@ mod events;
 mod grace;
 mod hooks;
 mod lower;
+mod memlock;
 mod memory;
 mod network;
 mod pins;
@@ -245,6 +246,7 @@ impl Kernel {
         targets: watch::Receiver<Option<Arc<Target>>>,
     ) -> Result<(Self, Reconcile), KernelError> {
         precondition::require(&config)?;
+        memlock::lift();
         let pins = Pins::new(&config.bpffs, &config.mesh);
         let netlink = |operation| move |source| KernelError::Netlink { operation, source };
         let connection = Netlink::connect().map_err(netlink("connect"))?;

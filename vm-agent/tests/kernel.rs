@@ -8,6 +8,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use datapath::{Direction, Reason};
+use futures_util::StreamExt;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use policy::identity::Identity;
@@ -18,7 +20,9 @@ use policy::state::{
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use vm_agent::kernel::{Applied, Kernel, KernelConfig, KernelError, TableSizes, Tag, Target, remove};
+use vm_agent::kernel::{
+    Applied, Counter, Kernel, KernelConfig, KernelError, TableSizes, Tag, Target, TraceQuery, remove,
+};
 
 const BPFFS: &str = "/sys/fs/bpf";
 const LIMIT: Duration = Duration::from_secs(20);
@@ -264,6 +268,104 @@ fn what_others_break_is_put_right() {
         std::fs::remove_file(format!("{BPFFS}/outrigger/default/stable/link_guard_ingress_{ifindex}"))
             .unwrap();
         host.status("the guard that was taken off", |status| status.reattached > 0).await;
+    });
+}
+
+#[test]
+fn drops_are_counted_told_and_foretold() {
+    isolated(|| async {
+        let host = Running::start(config(), target(1, state())).await;
+        host.applied(1).await;
+        let mut events = host.kernel.events().unwrap();
+        let socket = std::net::UdpSocket::bind("10.244.240.7:0").unwrap();
+        socket.send_to(b"nobody is there", "10.244.9.9:53").unwrap();
+        let event = timeout(LIMIT, events.next()).await.unwrap().unwrap();
+        assert_eq!(IpAddr::from(event.destination), IpAddr::from([10, 244, 9, 9]));
+        assert_eq!(Reason::from_u8(event.reason), Some(Reason::UnknownDestination));
+        let counters = host.kernel.counters().unwrap();
+        let counted = |counter: &Counter| {
+            counter.reason == Reason::UnknownDestination
+                && counter.direction == Direction::Egress
+                && counter.packets == 1
+        };
+        assert!(counters.iter().any(counted), "{counters:?}");
+
+        let query = TraceQuery {
+            direction: Direction::Ingress,
+            remote: "10.244.1.5".parse().unwrap(),
+            protocol: 6,
+            source_port: 40_000,
+            destination_port: 5432,
+        };
+        let denied = host.kernel.trace(&query).unwrap();
+        assert_eq!((denied.reason, denied.identity), (Reason::PolicyDenied, 3000));
+        assert!(host.kernel.rules().borrow().contains_key(&denied.rule));
+        let allowed = host.kernel.trace(&TraceQuery { direction: Direction::Egress, ..query }).unwrap();
+        assert_eq!((allowed.reason, allowed.tunnel), (Reason::NewAllowed, "192.0.2.9".parse().ok()));
+    });
+}
+
+#[test]
+fn the_guard_keeps_bare_packets_from_the_mesh_address() {
+    isolated(|| async {
+        let host = Running::start(config(), target(1, state())).await;
+        host.applied(1).await;
+        let listener = tokio::net::UdpSocket::bind("10.244.240.7:7777").await.unwrap();
+        let on_nic = tokio::net::UdpSocket::bind("192.0.2.2:7777").await.unwrap();
+        // The far end of the cable is another machine.
+        let (to_mesh, to_nic) = ("10.244.240.7:7777", "192.0.2.2:7777");
+        let mac = ip("-o link show dev eth0").split("link/ether ").nth(1).unwrap()[..17].to_owned();
+        let lines = [
+            "link set far up".to_owned(),
+            "address add 192.0.2.1/24 dev far".to_owned(),
+            "route add 10.244.240.7/32 dev far".to_owned(),
+            format!("neighbour add 10.244.240.7 dev far lladdr {mac}"),
+        ];
+        neighbour("far", lines, vec![to_mesh, to_nic]);
+        let mut buffer = [0; 16];
+        timeout(LIMIT, on_nic.recv(&mut buffer)).await.unwrap().unwrap();
+        assert!(listener.try_recv(&mut buffer).is_err(), "a bare packet reached the mesh address");
+        let guarded = |counter: &Counter| counter.reason == Reason::GuardDestination && counter.packets > 0;
+        assert!(host.kernel.counters().unwrap().iter().any(guarded));
+    });
+}
+
+/// Moves a device into a network namespace of its own, sets it up and sends a datagram to each address in turn.
+fn neighbour(device: &str, lines: [String; 4], to: Vec<&'static str>) {
+    let (here, there) = std::sync::mpsc::channel();
+    let (ready, go) = std::sync::mpsc::channel::<()>();
+    let machine = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        here.send(nix::unistd::gettid()).unwrap();
+        go.recv().unwrap();
+        for line in lines {
+            ip(&line);
+        }
+        let socket = std::net::UdpSocket::bind("192.0.2.1:0").unwrap();
+        for address in to {
+            assert_eq!(socket.send_to(b"bare", address).unwrap(), 4);
+        }
+        // What was sent is on its way before the namespace, and with it the cable, is gone.
+        socket
+    });
+    ip(&format!("link set {device} netns {}", there.recv().unwrap()));
+    ready.send(()).unwrap();
+    drop(machine.join().unwrap());
+}
+
+#[test]
+fn a_burst_is_paced() {
+    isolated(|| async {
+        let host = Running::start(config(), target(1, state())).await;
+        host.applied(1).await;
+        let start = std::time::Instant::now();
+        let mut next = state();
+        for counter in 2..6 {
+            next.settings.mode = if next.settings.mode == Mode::Audit { Mode::Enforce } else { Mode::Audit };
+            host.targets.send_replace(Some(target(counter, next.clone())));
+            host.applied(counter).await;
+        }
+        assert!(start.elapsed() >= Duration::from_millis(3 * 50), "more than 20 publications a second");
     });
 }
 

@@ -13,6 +13,9 @@ use super::error::KernelError;
 use super::pins::{Pins, unpin};
 use super::programs::Stubs;
 
+#[cfg(test)]
+mod tests;
+
 /// Our place among the classifiers of a device: before those of others, which may end a packet's way.
 const PRIORITY: u16 = 1;
 /// What tells our classifier from others of that priority ("OR").

@@ -23,7 +23,7 @@ mod tests;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Lowered {
     /// The tables.
-    pub(super) contents: Contents,
+    pub(super) contents: Arc<Contents>,
     /// The origins of the rules, by the ids that stand in the tables.
     pub(super) rules: RuleNames,
 }
@@ -48,7 +48,7 @@ pub(super) fn lower(state: &NodeState) -> Lowered {
             .collect(),
         settings: Some(settings),
     };
-    Lowered { contents, rules: Arc::new(policy.names) }
+    Lowered { contents: Arc::new(contents), rules: Arc::new(policy.names) }
 }
 
 fn endpoints(state: &NodeState, sets: &TunnelSets) -> BTreeMap<EndpointKey, EndpointEntry> {

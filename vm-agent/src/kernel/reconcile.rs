@@ -149,7 +149,7 @@ impl Reconcile {
         self.network.check(target, &inventory)?;
         let desired = self.network.desired(&target.state.settings, &inventory);
         let set = self.programs.set();
-        let contents = lowered.contents.clone();
+        let contents = Arc::clone(&lowered.contents);
         let changed = self
             .publisher(move |publisher| {
                 let changed = !publisher.runs(&contents) || publisher.control().program_set() != set;

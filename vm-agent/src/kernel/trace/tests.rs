@@ -82,7 +82,7 @@ fn ask(direction: Direction, remote: &str, protocol: u8, destination_port: u16) 
         source_port: 40_000,
         destination_port,
     };
-    let trace = decide(&Dump::of(contents), Control::new(Bank::A, 0, 1), &query);
+    let trace = decide(&Dump::of(Arc::unwrap_or_clone(contents)), Control::new(Bank::A, 0, 1), &query);
     (trace.reason, rules.get(&trace.rule).map(ToString::to_string))
 }
 
