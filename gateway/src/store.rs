@@ -190,7 +190,9 @@ impl Store {
         let result = change(&transaction)?;
         if let Err(error) = transaction.commit() {
             *database = None;
-            return Err(StoreError::from(error).into());
+            let error = StoreError::from(error);
+            tracing::error!(%error, store = %self.path.display(), "transaction not kept");
+            return Err(error.into());
         }
         Ok(result)
     }

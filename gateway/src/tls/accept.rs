@@ -25,11 +25,13 @@ pub struct Limits {
     pub handshake: Duration,
     /// Handshakes at a time; more wait in the kernel's queue.
     pub half_open: usize,
+    /// The connection of a peer without a certificate is cut then.
+    pub stranger: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { handshake: Duration::from_secs(10), half_open: 256 }
+        Self { handshake: Duration::from_secs(10), half_open: 256, stranger: Duration::from_mins(1) }
     }
 }
 
@@ -70,7 +72,8 @@ async fn accept_all(
         };
         let (acceptor, connections) = (acceptor.clone(), connections.clone());
         tokio::spawn(async move {
-            let shaken = tokio::time::timeout(limits.handshake, shake(&acceptor, stream, remote)).await;
+            let shaking = shake(&acceptor, stream, remote, limits.stranger);
+            let shaken = tokio::time::timeout(limits.handshake, shaking).await;
             drop(permit);
             match shaken {
                 Ok(Ok(connection)) => {
@@ -88,8 +91,13 @@ async fn accept_all(
     }
 }
 
-async fn shake(acceptor: &TlsAcceptor, stream: TcpStream, remote: SocketAddr) -> io::Result<Connection> {
+async fn shake(
+    acceptor: &TlsAcceptor,
+    stream: TcpStream,
+    remote: SocketAddr,
+    stranger: Duration,
+) -> io::Result<Connection> {
     stream.set_nodelay(true)?;
     let stream = acceptor.accept(stream).await?;
-    Connection::try_new(stream, remote).map_err(io::Error::other)
+    Connection::try_new(stream, remote, stranger).map_err(io::Error::other)
 }

@@ -4,10 +4,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use pki::{InvalidSvid, Svid};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
@@ -17,18 +19,26 @@ use super::PeerIdentity;
 pub struct Connection {
     stream: TlsStream<TcpStream>,
     peer: PeerIdentity,
+    /// When the connection of a peer that showed no certificate is cut: joining takes moments.
+    cut: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connection {
-    /// Takes a connection over after its handshake, which verified what is only read here.
+    /// Takes a connection over after its handshake, which verified what is only read here. One without a certificate
+    /// is cut after `stranger`.
     ///
     /// # Errors
     /// [`InvalidSvid`] where the certificate cannot be read.
-    pub fn try_new(stream: TlsStream<TcpStream>, remote: SocketAddr) -> Result<Self, InvalidSvid> {
+    pub fn try_new(
+        stream: TlsStream<TcpStream>,
+        remote: SocketAddr,
+        stranger: Duration,
+    ) -> Result<Self, InvalidSvid> {
         let certificates = stream.get_ref().1.peer_certificates();
         let svid = certificates.and_then(<[_]>::first).map(Svid::from_der).transpose()?;
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-        Ok(Self { stream, peer: PeerIdentity { svid, remote } })
+        let cut = svid.is_none().then(|| Box::pin(tokio::time::sleep(stranger)));
+        Ok(Self { stream, peer: PeerIdentity { svid, remote }, cut })
     }
 }
 
@@ -46,6 +56,9 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         to: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.cut.as_mut().is_some_and(|cut| cut.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, to)
     }
 }

@@ -41,6 +41,8 @@ spec:
 const START: u64 = 1_767_225_600;
 /// How long certificates are valid.
 pub(crate) const TTL: Duration = Duration::from_hours(24);
+/// How long a connection without a certificate lasts.
+pub(crate) const STRANGER: Duration = Duration::from_secs(3);
 /// How long after its end a certificate may be renewed.
 pub(crate) const GRACE: Duration = Duration::from_hours(90 * 24);
 
@@ -118,7 +120,7 @@ impl Gateway {
         // A server whose own certificate never expires in a test that turns the clock.
         let bundle = self.authority.bundle().unwrap();
         let tls = pki::tls::server(&bundle, &self.trust_domain, own.serving(), clock.source()).unwrap();
-        let limits = tls::Limits { handshake: Duration::from_secs(2), half_open: 64 };
+        let limits = tls::Limits { handshake: Duration::from_secs(2), half_open: 64, stranger: STRANGER };
         let (connections, accepting) = tls::incoming(listener, Arc::new(tls), limits, self.shutdown.clone());
         tokio::spawn(accepting);
         let socket = server::bind_socket(&self.socket).unwrap();

@@ -13,7 +13,7 @@ use proto::v1::admin_client::AdminClient;
 use proto::v1::enrollment_client::EnrollmentClient;
 use tonic::{Code, Status};
 
-use crate::gateway::{GRACE, Gateway, TTL};
+use crate::gateway::{GRACE, Gateway, STRANGER, TTL};
 use crate::host::{Member, admin, join, request, stranger, tls, token};
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -313,6 +313,21 @@ async fn a_certificate_the_root_signed_for_nobody_here_is_refused() {
     let mut client = EnrollmentClient::new(tls(&gateway, config).await.unwrap());
     let renew = v1::RenewRequest { csr: key.request().unwrap() };
     refused(&client.renew(renew).await.unwrap_err(), Code::PermissionDenied, &["shop/ghost", "not known"]);
+}
+
+#[tokio::test]
+async fn the_connection_of_a_stranger_is_cut_and_a_members_stays() {
+    let gateway = Gateway::start().await;
+    let (mut member, token) = (member(&gateway, "db1").await.connect(&gateway).await, token(&gateway).await);
+    let mut stranger = stranger(&gateway, &token).await;
+    let asked = v1::RenewRequest { csr: vec![] };
+    let told = |result: Result<_, Status>| {
+        result.map(|_: tonic::Response<v1::RenewResponse>| ()).unwrap_err().code()
+    };
+    assert_eq!(told(stranger.renew(asked.clone()).await), Code::InvalidArgument);
+    tokio::time::sleep(STRANGER + Duration::from_millis(500)).await;
+    assert_ne!(told(stranger.renew(asked.clone()).await), Code::InvalidArgument);
+    assert_eq!(told(member.renew(asked).await), Code::InvalidArgument);
 }
 
 #[tokio::test]
