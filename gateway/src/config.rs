@@ -48,7 +48,7 @@ pub struct Options {
     /// Folder of the store, which also holds the root's key: back it up. [default: /var/lib/outrigger-gateway]
     #[arg(long, env = "OUTRIGGER_GATEWAY_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// Where hosts are served. [default: [::]:7443]
+    /// Where hosts are served. [default: every address, port 7443]
     #[arg(long, env = "OUTRIGGER_GATEWAY_LISTEN", value_name = "ADDRESS:PORT")]
     #[serde(deserialize_with = "value::text")]
     pub listen: Option<SocketAddr>,

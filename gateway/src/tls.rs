@@ -8,5 +8,5 @@ mod peer;
 
 pub use accept::{Limits, incoming};
 pub use connection::Connection;
-pub use own::OwnCertificate;
+pub use own::{OwnCertificate, OwnCertificateError};
 pub use peer::PeerIdentity;
