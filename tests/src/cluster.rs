@@ -91,6 +91,8 @@ impl Cluster {
         let token = self.gateway.token(&format!("shop/{group}"), &[])?;
         agent.join(&token.text)?;
         agent.wait_enforcing()?;
+        // Tests ask for them also while the agent is gone.
+        agent.addresses()?;
         Ok(Member { agent, host })
     }
 

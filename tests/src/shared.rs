@@ -41,10 +41,15 @@ impl<T: World> Shared<T> {
     /// If the test or the making of the world fails.
     #[expect(clippy::panic, reason = "this is how a test fails")]
     pub fn test(&self, test: impl FnOnce(&mut T) -> Result<()>) {
-        let world = self.world().unwrap_or_else(|error| panic!("the world could not be made: {error:?}"));
-        let mut guard = Guard(world.lock().unwrap_or_else(PoisonError::into_inner));
-        if let Err(error) = test(&mut guard.0) {
-            panic!("{error:?}");
+        loop {
+            let world = self.world().unwrap_or_else(|error| panic!("the world could not be made: {error:#}"));
+            // One that broke while this test waited for it is not this test's.
+            let Ok(guard) = world.lock() else { continue };
+            let mut guard = Guard(guard);
+            if let Err(error) = test(&mut guard.0) {
+                panic!("{error:#}");
+            }
+            return;
         }
     }
 

@@ -143,7 +143,7 @@ fn a_full_disk_is_named_and_leaves_the_token_or_the_host_usable() -> Result<()> 
     let token = cluster.gateway.token("shop/db", &[])?;
     agent.try_join(&token.text)?.refused_with(&["space"])?;
     ensure!(json::text(&agent.status()?, "phase") == "unjoined", "{:#}", agent.status()?);
-    host.run(&["umount", &state])?.ok()?;
+    host.run(&["umount", "--lazy", &state])?.ok()?;
     Ok(())
 }
 

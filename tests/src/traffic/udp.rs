@@ -203,10 +203,11 @@ impl Send {
         let stop = Stop::on_input_closed();
         let echoes = socket.try_clone()?;
         echoes.set_read_timeout(Some(Duration::from_millis(20)))?;
-        let (counted, until) = (report.clone(), stop.clone());
+        let counted = report.clone();
+        // Ends with the process: echoes come until the last report.
         thread::spawn(move || {
             let mut buffer = vec![0; 1 << 16];
-            while !until.is_set() {
+            loop {
                 if matches!(echoes.recv_from(&mut buffer), Ok((length, _)) if length >= SMALLEST) {
                     counted.update(|report| report.echoed += 1);
                 }
@@ -229,7 +230,7 @@ impl Send {
                 });
             }
             // The last echoes are still under way.
-            thread::sleep(Duration::from_millis(50));
+            thread::sleep(Duration::from_millis(100));
             Ok(())
         });
         report_until(&report, &stop, work)
