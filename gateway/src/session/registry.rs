@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use pki::KeyHash;
 use proto::v1::Generation;
 use tokio::sync::watch;
 
@@ -80,6 +81,7 @@ struct Entry {
 #[derive(Debug)]
 struct Live {
     number: u64,
+    key: KeyHash,
     machine: Vec<u8>,
     end: watch::Sender<Option<Ended>>,
 }
@@ -91,20 +93,21 @@ impl Default for Registry {
 }
 
 impl Registry {
-    /// Begins a session.
+    /// Begins a session. One with the key that the workload had before it was replaced gives way.
     ///
     /// # Errors
     /// [`DuplicateHost`] while another machine has one.
     pub fn begin(
         self: &Arc<Self>,
         workload: &WorkloadName,
+        key: KeyHash,
         machine: &[u8],
         applied: Option<Generation>,
     ) -> Result<Session, DuplicateHost> {
         let mut workloads = self.lock();
         let entry = workloads.entry(workload.clone()).or_default();
         if let Some(live) = &entry.live {
-            if live.machine != machine {
+            if live.key == key && live.machine != machine {
                 let duplicate = DuplicateHost {
                     workload: workload.clone(),
                     connected: hex::encode(&live.machine),
@@ -118,7 +121,7 @@ impl Registry {
         let (end, ended) = watch::channel(None);
         entry.last_number += 1;
         let number = entry.last_number;
-        entry.live = Some(Live { number, machine: machine.to_vec(), end });
+        entry.live = Some(Live { number, key, machine: machine.to_vec(), end });
         entry.status.connected = true;
         entry.status.duplicate = None;
         entry.status.applied = applied;
@@ -227,6 +230,10 @@ mod tests {
         "shop/db-1".parse().unwrap()
     }
 
+    fn key(number: u8) -> KeyHash {
+        KeyHash::of_spki(&[number])
+    }
+
     fn generation(counter: u64) -> Generation {
         Generation { incarnation: 7, counter }
     }
@@ -234,20 +241,31 @@ mod tests {
     #[test]
     fn a_second_machine_is_refused_and_both_are_reported() {
         let registry = Arc::new(Registry::default());
-        let session = registry.begin(&name(), b"one", None).unwrap();
-        let refused = registry.begin(&name(), b"two", None).unwrap_err();
+        let session = registry.begin(&name(), key(1), b"one", None).unwrap();
+        let refused = registry.begin(&name(), key(1), b"two", None).unwrap_err();
         assert!(refused.to_string().starts_with("DuplicateHost: "), "{refused}");
         assert_eq!(registry.status(&name()).duplicate, Some(refused));
         assert!(registry.status(&name()).connected);
         drop(session);
-        assert!(registry.begin(&name(), b"two", None).is_ok());
+        assert!(registry.begin(&name(), key(1), b"two", None).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_replaced_host_does_not_keep_its_successor_out() {
+        let registry = Arc::new(Registry::default());
+        let mut old = registry.begin(&name(), key(1), b"one", None).unwrap();
+        let new = registry.begin(&name(), key(2), b"two", None).unwrap();
+        assert_eq!(old.ended().await, Ended::Replaced);
+        drop(old);
+        assert!(registry.status(&name()).connected);
+        drop(new);
     }
 
     #[tokio::test]
     async fn the_same_machine_replaces_its_session_and_the_end_of_the_old_one_changes_nothing() {
         let registry = Arc::new(Registry::default());
-        let mut old = registry.begin(&name(), b"one", None).unwrap();
-        let new = registry.begin(&name(), b"one", Some(generation(3))).unwrap();
+        let mut old = registry.begin(&name(), key(1), b"one", None).unwrap();
+        let new = registry.begin(&name(), key(1), b"one", Some(generation(3))).unwrap();
         assert_eq!(old.ended().await, Ended::Replaced);
         old.acknowledged(generation(9));
         drop(old);
@@ -262,10 +280,10 @@ mod tests {
     fn the_slowest_connected_agent_counts() {
         let registry = Arc::new(Registry::default());
         assert_eq!(registry.acknowledged(7), None);
-        let one = registry.begin(&name(), b"one", Some(generation(5))).unwrap();
+        let one = registry.begin(&name(), key(1), b"one", Some(generation(5))).unwrap();
         assert_eq!(registry.acknowledged(7), Some(5));
         assert_eq!(registry.acknowledged(8), Some(0));
-        let two = registry.begin(&"shop/db-2".parse().unwrap(), b"two", None).unwrap();
+        let two = registry.begin(&"shop/db-2".parse().unwrap(), key(1), b"two", None).unwrap();
         assert_eq!(registry.acknowledged(7), Some(0));
         two.acknowledged(generation(6));
         assert_eq!(registry.acknowledged(7), Some(5));
@@ -276,7 +294,7 @@ mod tests {
     #[test]
     fn a_refusal_stays_until_something_is_applied() {
         let registry = Arc::new(Registry::default());
-        let session = registry.begin(&name(), b"one", Some(generation(5))).unwrap();
+        let session = registry.begin(&name(), key(1), b"one", Some(generation(5))).unwrap();
         let rejection = Rejection { generation: generation(6), reason: "route".into() };
         session.refused(rejection.clone());
         assert_eq!(registry.status(&name()).rejected, Some(rejection));

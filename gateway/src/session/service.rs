@@ -75,7 +75,7 @@ impl MeshService {
         let hello = hello(&mut inbound).await?;
         let report = report::read(&hello.agent_version, hello.report.as_ref())
             .map_err(|invalid| Refused(EndReason::Protocol, Status::invalid_argument(invalid)))?;
-        let session = self.registry.begin(&workload.name, &hello.machine, hello.applied).map_err(|duplicate| {
+        let session = self.registry.begin(&workload.name, workload.key, &hello.machine, hello.applied).map_err(|duplicate| {
             tracing::warn!(
                 workload = %duplicate.workload, connected = duplicate.connected, refused = duplicate.refused,
                 "two machines have one key"

@@ -41,6 +41,8 @@ pub struct Catalog {
     /// Which files have an object, or hold its last good version.
     claims: BTreeMap<ObjectKey, BTreeSet<String>>,
     good: BTreeMap<ObjectKey, Good>,
+    /// By file, the objects whose last good version came from it.
+    good_of: BTreeMap<String, BTreeSet<ObjectKey>>,
     in_force: BTreeMap<ObjectKey, Object>,
     /// Groups that have members; such a group stays although its file lost it.
     in_use: BTreeSet<ObjectKey>,
@@ -54,7 +56,12 @@ impl Catalog {
     /// to be applied all at once the first time, still claim it.
     #[must_use]
     pub fn with_last_good(good: BTreeMap<ObjectKey, Good>) -> Self {
-        Self { good, ..Self::default() }
+        let mut catalog = Self::default();
+        for (key, good) in good {
+            catalog.remember(key, good);
+        }
+        catalog.unsaved.clear();
+        catalog
     }
 
     /// Applies what became of files.
@@ -115,8 +122,7 @@ impl Catalog {
             FileChange::Text(name, bytes) => (name, Some(read(bytes))),
         };
         let old = self.files.remove(&name).unwrap_or_default();
-        let former: BTreeSet<ObjectKey> =
-            self.good.iter().filter(|(_, good)| good.file == name).map(|(key, _)| key.clone()).collect();
+        let former = self.good_of.get(&name).cloned().unwrap_or_default();
         for key in old.claims() {
             if let Some(files) = self.claims.get_mut(key) {
                 files.remove(&name);
@@ -212,8 +218,7 @@ impl Catalog {
                 let object = object.clone();
                 let raw = manifest.node.to_json();
                 if good.is_none_or(|good| good.raw != raw || good.file != winner) {
-                    self.good.insert(key.clone(), Good { file: winner, raw, object: object.clone() });
-                    self.unsaved.insert(key.clone());
+                    self.remember(key.clone(), Good { file: winner, raw, object: object.clone() });
                 }
                 (Some(object), reports)
             }
@@ -250,12 +255,29 @@ impl Catalog {
                 (Some(good.object.clone()), vec![report])
             }
             Some(_) => {
-                self.good.remove(key);
-                self.unsaved.insert(key.clone());
+                self.forget(key);
                 (None, Vec::new())
             }
             None => (None, Vec::new()),
         }
+    }
+
+    fn remember(&mut self, key: ObjectKey, good: Good) {
+        self.forget(&key);
+        self.good_of.entry(good.file.clone()).or_default().insert(key.clone());
+        self.unsaved.insert(key.clone());
+        self.good.insert(key, good);
+    }
+
+    fn forget(&mut self, key: &ObjectKey) {
+        let Some(good) = self.good.remove(key) else { return };
+        if let Some(keys) = self.good_of.get_mut(&good.file) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.good_of.remove(&good.file);
+            }
+        }
+        self.unsaved.insert(key.clone());
     }
 }
 
