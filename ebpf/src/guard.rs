@@ -13,7 +13,7 @@ use datapath::{
 use crate::{
     skb::AnyPacket,
     stub,
-    tables::{self, Maps},
+    tables::{self, Desk, Maps},
 };
 
 /// Bare packets that arrive.
@@ -30,8 +30,8 @@ pub(crate) fn guard_egress(context: TcContext) -> i32 {
 
 #[inline(always)]
 fn guard(context: &TcContext, hook: Hook, control: Control) -> i32 {
-    let moment = Moment { hook, control, now_ns: tables::now_ns() };
-    let Some(work) = tables::work() else { return TC_ACT_UNSPEC };
+    let Some(Desk { now_ns, work }) = tables::desk() else { return TC_ACT_UNSPEC };
+    let moment = Moment { hook, control, now_ns };
     if datapath::guard_in(&AnyPacket::new(context), &moment, &Maps, work) {
         TC_ACT_UNSPEC
     } else {

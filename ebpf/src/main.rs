@@ -4,6 +4,8 @@
 //! the set that the word names, so that one store switches tables and programs on all hooks together.
 #![no_std]
 #![no_main]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+#![cfg_attr(target_arch = "bpf", expect(unstable_features, reason = "`aya-ebpf` needs the same one"))]
 
 mod guard;
 mod maps;

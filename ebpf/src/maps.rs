@@ -27,6 +27,17 @@ pub(crate) type AddressBits = [u8; 20];
 /// The same of [`datapath::abi::PolicyKey`].
 pub(crate) type PolicyBits = [u8; 12];
 
+/// Value of `SCRATCH`: what is this CPU's own.
+#[repr(C)]
+pub(crate) struct Scratch {
+    /// The timer interrupt at which `now_ns` was read.
+    pub(crate) jiffies: u64,
+    /// Nanoseconds of the monotonic clock.
+    pub(crate) now_ns: u64,
+    /// Room for the packet at hand.
+    pub(crate) work: Work,
+}
+
 #[btf_map]
 pub(crate) static CONTROL: Array<u32, 1> = Array::new();
 #[btf_map]
@@ -44,9 +55,8 @@ pub(crate) static COUNTERS: PerCpuArray<Counter, SLOTS> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static SAMPLING: PerCpuArray<Bucket, SLOTS> = PerCpuArray::new();
 
-/// Room for the packet at hand.
 #[btf_map]
-pub(crate) static SCRATCH: PerCpuArray<Work, 1> = PerCpuArray::new();
+pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
 #[btf_map]
 pub(crate) static ENDPOINTS: HashMap<EndpointKey, EndpointEntry, 262_144, NO_PREALLOC> = HashMap::new();

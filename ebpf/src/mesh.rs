@@ -13,7 +13,7 @@ use datapath::{
 use crate::{
     skb::MeshPacket,
     stub,
-    tables::{self, Maps},
+    tables::{self, Desk, Maps},
     tunnel,
 };
 
@@ -57,8 +57,8 @@ pub(crate) fn test_empty(_: TcContext) -> i32 {
 
 #[inline(always)]
 fn ingress(context: &TcContext, control: Control, outer: &Outer) -> i32 {
-    let moment = Moment { hook: Hook::MeshIngress, control, now_ns: tables::now_ns() };
-    let Some(work) = tables::work() else { return TC_ACT_SHOT };
+    let Some(Desk { now_ns, work }) = tables::desk() else { return TC_ACT_SHOT };
+    let moment = Moment { hook: Hook::MeshIngress, control, now_ns };
     if datapath::decide_in(&MeshPacket::new(context), outer, &moment, &Maps, work) && tunnel::deliver(context)
     {
         TC_ACT_UNSPEC
@@ -69,8 +69,8 @@ fn ingress(context: &TcContext, control: Control, outer: &Outer) -> i32 {
 
 #[inline(always)]
 fn egress(context: &TcContext, control: Control) -> Option<&'static Verdict> {
-    let moment = Moment { hook: Hook::MeshEgress, control, now_ns: tables::now_ns() };
-    let work = tables::work()?;
+    let Desk { now_ns, work } = tables::desk()?;
+    let moment = Moment { hook: Hook::MeshEgress, control, now_ns };
     if !datapath::decide_in(&MeshPacket::new(context), &Outer::NONE, &moment, &Maps, work) {
         return None;
     }

@@ -9,10 +9,14 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use datapath::Packet;
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes as _};
 
 /// Bytes of an Ethernet header.
 const ETHERNET: u32 = 14;
+/// Where headers stand, from the Ethernet header on: the network's, and the transport's behind a plain one.
+const NETWORK: usize = 14;
+const BEHIND_IPV4: usize = NETWORK + 20;
+const BEHIND_IPV6: usize = NETWORK + 40;
 
 /// A packet of the mesh device, which has Ethernet headers.
 pub(crate) struct MeshPacket {
@@ -58,6 +62,21 @@ impl Packet for MeshPacket {
 
     #[inline(always)]
     fn load<T: FromBytes>(&self, offset: u32) -> Option<T> {
+        // Where headers stand but for options, the bytes are read in place: a helper costs more than all of them.
+        let direct = match offset {
+            0 => self.load_at::<NETWORK, T>(),
+            20 => self.load_at::<BEHIND_IPV4, T>(),
+            40 => self.load_at::<BEHIND_IPV6, T>(),
+            _ => None,
+        };
+        if direct.is_some() { direct } else { self.load_copied(offset) }
+    }
+}
+
+impl MeshPacket {
+    /// Copies by a helper, which also reaches what is not in the linear part of the packet.
+    #[inline(always)]
+    fn load_copied<T: FromBytes>(&self, offset: u32) -> Option<T> {
         let mut bytes = MaybeUninit::<T>::uninit();
         let size = const { size::<T>() };
         // SAFETY: the helper writes exactly the size of `T` to the buffer, or nothing and fails.
@@ -67,6 +86,61 @@ impl Packet for MeshPacket {
         // SAFETY: the helper initialised it, and any bytes are a `T`.
         (result == 0).then(|| unsafe { bytes.assume_init() })
     }
+
+    /// Reads in place, from the Ethernet header on; `None` if the linear part ends before.
+    #[inline(always)]
+    fn load_at<const AT: usize, T: FromBytes>(&self) -> Option<T> {
+        const { assert!(size_of::<T>() % 4 == 0 && size_of::<T>() <= HEADER_WORDS * 4) };
+        // SAFETY: the kernel passes a valid context.
+        let (start, end) = unsafe { ((*self.context).data, (*self.context).data_end) };
+        let (start, end) = (address(start), address(end));
+        if start + AT + size_of::<T>() > end {
+            return None;
+        }
+        let mut words = [0_u32; HEADER_WORDS];
+        for (number, word) in words.iter_mut().take(const { size_of::<T>() / 4 }).enumerate() {
+            // SAFETY: the comparison above covers it, and proves it to the verifier.
+            *word = unsafe { packet_word(start + AT + number * 4) };
+        }
+        T::read_from_prefix(words.as_bytes()).ok().map(|(value, _)| value)
+    }
+}
+
+/// The largest header, of IPv6, in words.
+const HEADER_WORDS: usize = 10;
+
+/// Reads a word of the packet, which has no alignment: the kernels that run this read any address.
+///
+/// # Safety
+/// The address is within the packet.
+#[inline(always)]
+#[cfg(target_arch = "bpf")]
+unsafe fn packet_word(address: usize) -> u32 {
+    let word: u64;
+    // SAFETY: a load, of what the caller vouches for; the upper half of the register is zero.
+    unsafe {
+        core::arch::asm!("{word} = *(u32 *)({address} + 0)", word = out(reg) word, address = in(reg) address,
+            options(readonly, nostack, preserves_flags));
+    }
+    let [low, _]: [u32; 2] = zerocopy::transmute!(word);
+    low
+}
+
+/// As above, for checks on a host.
+///
+/// # Safety
+/// The address is within the packet.
+#[inline(always)]
+#[cfg(not(target_arch = "bpf"))]
+unsafe fn packet_word(address: usize) -> u32 {
+    // SAFETY: as above.
+    unsafe { core::ptr::with_exposed_provenance::<u32>(address).read_unaligned() }
+}
+
+#[expect(clippy::as_conversions, reason = "the context holds addresses in fields of 32 bits")]
+#[inline(always)]
+const fn address(field: u32) -> usize {
+    field as usize
 }
 
 impl Packet for AnyPacket {

@@ -6,7 +6,10 @@ use core::{
     sync::atomic::{Ordering, compiler_fence},
 };
 
-use aya_ebpf::{btf_maps::lpm_trie::Key, helpers::bpf_ktime_get_ns};
+use aya_ebpf::{
+    btf_maps::lpm_trie::Key,
+    helpers::{bpf_jiffies64, bpf_ktime_get_ns},
+};
 use datapath::{
     FlowTable, Tables, Work,
     abi::{
@@ -35,19 +38,29 @@ pub(crate) fn control() -> Control {
     }
 }
 
-/// The room for the packet at hand.
-#[inline(always)]
-pub(crate) fn work() -> Option<&'static mut Work> {
-    // SAFETY: the value belongs to this CPU, and programs of these hooks do not interrupt each other. A program asks
-    // once. All bytes zero, as the map starts, are a value, and only this writes it.
-    SCRATCH.get_ptr_mut(0).map(|work| unsafe { &mut *work })
+/// What a packet needs of this CPU.
+pub(crate) struct Desk {
+    /// Nanoseconds of the monotonic clock, at most one timer interrupt old.
+    pub(crate) now_ns: u64,
+    /// Room for the packet at hand.
+    pub(crate) work: &'static mut Work,
 }
 
-/// Nanoseconds of the monotonic clock.
+/// This CPU's clock and room. A program asks once.
 #[inline(always)]
-pub(crate) fn now_ns() -> u64 {
-    // SAFETY: the helper has no arguments and no side effects.
-    unsafe { bpf_ktime_get_ns() }
+pub(crate) fn desk() -> Option<Desk> {
+    let scratch = SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: the value belongs to this CPU, and programs of these hooks do not interrupt each other. All bytes zero,
+    // as the map starts, are a value, and only this program writes it. The helpers only read clocks.
+    unsafe {
+        // Reading the timer interrupt's count is for free, reading the clock is not.
+        let jiffies = bpf_jiffies64();
+        if (*scratch).jiffies != jiffies {
+            (*scratch).jiffies = jiffies;
+            (*scratch).now_ns = bpf_ktime_get_ns();
+        }
+        Some(Desk { now_ns: (*scratch).now_ns, work: &mut (*scratch).work })
+    }
 }
 
 /// A trie's key in the form of its map: the same bytes, declared without alignment.

@@ -116,7 +116,9 @@ fn counters(kernel: &mut Kernel, hook: Hook, reason: Reason, length: usize) -> R
         other => {
             let names: Vec<_> = other
                 .iter()
-                .map(|(slot, counter)| (slot / 64, u8::try_from(slot % 64).ok().and_then(Reason::from_u8), *counter))
+                .map(|(slot, counter)| {
+                    (slot / 64, u8::try_from(slot % 64).ok().and_then(Reason::from_u8), *counter)
+                })
                 .collect();
             anyhow::bail!("counters of the kernel: {names:?}; expected one of {expected} bytes")
         }
@@ -157,7 +159,8 @@ fn flows_of(kernel: &mut Kernel, mesh: &Mesh, verdict: &Verdict, sent: &Sent) ->
 fn maps(kernel: &mut Kernel, mesh: &Mesh) -> Result<()> {
     for table in [FlowTable::Confirmed, FlowTable::HalfOpen] {
         let host: Vec<_> = mesh.model.flows(table).iter().map(|(key, flow)| (*key, timeless(flow))).collect();
-        let mut theirs: Vec<_> = kernel.flows(table)?.iter().map(|(key, flow)| (*key, timeless(flow))).collect();
+        let mut theirs: Vec<_> =
+            kernel.flows(table)?.iter().map(|(key, flow)| (*key, timeless(flow))).collect();
         theirs.sort();
         ensure!(host == theirs, "{table:?} differ: {} and {} entries", host.len(), theirs.len());
     }

@@ -1,9 +1,7 @@
 //! Nanoseconds per packet, over an empty program, in `BPF_PROG_TEST_RUN`.
 
 use anyhow::{Result, ensure};
-use datapath::abi::{
-    Bank, Control, EndpointEntry, EndpointKey, Settings, endpoint_flag,
-};
+use datapath::abi::{Bank, Control, EndpointEntry, EndpointKey, Settings, endpoint_flag};
 use datapath::model::Model;
 use datapath::{Action, Address, Outer};
 
@@ -34,7 +32,11 @@ pub struct Cost {
 /// Measures the kinds of packets; the first is the empty program. Each is the best of several rounds, since anything
 /// else on the machine only adds.
 pub fn measure() -> Result<Vec<Cost>> {
-    let mut kernel = Kernel::load()?;
+    measure_in(&mut Kernel::load()?)
+}
+
+/// Measures the programs of a loaded object.
+pub fn measure_in(kernel: &mut Kernel) -> Result<Vec<Cost>> {
     kernel.write_tables(&tables())?;
     kernel.publish(Control::new(Bank::A, 0, 1))?;
     let good = control_buffer(&Outer { source: address("192.0.2.2"), vni: PEER_IDENTITY });
@@ -59,7 +61,13 @@ pub fn measure() -> Result<Vec<Cost>> {
         ("denied, IPv4 out", "test_mesh_egress", V4.udp(true, 7001), [0; 5], DROPPED),
         ("spoofed, IPv4 in", "test_mesh_ingress", V4.udp(false, 7002), bad, DROPPED),
         ("spoofed, IPv6 in", "test_mesh_ingress", V6.udp(false, 7002), bad, DROPPED),
-        ("guard, foreign IPv4 in", "guard_ingress", V4.foreign(), [Control::new(Bank::A, 0, 1).0, 0, 0, 0, 0], PASSED),
+        (
+            "guard, foreign IPv4 in",
+            "guard_ingress",
+            V4.foreign(),
+            [Control::new(Bank::A, 0, 1).0, 0, 0, 0, 0],
+            PASSED,
+        ),
     ];
     let mut costs = Vec::new();
     let mut empty = 0;
@@ -75,12 +83,12 @@ pub fn measure() -> Result<Vec<Cost>> {
         }
         costs.push(Cost { name, ns: best, over_empty_ns: best.saturating_sub(empty) });
     }
-    costs.push(new_flows(&mut kernel, good, empty)?);
+    costs.push(new_flows(kernel, good)?);
     Ok(costs)
 }
 
 /// Every packet opens a flow: one run each, with what a single run of the empty program costs taken off.
-fn new_flows(kernel: &mut Kernel, outer: [u32; 5], _: u64) -> Result<Cost> {
+fn new_flows(kernel: &mut Kernel, outer: [u32; 5]) -> Result<Cost> {
     let frames: Vec<_> = (1..=2000).map(|port| V4.udp(false, 10_000 + port)).collect();
     let mut total = 0;
     let mut baseline = 0;
@@ -145,7 +153,13 @@ fn tables() -> Model {
         flags: endpoint_flag::OWN,
         reserved: 0,
     };
-    let peer = EndpointEntry { identity: PEER_IDENTITY, mark: PEER_IDENTITY, tunnel: address("192.0.2.2"), flags: 0, ..own };
+    let peer = EndpointEntry {
+        identity: PEER_IDENTITY,
+        mark: PEER_IDENTITY,
+        tunnel: address("192.0.2.2"),
+        flags: 0,
+        ..own
+    };
     for family in [V4, V6] {
         for (text, entry) in [(family.own, own), (family.peer, peer)] {
             model.endpoints.insert(EndpointKey { bank: 0, reserved: [0; 3], address: address(text) }, entry);

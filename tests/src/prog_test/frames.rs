@@ -1,9 +1,9 @@
 //! Random packets: mostly of a few flows, so that they meet again, often bent in one of the ways packets can be bent.
 
 use datapath::{Address, Direction};
+use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
-use rand::RngExt;
 
 use super::mesh::{OWN, PEERS, PORTS, PROTOCOLS, address};
 
@@ -39,15 +39,35 @@ pub fn is_runnable(frame: &[u8]) -> bool {
 /// An Ethernet frame around an IP packet.
 #[must_use]
 pub fn ethernet(ip: &[u8]) -> Vec<u8> {
-    let ethertype: [u8; 2] = if ip.first().is_some_and(|byte| byte >> 4 == 6) { [0x86, 0xdd] } else { [8, 0] };
+    let ethertype: [u8; 2] =
+        if ip.first().is_some_and(|byte| byte >> 4 == 6) { [0x86, 0xdd] } else { [8, 0] };
     [&[2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 8][..], &ethertype, ip].concat()
 }
 
 /// An IPv4 header without options and what follows it.
 #[must_use]
-pub fn ipv4(source: Address, destination: Address, protocol: u8, fragment: [u8; 4], payload: &[u8]) -> Vec<u8> {
+pub fn ipv4(
+    source: Address,
+    destination: Address,
+    protocol: u8,
+    fragment: [u8; 4],
+    payload: &[u8],
+) -> Vec<u8> {
     let length = u16::try_from(20 + payload.len()).unwrap_or(u16::MAX).to_be_bytes();
-    let start = [0x45, 0, length[0], length[1], fragment[0], fragment[1], fragment[2], fragment[3], 64, protocol, 0, 0];
+    let start = [
+        0x45,
+        0,
+        length[0],
+        length[1],
+        fragment[0],
+        fragment[1],
+        fragment[2],
+        fragment[3],
+        64,
+        protocol,
+        0,
+        0,
+    ];
     [&start[..], &source.v4_octets(), &destination.v4_octets(), payload].concat()
 }
 
@@ -84,7 +104,8 @@ pub fn random(rng: &mut StdRng, earlier: &[Sent]) -> Sent {
     }
     let is_v6 = rng.random_bool(0.5);
     let own = address(if is_v6 { OWN[1] } else { OWN[0] });
-    let others: Vec<_> = PEERS.iter().filter(|text| text.contains(':') == is_v6).map(|text| address(text)).collect();
+    let others: Vec<_> =
+        PEERS.iter().filter(|text| text.contains(':') == is_v6).map(|text| address(text)).collect();
     let other = |rng: &mut StdRng| others.choose(rng).copied().unwrap_or(own);
     let local = if rng.random_bool(0.96) { own } else { other(rng) };
     let remote = if rng.random_bool(0.97) { other(rng) } else { special(rng, is_v6) };
@@ -97,7 +118,11 @@ pub fn random(rng: &mut StdRng, earlier: &[Sent]) -> Sent {
 }
 
 fn special(rng: &mut StdRng, is_v6: bool) -> Address {
-    let choices = if is_v6 { ["ff02::1", "::ffff:10.0.0.2", "fe80::1"] } else { ["224.0.0.5", "255.255.255.255", "0.0.0.0"] };
+    let choices = if is_v6 {
+        ["ff02::1", "::ffff:10.0.0.2", "fe80::1"]
+    } else {
+        ["224.0.0.5", "255.255.255.255", "0.0.0.0"]
+    };
     // `::ffff:` in text is canonical; on the wire of IPv6 it is not.
     choices.choose(rng).map_or(Address::NONE, |text| address(text))
 }
@@ -105,7 +130,11 @@ fn special(rng: &mut StdRng, is_v6: bool) -> Address {
 fn transport(rng: &mut StdRng, protocol: u8) -> Vec<u8> {
     let (source, destination) = (*PORTS.choose(rng).unwrap_or(&1), *PORTS.choose(rng).unwrap_or(&1));
     match protocol {
-        TCP => tcp(source, destination, *[2, 2, 0x12, 0x10, 0x10, 0x18, 0x11, 4, 0x14, 3, 0].choose(rng).unwrap_or(&2)),
+        TCP => tcp(
+            source,
+            destination,
+            *[2, 2, 0x12, 0x10, 0x10, 0x18, 0x11, 4, 0x14, 3, 0].choose(rng).unwrap_or(&2),
+        ),
         UDP => udp(source, destination),
         SCTP => [&udp(source, destination)[..], &[0; 8]].concat(),
         ICMP => icmp(rng, &[8, 8, 8, 0, 0, 5, 9, 13, 14, 40]),
@@ -213,7 +242,8 @@ fn bent(rng: &mut StdRng, mut sent: Sent) -> Sent {
         }
         2 => sent.frame.extend_from_slice(&[0; 6]),
         3 => {
-            let ethertype: [u8; 2] = *[[8, 6], [0x81, 0], [0x88, 0xa8], [0x08, 0], [0x86, 0xdd]].choose(rng).unwrap_or(&[8, 6]);
+            let ethertype: [u8; 2] =
+                *[[8, 6], [0x81, 0], [0x88, 0xa8], [0x08, 0], [0x86, 0xdd]].choose(rng).unwrap_or(&[8, 6]);
             if let Some(place) = sent.frame.get_mut(12..14) {
                 place.copy_from_slice(&ethertype);
             }

@@ -11,9 +11,9 @@ use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use datapath::abi::{
-    Bucket, COUNTER_SLOTS, CidrEntry, CidrKey, ClassEntry, ClassKey, Control, Counter, EndpointEntry, EndpointKey,
-    Event, Flow, FlowKey, FragmentEntry, FragmentKey, PolicyEntry, PolicyKey, PrefixEntry, PrefixKey, Settings,
-    TunnelEntry, TunnelKey,
+    Bucket, COUNTER_SLOTS, CidrEntry, CidrKey, ClassEntry, ClassKey, Control, Counter, EndpointEntry,
+    EndpointKey, Event, Flow, FlowKey, FragmentEntry, FragmentKey, PolicyEntry, PolicyKey, PrefixEntry,
+    PrefixKey, Settings, TunnelEntry, TunnelKey,
 };
 use datapath::model::Model;
 use datapath::{Address, FlowTable, Outer};
@@ -71,19 +71,24 @@ pub fn object() -> PathBuf {
 }
 
 impl Kernel {
-    /// Loads every program.
+    /// Loads every program of the object that `cargo xtask bpf` built.
     pub fn load() -> Result<Self> {
+        Self::load_from(&object())
+    }
+
+    /// Loads every program of an object.
+    pub fn load_from(path: &Path) -> Result<Self> {
         if !nix::unistd::geteuid().is_root() {
             bail!("loading programs into the kernel needs root");
         }
-        let path = object();
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("FLOWS", 8192)
             .map_max_entries("HALF_OPEN", 8192)
-            .load_file(&path)
+            .load_file(path)
             .with_context(|| format!("load {} (built by `cargo xtask bpf`)", path.display()))?;
         for (name, program) in ebpf.programs_mut() {
-            let program: &mut SchedClassifier = program.try_into().with_context(|| format!("program {name}"))?;
+            let program: &mut SchedClassifier =
+                program.try_into().with_context(|| format!("program {name}"))?;
             program.load().with_context(|| format!("load program {name}"))?;
         }
         let events = RingBuf::try_from(ebpf.take_map("EVENTS").context("no map EVENTS")?)?;
@@ -137,8 +142,14 @@ impl Kernel {
             "TUNNELS",
             &model.tunnels,
         )?;
-        self.write_hash::<{ size_of::<ClassKey>() }, { size_of::<ClassEntry>() }, _, _>("CLASSES", &model.classes)?;
-        self.write_trie::<{ size_of::<CidrKey>() - 4 }, { size_of::<CidrEntry>() }, _, _>("CIDRS", &model.cidrs)?;
+        self.write_hash::<{ size_of::<ClassKey>() }, { size_of::<ClassEntry>() }, _, _>(
+            "CLASSES",
+            &model.classes,
+        )?;
+        self.write_trie::<{ size_of::<CidrKey>() - 4 }, { size_of::<CidrEntry>() }, _, _>(
+            "CIDRS",
+            &model.cidrs,
+        )?;
         self.write_trie::<{ size_of::<PolicyKey>() - 4 }, { size_of::<PolicyEntry>() }, _, _>(
             "POLICY",
             &model.policy,
@@ -163,7 +174,8 @@ impl Kernel {
             map.remove(&key)?;
         }
         for (key, value) in entries {
-            map.insert(bytes::<K, Q>(key)?, bytes::<V, W>(value)?, 0).with_context(|| format!("write {name}"))?;
+            map.insert(bytes::<K, Q>(key)?, bytes::<V, W>(value)?, 0)
+                .with_context(|| format!("write {name}"))?;
         }
         Ok(())
     }
@@ -204,7 +216,11 @@ impl Kernel {
     pub fn flows(&mut self, table: FlowTable) -> Result<Vec<(FlowKey, Flow)>> {
         let map: HashMap<_, [u8; size_of::<FlowKey>()], [u8; size_of::<Flow>()]> =
             HashMap::try_from(self.map(flow_map(table))?)?;
-        map.iter().map(|entry| entry.map(|(k, v)| (zerocopy::transmute!(k), zerocopy::transmute!(v))).map_err(Into::into)).collect()
+        map.iter()
+            .map(|entry| {
+                entry.map(|(k, v)| (zerocopy::transmute!(k), zerocopy::transmute!(v))).map_err(Into::into)
+            })
+            .collect()
     }
 
     /// Writes a flow.
@@ -220,16 +236,24 @@ impl Kernel {
     pub fn fragments(&mut self) -> Result<Vec<(FragmentKey, FragmentEntry)>> {
         let map: HashMap<_, [u8; size_of::<FragmentKey>()], [u8; size_of::<FragmentEntry>()]> =
             HashMap::try_from(self.map("FRAGMENTS")?)?;
-        map.iter().map(|entry| entry.map(|(k, v)| (zerocopy::transmute!(k), zerocopy::transmute!(v))).map_err(Into::into)).collect()
+        map.iter()
+            .map(|entry| {
+                entry.map(|(k, v)| (zerocopy::transmute!(k), zerocopy::transmute!(v))).map_err(Into::into)
+            })
+            .collect()
     }
 
     /// Empties the maps that packets write.
     pub fn forget(&mut self) -> Result<()> {
-        let (flows, fragments) = (BTreeMap::<FlowKey, Flow>::new(), BTreeMap::<FragmentKey, FragmentEntry>::new());
+        let (flows, fragments) =
+            (BTreeMap::<FlowKey, Flow>::new(), BTreeMap::<FragmentKey, FragmentEntry>::new());
         for name in ["FLOWS", "HALF_OPEN"] {
             self.write_hash::<{ size_of::<FlowKey>() }, { size_of::<Flow>() }, _, _>(name, &flows)?;
         }
-        self.write_hash::<{ size_of::<FragmentKey>() }, { size_of::<FragmentEntry>() }, _, _>("FRAGMENTS", &fragments)
+        self.write_hash::<{ size_of::<FragmentKey>() }, { size_of::<FragmentEntry>() }, _, _>(
+            "FRAGMENTS",
+            &fragments,
+        )
     }
 
     /// The counters that are not zero, over all CPUs, by slot.
@@ -254,7 +278,8 @@ impl Kernel {
         let cpus = nr_cpus().map_err(|(_, error)| error).context("number of CPUs")?;
         let mut counters: PerCpuArray<_, [u64; 2]> = PerCpuArray::try_from(self.map("COUNTERS")?)?;
         counters.set(slot, PerCpuValues::try_from(vec![[0; 2]; cpus])?, 0)?;
-        let mut sampling: PerCpuArray<_, [u8; size_of::<Bucket>()]> = PerCpuArray::try_from(self.map("SAMPLING")?)?;
+        let mut sampling: PerCpuArray<_, [u8; size_of::<Bucket>()]> =
+            PerCpuArray::try_from(self.map("SAMPLING")?)?;
         Ok(sampling.set(slot, PerCpuValues::try_from(vec![[0; size_of::<Bucket>()]; cpus])?, 0)?)
     }
 

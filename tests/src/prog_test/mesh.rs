@@ -1,20 +1,28 @@
 //! A small random mesh: the tables of both banks, in the form of the host model.
 
 use datapath::abi::{
-    Bank, CidrEntry, CidrKey, ClassEntry, ClassKey, Control, EndpointEntry, EndpointKey, PolicyEntry, PolicyKey,
-    PrefixEntry, PrefixKey, Settings, TunnelEntry, TunnelKey, endpoint_flag, settings_flag,
+    Bank, CidrEntry, CidrKey, ClassEntry, ClassKey, Control, EndpointEntry, EndpointKey, PolicyEntry,
+    PolicyKey, PrefixEntry, PrefixKey, Settings, TunnelEntry, TunnelKey, endpoint_flag, settings_flag,
 };
 use datapath::model::{Capacity, Model};
 use datapath::{Action, Address, Outer, Port};
+use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
-use rand::RngExt;
 
 /// This host.
 pub const OWN: [&str; 2] = ["10.0.0.1", "fd00::1"];
 /// The others; the last of each family has no endpoint.
 pub const PEERS: [&str; 10] = [
-    "10.0.0.2", "10.0.0.3", "10.0.1.2", "10.0.1.3", "10.0.9.9", "fd00::2", "fd00::3", "fd00:1::2", "fd00:1::3",
+    "10.0.0.2",
+    "10.0.0.3",
+    "10.0.1.2",
+    "10.0.1.3",
+    "10.0.9.9",
+    "fd00::2",
+    "fd00::3",
+    "fd00:1::2",
+    "fd00:1::3",
     "fd00:9::9",
 ];
 const UNDERLAY: [&str; 5] = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1", "2001:db8::2"];
@@ -46,8 +54,10 @@ impl Mesh {
     /// Fills both banks.
     #[must_use]
     pub fn random(rng: &mut StdRng) -> Self {
-        let mut mesh =
-            Self { model: Model::new(Capacity::default()), control: Control::new(Bank::A, 0, rng.random_range(1..9)) };
+        let mut mesh = Self {
+            model: Model::new(Capacity::default()),
+            control: Control::new(Bank::A, 0, rng.random_range(1..9)),
+        };
         fill(&mut mesh.model, Bank::A, rng);
         fill(&mut mesh.model, Bank::B, rng);
         mesh
@@ -197,14 +207,22 @@ fn policy(model: &mut Model, bank: Bank, rng: &mut StdRng) {
             prefix_len: PolicyKey::BASE_BITS + bits,
             bank: bank.number(),
             direction: rng.random_range(0..2),
-            protocol: if rng.random_bool(0.3) { PolicyKey::ANY_PROTOCOL } else { *PROTOCOLS.choose(rng).unwrap_or(&6) },
+            protocol: if rng.random_bool(0.3) {
+                PolicyKey::ANY_PROTOCOL
+            } else {
+                *PROTOCOLS.choose(rng).unwrap_or(&6)
+            },
             reserved: 0,
             class: rng.random_range(0..7),
             port: Port::new(port),
             padding: [0; 2],
         };
-        let entry =
-            PolicyEntry { precedence: rng.random_range(0..3), rule: 100 + rule, action: action(rng), reserved: [0; 7] };
+        let entry = PolicyEntry {
+            precedence: rng.random_range(0..3),
+            rule: 100 + rule,
+            action: action(rng),
+            reserved: [0; 7],
+        };
         model.policy.insert(key, entry);
     }
 }

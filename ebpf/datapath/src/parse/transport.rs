@@ -44,7 +44,7 @@ fn tcp<P: Packet>(packet: &P, parsed: &mut Parsed, extent: Extent) -> Result<(),
     if room < header_length(protocol::TCP) {
         return Err(Reason::Malformed);
     }
-    let Some(h) = packet.load::<[u8; 14]>(parsed.transport) else { return Err(Reason::Malformed) };
+    let Some(h) = packet.load::<[u8; 16]>(parsed.transport) else { return Err(Reason::Malformed) };
     let header = u32::from(h[12] >> 4) * 4;
     if header < header_length(protocol::TCP) || header > room {
         return Err(Reason::Malformed);
