@@ -168,6 +168,8 @@ pub struct KernelStatus {
 pub struct DeviceStatus {
     /// Its name.
     pub name: String,
+    /// Its index; another one means that it was made anew.
+    pub index: u32,
     /// Whether it is up.
     pub up: bool,
     /// Its MTU.

@@ -21,7 +21,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use vm_agent::kernel::{
-    Applied, Counter, Kernel, KernelConfig, KernelError, TableSizes, Tag, Target, TraceQuery, remove,
+    Applied, Counter, Kernel, KernelConfig, KernelError, KernelStatus, TableSizes, Tag, Target, TraceQuery,
+    remove,
 };
 
 const BPFFS: &str = "/sys/fs/bpf";
@@ -145,10 +146,23 @@ impl Running {
         self.wait("the refusal", is).await.refused.unwrap().reason
     }
 
-    async fn status(&self, what: &str, mut condition: impl FnMut(&vm_agent::kernel::KernelStatus) -> bool) {
+    async fn status(&self, what: &str, mut condition: impl FnMut(&KernelStatus) -> bool) {
         let mut status = self.kernel.status();
         let found = timeout(LIMIT, status.wait_for(|status| condition(status))).await;
         assert!(found.is_ok(), "{what} did not come: {:?}", self.kernel.status().borrow());
+    }
+
+    /// Someone deletes the device; waits until another one is in its place.
+    async fn loses_its_device(&self) {
+        let index = |status: &KernelStatus| status.device.as_ref().map(|device| device.index);
+        self.status("the device", |status| index(status).is_some()).await;
+        let before = index(&self.kernel.status().borrow());
+        ip("link delete ogr0");
+        let restored = |status: &KernelStatus| {
+            index(status) != before
+                && status.device.as_ref().is_some_and(|device| device.up && device.routes.len() == 2)
+        };
+        self.status("another device", restored).await;
     }
 
     /// Dies without a word, as by SIGKILL.
@@ -160,6 +174,16 @@ impl Running {
 
 fn routes() -> String {
     ip("route show proto 157") + &ip("-6 route show proto 157")
+}
+
+/// Links by name and the routes that are no link-local ones: the rest changes with the carrier of a cable.
+fn network() -> Vec<String> {
+    let links = ip("-o link");
+    let names = links.lines().filter_map(|line| line.split_whitespace().nth(1));
+    let routes = ip("route") + &ip("-6 route");
+    let routes =
+        routes.lines().filter(|line| !line.starts_with("fe80::")).map(|line| line.replace(" linkdown", ""));
+    names.map(ToOwned::to_owned).chain(routes.map(|line| line.trim().to_owned())).collect()
 }
 
 #[test]
@@ -240,6 +264,8 @@ fn a_refused_state_leaves_the_last_one_in_force() {
         let applied = host.kernel.applied().borrow().clone();
         assert_eq!((applied.tag.unwrap().counter, applied.epoch), (1, 1));
 
+        host.loses_its_device().await;
+
         let mut small = state();
         small.settings.mode = Mode::Audit;
         host.targets.send_replace(Some(target(4, small)));
@@ -253,13 +279,11 @@ fn what_others_break_is_put_right() {
     isolated(|| async {
         let host = Running::start(config(), target(1, state())).await;
         host.applied(1).await;
-        ip("link delete ogr0");
-        host.status("no device", |status| status.device.is_none() || ip("link").contains("ogr0")).await;
-        host.status("the device", |status| status.device.as_ref().is_some_and(|device| device.up)).await;
+        host.loses_its_device().await;
 
         ip("link add eth1 type veth peer name far1");
         ip("address add 198.51.100.2/24 dev eth1");
-        let guarded = |status: &vm_agent::kernel::KernelStatus| {
+        let guarded = |status: &KernelStatus| {
             status.hooks.iter().any(|hook| hook.device == "eth1" && hook.attached.is_some())
         };
         host.status("the guard of a new device", guarded).await;
@@ -372,13 +396,13 @@ fn a_burst_is_paced() {
 #[test]
 fn leaving_leaves_nothing() {
     isolated(|| async {
-        let before = (ip("link"), ip("route"), ip("-6 route"));
+        let before = network();
         let host = Running::start(config(), target(1, state())).await;
         host.applied(1).await;
         let removed = host.kernel.leave().await.unwrap();
         assert!(removed.iter().any(|line| line == "device ogr0"), "{removed:?}");
         timeout(LIMIT, host.task).await.unwrap().unwrap();
-        assert_eq!((ip("link"), ip("route"), ip("-6 route")), before);
+        assert_eq!(network(), before);
         assert!(!std::fs::exists(format!("{BPFFS}/outrigger/default")).unwrap());
         assert!(matches!(host.kernel.leave().await, Err(KernelError::Stopped)));
         // What an agent that never started leaves behind is removed as well, and nothing is no error.
@@ -395,6 +419,22 @@ fn a_device_in_the_way_is_named_and_waited_for() {
         assert!(reason.contains("ogr0"), "{reason}");
         ip("link delete ogr0");
         host.applied(1).await;
+    });
+}
+
+#[test]
+fn a_host_without_ipv6_has_the_rest() {
+    isolated(|| async {
+        for scope in ["all", "default"] {
+            std::fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"), "1").unwrap();
+        }
+        let host = Running::start(config(), target(1, state())).await;
+        host.applied(1).await;
+        let said =
+            |status: &KernelStatus| status.warnings.iter().any(|warning| warning.contains("IPv6 is off"));
+        host.status("a warning", said).await;
+        let device = host.kernel.status().borrow().device.clone().unwrap();
+        assert_eq!(device.addresses, [IpAddr::from([10, 244, 240, 7])]);
     });
 }
 

@@ -8,6 +8,7 @@ use hostnet::{
     Desired, Device, HostFacts, Inventory, Kernel as _, Netlink, Observed, UnderlayMtu, apply,
     check_prefixes, guarded, mesh_mtu, plan, underlay_addresses, underlay_mtu,
 };
+use ipnet::IpNet;
 use policy::state::{NodeSettings, Role};
 
 use super::error::KernelError;
@@ -31,6 +32,9 @@ pub(super) struct Network {
     reattached: u64,
 }
 
+/// Addresses that no mesh prefix may cover, with what they are.
+pub(super) struct Protected(Vec<(String, IpAddr)>);
+
 impl Network {
     pub(super) fn new(config: KernelConfig, netlink: Netlink, hooks: Hooks) -> Self {
         Self { config, netlink, hooks, hooked: BTreeMap::new(), known: BTreeSet::new(), reattached: 0 }
@@ -42,23 +46,27 @@ impl Network {
     }
 
     /// Refuses prefixes that would cut this host off.
-    pub(super) fn check(&self, target: &Target, inventory: &Inventory) -> Result<(), KernelError> {
+    pub(super) fn check(
+        &self,
+        settings: &NodeSettings,
+        protected: &Protected,
+        inventory: &Inventory,
+    ) -> Result<(), KernelError> {
         let mut facts = gather()?;
-        facts.protected.clone_from(&target.protected);
-        let tunnels: BTreeSet<IpAddr> =
-            target.state.endpoints.values().flat_map(|endpoint| endpoint.tunnels.iter().copied()).collect();
-        facts
-            .protected
-            .extend(tunnels.into_iter().map(|address| ("the tunnel endpoint".to_owned(), address)));
+        facts.protected.clone_from(&protected.0);
         let KernelConfig { allowed_cidrs, device, .. } = &self.config;
-        check_prefixes(&target.state.settings.prefixes, inventory, &facts, allowed_cidrs.as_deref(), device)
+        check_prefixes(&settings.prefixes, inventory, &facts, allowed_cidrs.as_deref(), device)
             .map_err(KernelError::Unsafe)
     }
 
-    /// What the settings of a node ask of its network.
+    /// What the settings of a node ask of its network, of IPv6 only where the host has it: without, there is no way
+    /// that mesh traffic could take.
     pub(super) fn desired(&self, settings: &NodeSettings, inventory: &Inventory) -> Desired {
-        let source = |v4: bool| settings.addresses.iter().copied().find(|address| address.is_ipv4() == v4);
-        let prefixes = settings.prefixes.iter().map(ipnet::IpNet::trunc);
+        let has_ipv6 = has_ipv6();
+        let addresses = settings.addresses.iter().copied().filter(|address| has_ipv6 || address.is_ipv4());
+        let source = |v4: bool| addresses.clone().find(|address| address.is_ipv4() == v4);
+        let prefixes = settings.prefixes.iter().map(IpNet::trunc);
+        let prefixes = prefixes.filter(|prefix| has_ipv6 || prefix.addr().is_ipv4());
         let mtu = underlay_mtu(inventory, &self.underlay(inventory)).unwrap_or(NO_UNDERLAY);
         Desired {
             device: Some(Device {
@@ -66,7 +74,7 @@ impl Network {
                 port: settings.tunnel_port,
                 mtu: mesh_mtu(mtu, self.config.mtu),
                 up: true,
-                addresses: settings.addresses.iter().copied().collect(),
+                addresses: addresses.clone().collect(),
                 routes: prefixes.clone().map(|prefix| (prefix, source(prefix.addr().is_ipv4()))).collect(),
             }),
             unreachable: prefixes.collect(),
@@ -175,6 +183,7 @@ impl Network {
         let device = Observed::of(inventory, &self.config.device).device?;
         Some(DeviceStatus {
             name: device.name,
+            index: device.index,
             up: device.up,
             mtu: device.mtu,
             port: device.port?,
@@ -201,22 +210,48 @@ impl Network {
         warnings
     }
 
-    /// A transit node has to forward; whether it does is the administrator's decision.
-    pub(super) fn forwarding(role: Role) -> Vec<String> {
+    /// What this host lacks for its part in the mesh. Whether it gets it is the administrator's decision.
+    pub(super) fn shortcomings(&self, settings: &NodeSettings) -> Vec<String> {
         const SWITCHES: [(&str, &str, &str); 2] = [
             ("IPv4", "/proc/sys/net/ipv4/ip_forward", "net.ipv4.ip_forward"),
             ("IPv6", "/proc/sys/net/ipv6/conf/all/forwarding", "net.ipv6.conf.all.forwarding"),
         ];
-        if role == Role::Host {
-            return Vec::new();
+        let mut shortcomings = Vec::new();
+        if !has_ipv6() && settings.prefixes.iter().any(|prefix| prefix.addr().is_ipv6()) {
+            shortcomings.push(format!("IPv6 is off on this host: {} has IPv4 only", self.config.device));
         }
-        let off = |(family, path, name): (&str, &str, &str)| {
-            let value = std::fs::read_to_string(path).ok()?;
-            (value.trim() == "0")
-                .then(|| format!("this transit node does not forward {family}: set the sysctl {name} to 1"))
-        };
-        SWITCHES.into_iter().filter_map(off).collect()
+        if settings.role == Role::Transit {
+            let off = SWITCHES.into_iter().filter(|(_, path, _)| switch(path).is_some_and(|on| !on));
+            shortcomings.extend(off.map(|(family, _, name)| {
+                format!("this transit node does not forward {family}: set the sysctl {name} to 1")
+            }));
+        }
+        shortcomings
     }
+}
+
+impl Protected {
+    /// Of a target: what its sender named, and every tunnel endpoint.
+    pub(super) fn of(target: &Target) -> Self {
+        let endpoints = target.state.endpoints.values();
+        let tunnels: BTreeSet<IpAddr> =
+            endpoints.flat_map(|endpoint| endpoint.tunnels.iter().copied()).collect();
+        let tunnels = tunnels.into_iter().map(|address| ("the tunnel endpoint".to_owned(), address));
+        Self(target.protected.iter().cloned().chain(tunnels).collect())
+    }
+}
+
+/// Whether a sysctl is on; `None` where the kernel does not have it.
+fn switch(path: &str) -> Option<bool> {
+    let value = std::fs::read_to_string(path).ok()?;
+    Some(value.trim() != "0")
+}
+
+/// Whether new devices have IPv6.
+fn has_ipv6() -> bool {
+    const DISABLED: [&str; 2] =
+        ["/proc/sys/net/ipv6/conf/all/disable_ipv6", "/proc/sys/net/ipv6/conf/default/disable_ipv6"];
+    DISABLED.into_iter().all(|path| switch(path) == Some(false))
 }
 
 /// The same with the device down.

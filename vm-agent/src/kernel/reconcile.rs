@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use super::error::KernelError;
 use super::hooks::Hooks;
 use super::lower::{Lowered, lower};
-use super::network::Network;
+use super::network::{Network, Protected};
 use super::programs::Programs;
 use super::publish::Publisher;
 use super::report::Report;
@@ -38,17 +38,18 @@ pub struct Reconcile {
     /// Absent only while a blocking step has it.
     pub(super) publisher: Option<Publisher>,
     pub(super) report: Report,
-    /// The newest target and what it lowers to, whether it is in force or waits for another attempt.
-    pub(super) newest: Option<Newest>,
+    /// The target in force.
+    running: Option<Prepared>,
+    /// A newer one that waits for another attempt.
+    pending: Option<Prepared>,
     pub(super) last_publication: Option<Instant>,
 }
 
-/// The newest target.
-pub(super) struct Newest {
+/// A target and what follows from it alone.
+struct Prepared {
     target: Arc<Target>,
     lowered: Lowered,
-    /// In force, or to be tried again. One that was refused for good is not kept.
-    in_force: bool,
+    protected: Protected,
 }
 
 impl Reconcile {
@@ -70,7 +71,8 @@ impl Reconcile {
             programs,
             publisher: Some(publisher),
             report,
-            newest: None,
+            running: None,
+            pending: None,
             last_publication: None,
         }
     }
@@ -116,37 +118,37 @@ impl Reconcile {
 
     /// Tries a new target.
     async fn take(&mut self, target: Arc<Target>) {
-        let lowered = lower(&target.state);
-        self.newest = Some(Newest { target, lowered, in_force: false });
-        self.attempt().await;
-    }
-
-    /// Tries the newest target, and reports what became of it.
-    async fn attempt(&mut self) {
-        let Some(newest) = self.newest.take() else { return };
-        let tag = newest.target.tag;
-        match self.apply(&newest).await {
-            Ok(control) => {
-                self.report.applied(tag, control, &newest.lowered.rules);
-                self.newest = Some(Newest { in_force: true, ..newest });
-            }
-            Err(error) => {
-                let retrying = error.is_transient();
-                let refusal = Refusal { tag, reason: error.to_string(), retrying };
-                tracing::warn!(%error, retrying, "target not applied");
-                self.report.refused(refusal);
-                self.newest = retrying.then_some(newest);
-            }
-        }
-        self.finish().await;
+        let prepared = Prepared { lowered: lower(&target.state), protected: Protected::of(&target), target };
+        self.attempt(prepared).await;
         self.observe().await;
     }
 
+    /// Tries a target, and reports what became of it.
+    async fn attempt(&mut self, prepared: Prepared) {
+        let tag = prepared.target.tag;
+        self.pending = None;
+        match self.apply(&prepared).await {
+            Ok(control) => {
+                self.report.applied(tag, control, &prepared.lowered.rules);
+                self.running = Some(prepared);
+            }
+            Err(error) => {
+                let retrying = error.is_transient();
+                if self.report.refused(Refusal { tag, reason: error.to_string(), retrying }) {
+                    tracing::warn!(%error, retrying, "target not applied");
+                }
+                self.pending = retrying.then_some(prepared);
+                self.keep_running().await;
+            }
+        }
+        self.finish().await;
+    }
+
     /// Makes a target the one in force: everything that can fail for good comes before the one store.
-    async fn apply(&mut self, newest: &Newest) -> Result<Control, KernelError> {
-        let Newest { target, lowered, in_force: _ } = newest;
+    async fn apply(&mut self, prepared: &Prepared) -> Result<Control, KernelError> {
+        let Prepared { target, lowered, protected } = prepared;
         let inventory = self.network.inventory().await?;
-        self.network.check(target, &inventory)?;
+        self.network.check(&target.state.settings, protected, &inventory)?;
         let desired = self.network.desired(&target.state.settings, &inventory);
         let set = self.programs.set();
         let contents = Arc::clone(&lowered.contents);
@@ -196,24 +198,26 @@ impl Reconcile {
 
     /// Looks whether all is as it should be, and puts it right.
     async fn repair(&mut self) {
-        match &self.newest {
-            Some(newest) if !newest.in_force => self.attempt().await,
-            Some(newest) => {
-                let settings = newest.target.state.settings.clone();
-                let repaired = self.repair_network(&settings).await;
-                self.report.trouble(repaired.err().map(|error| error.to_string()));
-                self.observe().await;
-            }
-            None => {
-                // Nothing was asked for yet: what an earlier process left keeps its hooks.
-                if self.control().is_ok_and(|control| control != Control::UNPUBLISHED) {
-                    let repaired = self.network.rehook().await;
-                    self.report.trouble(repaired.err().map(|error| error.to_string()));
-                }
-                self.report.reattached(self.network.take_reattached());
-                self.observe().await;
-            }
+        match self.pending.take() {
+            Some(pending) => self.attempt(pending).await,
+            None => self.keep_running().await,
         }
+        self.observe().await;
+    }
+
+    /// Sees to the network of the target in force. Before the first one, what an earlier process left keeps its hooks.
+    async fn keep_running(&mut self) {
+        let repaired = if let Some(running) = &self.running {
+            let settings = running.target.state.settings.clone();
+            self.repair_network(&settings).await
+        } else if self.control().is_ok_and(|control| control != Control::UNPUBLISHED) {
+            let hooked = self.network.rehook().await;
+            self.report.reattached(self.network.take_reattached());
+            hooked
+        } else {
+            Ok(())
+        };
+        self.report.trouble(repaired.err().map(|error| error.to_string()));
     }
 
     async fn repair_network(&mut self, settings: &policy::state::NodeSettings) -> Result<(), KernelError> {
@@ -250,11 +254,10 @@ impl Reconcile {
 
     fn warnings(&self, inventory: &Inventory) -> Vec<String> {
         let mut warnings = self.network.warnings(inventory);
-        if let Some(newest) = &self.newest
-            && newest.in_force
-        {
-            warnings.extend(Network::forwarding(newest.target.state.settings.role));
-            if let Err(error) = self.network.check(&newest.target, inventory) {
+        if let Some(Prepared { target, protected, .. }) = &self.running {
+            let settings = &target.state.settings;
+            warnings.extend(self.network.shortcomings(settings));
+            if let Err(error) = self.network.check(settings, protected, inventory) {
                 warnings.push(format!("the network changed under the mesh: {error}"));
             }
         }
@@ -263,7 +266,7 @@ impl Reconcile {
 
     async fn leave(&mut self) -> Result<Vec<String>, KernelError> {
         let removed = removal::remove(&self.config).await;
-        self.newest = None;
+        (self.running, self.pending) = (None, None);
         self.report.left(removed.is_ok());
         removed
     }

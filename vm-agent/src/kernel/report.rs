@@ -47,9 +47,13 @@ impl Report {
         self.set_applied(Applied { tag: Some(tag), epoch: control.epoch(), refused: None });
     }
 
-    pub(super) fn refused(&mut self, refusal: Refusal) {
-        let applied = Applied { refused: Some(refusal), ..self.applied.borrow().clone() };
+    /// Tells whether this refusal is news.
+    pub(super) fn refused(&mut self, refusal: Refusal) -> bool {
+        let known = self.applied.borrow().clone();
+        let applied = Applied { refused: Some(refusal), ..known.clone() };
+        let is_news = applied != known;
         self.set_applied(applied);
+        is_news
     }
 
     pub(super) fn published(&mut self) {
