@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::inventory::{Inventory, Link};
+use crate::inventory::{Inventory, Link, LinkAddress};
 
 /// Bytes that VXLAN adds over IPv4: outer IPv4, UDP, VXLAN and the inner Ethernet header.
 const OVERHEAD_V4: u32 = 50;
@@ -86,6 +86,18 @@ fn carries_tunnels(inventory: &Inventory, link: &Link, device: &str) -> bool {
         && !link.kind.as_ref().is_some_and(|kind| OVERLAYS.contains(&kind.as_str()))
         && !CONTAINER_NAMES.iter().any(|prefix| link.name.starts_with(prefix))
         && !is_container_bridge(inventory, link)
+        && !is_container_link(inventory, link)
+}
+
+/// A veth whose addresses stand alone, without a network around them and without a default route, leads to one
+/// container: so does the `ptp` plugin, whose gateway address is the same on every such device.
+fn is_container_link(inventory: &Inventory, link: &Link) -> bool {
+    let stands_alone = |(address, known): (&IpAddr, &LinkAddress)| {
+        known.prefix_len == if address.is_ipv4() { 32 } else { 128 }
+    };
+    link.kind.as_deref() == Some("veth")
+        && link.addresses.iter().filter(|(address, _)| is_global(**address)).all(stands_alone)
+        && !inventory.has_default_route(link.index)
 }
 
 /// A bridge is the host's own when it carries a default route or has a port that leads out of the host; otherwise

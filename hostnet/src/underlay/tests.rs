@@ -111,6 +111,21 @@ fn the_smallest_underlay_device_decides() {
 }
 
 #[test]
+fn a_pods_own_device_is_no_underlay_but_a_nic_with_a_lone_address_is() {
+    let lone = |index, name, kind| {
+        let mut link = link(index, name, kind, &["10.100.1.1", "fe80::1"]);
+        link.addresses.values_mut().for_each(|address| address.prefix_len = 32);
+        link
+    };
+    let mut host = inventory(vec![lone(2, "veth1", Some("veth")), lone(3, "ens4", None)]);
+    assert_eq!(underlay_addresses(&host, "ogr0"), addresses(&["10.100.1.1"]));
+    host = inventory(vec![lone(2, "veth1", Some("veth"))]);
+    assert_eq!(underlay_addresses(&host, "ogr0"), Vec::<IpAddr>::new());
+    host.routes.push(default_route(2));
+    assert_eq!(underlay_addresses(&host, "ogr0"), addresses(&["10.100.1.1"]));
+}
+
+#[test]
 fn no_devices_no_underlay() {
     let nothing = Inventory { links: BTreeMap::new(), routes: Vec::new() };
     assert_eq!(underlay_addresses(&nothing, "ogr0"), Vec::<IpAddr>::new());
