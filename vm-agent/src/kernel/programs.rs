@@ -55,13 +55,11 @@ pub(super) fn load(pins: &Pins, sizes: TableSizes) -> Result<Loaded, KernelError
     let control = Control(control(pins)?.get(&0, 0).map_err(on_map("CONTROL"))?);
     let array = Map::ProgramArray(pinned(&pins.stable("PROGRAMS"), "PROGRAMS")?);
     let mut array = ProgramArray::try_from(array).map_err(on_map("PROGRAMS"))?;
+    load_programs(&mut ebpf)?;
     let maps = pinned_ids(pins)?;
     let mut stubs = Stubs::new();
     for hook in Hook::ALL {
-        load_program(&mut ebpf, hook.program())?;
-        let name = format!("stub_{}", hook.program());
-        load_program(&mut ebpf, &name)?;
-        stubs.push((hook, adopt_stub(&mut ebpf, &name, pins, &maps)?));
+        stubs.push((hook, adopt_stub(&mut ebpf, &stub_name(hook), pins, &maps)?));
     }
     let same = control != Control::UNPUBLISHED && runs_already(&ebpf, pins, &maps)?;
     let set = match (control, same) {
@@ -110,8 +108,29 @@ fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassif
     program.try_into().map_err(refused(name))
 }
 
-fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<(), KernelError> {
-    classifier(ebpf, name)?.load().map_err(refused(name))
+/// Loads what the hooks need, all at once: the verifier takes its time for each, and CPUs are there.
+fn load_programs(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    let needed: BTreeSet<String> =
+        Hook::ALL.into_iter().flat_map(|hook| [hook.program().to_owned(), stub_name(hook)]).collect();
+    if let Some(missing) = needed.iter().find(|name| ebpf.program(name).is_none()) {
+        return Err(KernelError::ObjectLacks(missing.clone()));
+    }
+    let programs = ebpf.programs_mut().filter(|(name, _)| needed.contains(*name));
+    std::thread::scope(|scope| {
+        let loads: Vec<_> = programs
+            .map(|(name, program)| {
+                scope.spawn(move || {
+                    let program: &mut SchedClassifier = program.try_into().map_err(refused(name))?;
+                    program.load().map_err(refused(name))
+                })
+            })
+            .collect();
+        loads.into_iter().try_for_each(|load| load.join().unwrap_or(Err(KernelError::Stopped)))
+    })
+}
+
+fn stub_name(hook: Hook) -> String {
+    format!("stub_{}", hook.program())
 }
 
 fn refused(program: &str) -> impl FnOnce(aya::programs::ProgramError) -> KernelError {
