@@ -90,7 +90,7 @@ impl MeshPacket {
     /// Reads in place, from the Ethernet header on; `None` if the linear part ends before.
     #[inline(always)]
     fn load_at<const AT: usize, T: FromBytes>(&self) -> Option<T> {
-        const { assert!(size_of::<T>() % 4 == 0 && size_of::<T>() <= HEADER_WORDS * 4) };
+        const { assert!(size_of::<T>().is_multiple_of(4) && size_of::<T>() <= HEADER_WORDS * 4) };
         // SAFETY: the kernel passes a valid context.
         let (start, end) = unsafe { ((*self.context).data, (*self.context).data_end) };
         let (start, end) = (address(start), address(end));
