@@ -56,6 +56,13 @@ pub(crate) fn table<R: IntoIterator<Item = Vec<String>>>(head: &[&str], rows: R)
     Ok(())
 }
 
+/// The labels that people gave, of a serialised set: those of namespace, cluster and account are only in JSON.
+pub(crate) fn labels(serialised: &str) -> String {
+    let given = |label: &&str| !label.is_empty() && !label.starts_with("k8s:io.");
+    let shown = |label: &str| label.strip_prefix("k8s:").unwrap_or(label).trim_end_matches('=').to_owned();
+    serialised.split(';').filter(given).map(shown).collect::<Vec<_>>().join(" ")
+}
+
 /// Colours a word, if standard output is a terminal and `NO_COLOR` is not set.
 pub(crate) fn colour(word: &str, colour: Colour) -> String {
     let wanted = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -104,6 +111,13 @@ mod tests {
         let ours = painted("dropped", Colour::Red);
         assert_eq!(clean(&ours), ours);
         assert_eq!(clean("two\nlines\tgrün"), "two\nlines\tgrün");
+    }
+
+    #[test]
+    fn labels_are_shown_as_they_were_given() {
+        let serialised =
+            "k8s:app=db;k8s:io.cilium.k8s.policy.cluster=default;k8s:tier=;reserved:remote-node=;";
+        assert_eq!(labels(serialised), "app=db tier reserved:remote-node");
     }
 
     #[test]

@@ -78,10 +78,10 @@ impl Metrics {
     fn certificate(&self, encoder: &mut DescriptorEncoder<'_>, member: &Member) -> fmt::Result {
         let Some(held) = member.credentials.borrow().clone() else { return Ok(()) };
         let remaining = signed(held.expires().as_secs()).saturating_sub(signed(self.agent.now().as_secs()));
-        let help = "Time until the certificate expires.";
+        let text = "Time until the certificate expires.";
         ConstGauge::new(remaining).encode(encoder.encode_descriptor(
             "certificate_expiry",
-            help,
+            text,
             Some(&Unit::Seconds),
             MetricType::Gauge,
         )?)

@@ -204,6 +204,10 @@ impl Operations {
         let restored = match member::restore(&self.agent) {
             Ok(restored) => restored,
             Err(reason) => {
+                tracing::error!(
+                    reason,
+                    "the last good state is not enforced, a gateway is asked for the current one"
+                );
                 self.cannot_enforce(&reason, &prefixes).await;
                 None
             }
@@ -274,7 +278,6 @@ impl Operations {
         if let Err(error) = backstop(prefixes).await {
             text = format!("{text}; not even its prefixes could be made unreachable: {error}");
         }
-        tracing::warn!(reason, "the last good state cannot be enforced");
         self.agent.warn(Topic::Failure, Some(text));
     }
 

@@ -58,11 +58,14 @@ pub async fn connect(gateway: &str, tls: rustls::ClientConfig) -> Result<Connect
     let tls = TlsConnector::from(Arc::new(tls));
     let mut attempts = Vec::new();
     for address in resolve(gateway).await? {
-        match open(address, &tls).await {
-            Ok(stream) => match channel(stream).await {
-                Ok(channel) => return Ok(Connection { channel, address }),
-                Err(reason) => attempts.push(format!("{address}: {reason}")),
-            },
+        let opened = match open(address, &tls).await {
+            Ok(stream) => channel(stream).await,
+            Err(reason) => Err(reason),
+        };
+        match opened {
+            Ok(channel) => return Ok(Connection { channel, address }),
+            // A gateway that is named by its address is not named twice.
+            Err(reason) if address.to_string() == gateway => attempts.push(reason),
             Err(reason) => attempts.push(format!("{address}: {reason}")),
         }
     }

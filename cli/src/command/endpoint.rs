@@ -21,7 +21,7 @@ pub(crate) async fn list(mut client: Client, format: Format) -> Result<(), Failu
             line.identity.to_string(),
             line.owner,
             line.tunnels.join(", "),
-            line.labels,
+            output::labels(&line.labels),
         ]
     };
     let head = ["ADDRESS", "KIND", "IDENTITY", "OWNER", "TUNNELS", "LABELS"];

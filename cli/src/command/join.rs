@@ -61,12 +61,10 @@ fn read(source: impl std::io::Read) -> std::io::Result<Zeroizing<String>> {
 /// Joins, showing each step, and ends with what now applies to this host.
 pub(crate) async fn run(
     mut client: Client,
-    mut request: AgentJoinRequest,
+    request: AgentJoinRequest,
     format: Format,
 ) -> Result<(), Failure> {
-    let answer = client.join(request.clone()).await;
-    zeroize::Zeroize::zeroize(&mut request.token);
-    let mut steps = answer?.into_inner();
+    let mut steps = client.join(request).await?.into_inner();
     let progress = Progress::start();
     let mut result = None;
     while let Some(JoinProgress { step, result: last }) = steps.message().await? {

@@ -90,12 +90,13 @@ fn as_text(request: &TracePolicyRequest, trace: &TracePolicyResponse) -> Vec<Str
     };
     let mut lines = vec![format!("remote   {} ({identity})", request.remote)];
     if !trace.remote_labels.is_empty() {
-        lines.push(format!("labels   {}", trace.remote_labels));
+        lines.push(format!("labels   {}", output::labels(&trace.remote_labels)));
     }
     lines.extend(trace.rules.iter().map(|rule| format!("         {rule}")));
     let colour = if trace.verdict == "allow" { Colour::Green } else { Colour::Red };
     lines.push(format!("verdict  {} by {}", output::colour(&trace.verdict, colour), trace.rule));
-    if trace.kernel_verdict.is_empty() || trace.kernel_verdict == trace.verdict {
+    let decides = matches!(trace.kernel_verdict.as_str(), "allow" | "deny");
+    if !decides || trace.kernel_verdict == trace.verdict {
         lines.push(format!("kernel   {}", trace.kernel_verdict));
     } else {
         lines.push(format!(
@@ -137,6 +138,10 @@ mod tests {
         };
         let text = as_text(&TracePolicyRequest::default(), &differs).join("\n");
         assert!(text.contains("deny: a change is being published"), "{text}");
+        // What no policy is asked about is no contradiction.
+        let dropped = TracePolicyResponse { kernel_verdict: "dropped: unknown_source".to_owned(), ..differs };
+        let text = as_text(&TracePolicyRequest::default(), &dropped).join("\n");
+        assert!(text.ends_with("kernel   dropped: unknown_source"), "{text}");
     }
 
     #[test]

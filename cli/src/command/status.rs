@@ -81,7 +81,7 @@ fn rows(status: &AgentStatus, now: Timestamp) -> Vec<(&'static str, String)> {
         rows.push(("role", status.role.clone()));
         rows.push(("mode", status.mode.clone()));
         rows.push(("identity", status.identity.to_string()));
-        rows.push(("labels", status.labels.clone()));
+        rows.push(("labels", output::labels(&status.labels)));
         rows.push(("addresses", status.mesh_addresses.join(", ")));
         rows.push(("gateway", gateway(status)));
         rows.push(("certificate", expiry(status.certificate_expires, now)));

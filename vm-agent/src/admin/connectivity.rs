@@ -135,7 +135,7 @@ async fn tunnel(state: &NodeState, own: IpAddr, family: &str, mtu: u32) -> Conne
             if any { "policy lets this host ping nothing" } else { "there is nothing to ping" },
         );
     }
-    let tried = ping(own, targets, mtu).await;
+    let tried = ping(Some(own), targets, mtu).await;
     match tried {
         Ok((target, time)) => passed(&name, format!("{target} answered {mtu} bytes in {time:.1} ms")),
         Err(reason) => {
@@ -164,7 +164,9 @@ async fn pod(state: &NodeState, own: IpAddr, family: &str) -> ConnectivityCheck 
     if targets.is_empty() {
         return skipped(&name, if any { "policy lets this host ping no pod" } else { "there is no pod" });
     }
-    match ping(own, targets, SMALL).await {
+    // A transit node reaches its pods from its own addresses: what comes bare for a mesh address is dropped.
+    let source = (state.settings.role == Role::Host).then_some(own);
+    match ping(source, targets, SMALL).await {
         Ok((target, time)) => {
             let owner = state.endpoints.get(&target).and_then(|endpoint| endpoint.owner.clone());
             passed(
@@ -181,10 +183,10 @@ async fn pod(state: &NodeState, own: IpAddr, family: &str) -> ConnectivityCheck 
 }
 
 /// The first that answers, with the time it took in milliseconds; else what was tried.
-async fn ping(own: IpAddr, targets: Vec<IpAddr>, size: u32) -> Result<(IpAddr, f64), String> {
+async fn ping(source: Option<IpAddr>, targets: Vec<IpAddr>, size: u32) -> Result<(IpAddr, f64), String> {
     let mut tried = Vec::new();
     for target in targets {
-        let answer = spawn_blocking(move || echo::echo(own, target, size)).await;
+        let answer = spawn_blocking(move || echo::echo(source, target, size)).await;
         match answer {
             Ok(Ok(time)) => return Ok((target, time.as_secs_f64() * 1000.0)),
             Ok(Err(error)) => tried.push(format!("{target}: {error}")),

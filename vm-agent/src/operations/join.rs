@@ -8,6 +8,7 @@ use proto::v1::{AgentJoinRequest, JoinProgress, JoinRequest, JoinResult, JoinTok
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tonic::Status;
+use zeroize::Zeroizing;
 
 use super::{OperationError, Operations, kernel_config};
 use crate::agent::{Agent, Standing};
@@ -65,7 +66,8 @@ impl Operations {
         request: AgentJoinRequest,
         progress: &Progress,
     ) -> Result<Version, OperationError> {
-        let token = proto::token::decode(&request.token)?;
+        let text = Zeroizing::new(request.token);
+        let token = proto::token::decode(&text)?;
         check(&self.agent)?;
         self.agent.state.reserve(ROOM)?;
         let key = Arc::new(KeyPair::generate().map_err(|error| OperationError::Key(error.to_string()))?);

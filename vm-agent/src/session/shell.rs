@@ -19,7 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use super::{Backoff, Core, Gateways, Outcome, Version};
-use crate::agent::{Agent, Source};
+use crate::agent::{Agent, ENFORCEMENT, Source, Topic};
 use crate::config::GatewayAddress;
 use crate::kernel::{Applied, KernelStatus, Tag, Target};
 use crate::member::{Member, host_report, underlay};
@@ -283,7 +283,11 @@ impl Shell {
                     send(up, Up::Ack(Ack { generation: Some(generation(version.tag)) }));
                 }
             }
-            Outcome::Current => self.connected(),
+            Outcome::Current => {
+                self.received = true;
+                self.agent.tell(|report| report.source = Source::Gateway);
+                self.connected();
+            }
             Outcome::Reject(tag, reason) => {
                 tracing::warn!(generation = tag.counter, reason, "a generation is not in force");
                 if let Some(up) = up {
@@ -313,6 +317,8 @@ impl Shell {
     fn running(&mut self, version: Version) {
         let source = if self.received { Source::Gateway } else { Source::Snapshot };
         self.agent.tell(|report| report.source = source);
+        self.agent.warn(Topic::Failure, None);
+        self.agent.health.ready(ENFORCEMENT);
         let known = self.agent.gateways(version.node.gateways());
         self.gateways.replace(&known);
         tracing::debug!(generation = version.tag.counter, "enforced");
