@@ -99,8 +99,13 @@ impl Gateway {
     }
 
     fn join(&self, name: &str, underlay: &str) -> Host {
+        self.join_with(name, underlay, None)
+    }
+
+    /// Joins with a token that replaces a workload.
+    fn join_with(&self, name: &str, underlay: &str, bound_to: Option<WorkloadName>) -> Host {
         let target = Target::Group { namespace: "shop".into(), name: "db".into() };
-        let minting = Minting { target, bound_to: None, ttl: Duration::from_hours(1), uses: 1 };
+        let minting = Minting { target, bound_to, ttl: Duration::from_hours(1), uses: 1 };
         let now = Clock::system().now();
         let minted = self.store.mint(minting, now).unwrap();
         let trust_domain = TrustDomain::try_new("outrigger.local").unwrap();
@@ -357,6 +362,25 @@ async fn a_deleted_workload_is_cut_off_and_gone_for_all() {
     }
     let refused = gateway.connect(&two, hello("two")).await.err().unwrap();
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_workload_is_cut_off_and_its_successor_let_in() {
+    let gateway = Gateway::start(&[("group.yaml", GROUP.into())]).await;
+    let old = gateway.join("db-1", "192.0.2.1");
+    let mut at_old = gateway.connect(&old, hello("one")).await.unwrap();
+    at_old.follow().await;
+    let new = gateway.join_with("db-1", "192.0.2.2", Some(old.name.clone()));
+    assert_eq!(new.address, old.address);
+    let status = loop {
+        match at_old.next().await {
+            Ok(_update) => {}
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+    let mut at_new = gateway.connect(&new, hello("two")).await.unwrap();
+    at_new.follow().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -383,6 +383,24 @@ fn a_refused_state_is_not_sent_again_but_the_next_one_is() {
 }
 
 #[test]
+fn an_agent_that_follows_gets_deltas() {
+    let mut world = World::new(&everything_to(0));
+    world.send(0);
+    world.answer(0, true);
+    let before = world.agents[&0].applied;
+    assert!(before.is_some());
+    for round in 0..3 {
+        let mut next = everything_to(0);
+        next.endpoints.insert(4 + round, (1, 1));
+        world.happen(&Happening::Publish(next));
+    }
+    world.send(0);
+    assert_eq!(world.agents[&0].received.as_ref().unwrap()[0].base, before);
+    world.answer(0, true);
+    world.check(0);
+}
+
+#[test]
 fn an_agent_that_lags_behind_the_log_gets_a_snapshot() {
     let mut world = World::new(&everything_to(0));
     world.send(0);
