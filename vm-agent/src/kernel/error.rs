@@ -55,12 +55,12 @@ pub enum KernelError {
     #[error("the embedded BPF object has no {0}; it was built from other sources than this agent")]
     ObjectLacks(String),
     /// The verifier refused a program.
-    #[error("this kernel refuses the program {program}: {source}")]
+    #[error("this kernel refuses the program {program}: {reason}")]
     ProgramRefused {
         /// The program.
         program: String,
-        /// What the kernel said.
-        source: Box<ProgramError>,
+        /// What the kernel said, and the end of what the verifier said.
+        reason: String,
     },
     /// A program could not be put on or taken off a hook.
     #[error("cannot attach {} to {device}: {reason}", hook.program())]
@@ -100,9 +100,6 @@ pub enum KernelError {
     /// Prefixes that would cut the host off.
     #[error("{}", list(.0))]
     Unsafe(Vec<Refused>),
-    /// The host has no address that tunnels could use.
-    #[error("this host has no usable global address for tunnels; set `underlayAddresses`")]
-    NoUnderlay,
     /// The reconcile task has ended.
     #[error("the owner of kernel state has stopped")]
     Stopped,
@@ -126,8 +123,7 @@ impl KernelError {
             | Self::Table(TableError::Refused { .. })
             | Self::Netlink { .. }
             | Self::Conflict(_)
-            | Self::Apply(_)
-            | Self::NoUnderlay => true,
+            | Self::Apply(_) => true,
         }
     }
 }
@@ -135,6 +131,22 @@ impl KernelError {
 fn list(refused: &[Refused]) -> String {
     let sentences: Vec<String> = refused.iter().map(ToString::to_string).collect();
     sentences.join("; ")
+}
+
+/// Says which program an error is about. The verifier says megabytes; the end tells why.
+pub(super) fn on_program(program: &str) -> impl FnOnce(ProgramError) -> KernelError {
+    const LINES: usize = 5;
+    move |error| {
+        let reason = if let ProgramError::LoadError { io_error, verifier_log } = &error {
+            let log = verifier_log.to_string();
+            let mut end: Vec<&str> = log.lines().rev().take(LINES).collect();
+            end.reverse();
+            format!("{io_error}; the verifier ends with: {}", end.join(" | "))
+        } else {
+            error.to_string()
+        };
+        KernelError::ProgramRefused { program: program.to_owned(), reason }
+    }
 }
 
 /// Says which map an error is about.

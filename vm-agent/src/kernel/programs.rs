@@ -12,7 +12,7 @@ use datapath::abi::{
 };
 
 use super::TableSizes;
-use super::error::{KernelError, on_map};
+use super::error::{KernelError, on_map, on_program};
 use super::grace::Grace;
 use super::pins::{Pins, unpin};
 use super::publish::{Store, Switch};
@@ -105,7 +105,7 @@ fn load_object(pins: &Pins, sizes: TableSizes) -> Result<Ebpf, KernelError> {
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, KernelError> {
     let lacks = || KernelError::ObjectLacks(name.to_owned());
     let program = ebpf.program_mut(name).ok_or_else(lacks)?;
-    program.try_into().map_err(refused(name))
+    program.try_into().map_err(on_program(name))
 }
 
 /// Loads what the hooks need, all at once: the verifier takes its time for each, and CPUs are there.
@@ -120,8 +120,8 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<(), KernelError> {
         let loads: Vec<_> = programs
             .map(|(name, program)| {
                 scope.spawn(move || {
-                    let program: &mut SchedClassifier = program.try_into().map_err(refused(name))?;
-                    program.load().map_err(refused(name))
+                    let program: &mut SchedClassifier = program.try_into().map_err(on_program(name))?;
+                    program.load().map_err(on_program(name))
                 })
             })
             .collect();
@@ -133,12 +133,8 @@ fn stub_name(hook: Hook) -> String {
     format!("stub_{}", hook.program())
 }
 
-fn refused(program: &str) -> impl FnOnce(aya::programs::ProgramError) -> KernelError {
-    move |source| KernelError::ProgramRefused { program: program.to_owned(), source: Box::new(source) }
-}
-
 fn pinned_program(pins: &Pins, name: &str) -> Result<SchedClassifier, KernelError> {
-    SchedClassifier::from_pin(pins.versioned(name)).map_err(refused(name))
+    SchedClassifier::from_pin(pins.versioned(name)).map_err(on_program(name))
 }
 
 /// The code of a program and the pinned maps it uses: equal ones behave equally. Maps that are not pinned hold
@@ -169,7 +165,7 @@ fn adopt_stub(
 ) -> Result<SchedClassifier, KernelError> {
     let pin = pins.stable(name);
     let fresh = classifier(ebpf, name)?;
-    let wanted = fresh.info().and_then(|info| fingerprint(&info, maps)).map_err(refused(name))?;
+    let wanted = fresh.info().and_then(|info| fingerprint(&info, maps)).map_err(on_program(name))?;
     if let Ok(old) = SchedClassifier::from_pin(&pin)
         && old.info().and_then(|info| fingerprint(&info, maps)).is_ok_and(|found| found == wanted)
     {
@@ -181,7 +177,7 @@ fn adopt_stub(
         path: pin.clone(),
         source: std::io::Error::other(error),
     })?;
-    SchedClassifier::from_pin(&pin).map_err(refused(name))
+    SchedClassifier::from_pin(&pin).map_err(on_program(name))
 }
 
 /// Whether the running set is pinned and equal to the one just loaded.
@@ -190,10 +186,10 @@ fn runs_already(ebpf: &Ebpf, pins: &Pins, maps: &BTreeSet<u32>) -> Result<bool, 
         let name = hook.program();
         let Ok(old) = ProgramInfo::from_pin(pins.versioned(name)) else { return Ok(false) };
         let program = ebpf.program(name).ok_or_else(|| KernelError::ObjectLacks(name.to_owned()))?;
-        let program: &SchedClassifier = program.try_into().map_err(refused(name))?;
-        let new = program.info().map_err(refused(name))?;
-        if fingerprint(&old, maps).map_err(refused(name))?
-            != fingerprint(&new, maps).map_err(refused(name))?
+        let program: &SchedClassifier = program.try_into().map_err(on_program(name))?;
+        let new = program.info().map_err(on_program(name))?;
+        if fingerprint(&old, maps).map_err(on_program(name))?
+            != fingerprint(&new, maps).map_err(on_program(name))?
         {
             return Ok(false);
         }
@@ -207,7 +203,7 @@ fn fill(
     set: u32,
     program: &SchedClassifier,
 ) -> Result<(), KernelError> {
-    let fd = program.fd().map_err(refused(hook.program()))?;
+    let fd = program.fd().map_err(on_program(hook.program()))?;
     array.set(hook.program_index(set), fd, 0).map_err(on_map("PROGRAMS"))
 }
 
