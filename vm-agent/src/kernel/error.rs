@@ -100,6 +100,9 @@ pub enum KernelError {
     /// Prefixes that would cut the host off.
     #[error("{}", list(.0))]
     Unsafe(Vec<Refused>),
+    /// The host has no address that tunnels could use, which a join needs.
+    #[error("this host has no usable global address for tunnels; set `underlayAddresses`")]
+    NoUnderlay,
     /// The reconcile task has ended.
     #[error("the owner of kernel state has stopped")]
     Stopped,
@@ -123,7 +126,8 @@ impl KernelError {
             | Self::Table(TableError::Refused { .. })
             | Self::Netlink { .. }
             | Self::Conflict(_)
-            | Self::Apply(_) => true,
+            | Self::Apply(_)
+            | Self::NoUnderlay => true,
         }
     }
 }
