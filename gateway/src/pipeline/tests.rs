@@ -196,17 +196,14 @@ impl Stream {
 
     /// The next update, applied and not confirmed.
     async fn update(&mut self) -> Update {
-        match self.next().await.unwrap() {
-            Message::Update(update) => {
-                assert!(update.last, "these states fit into one chunk");
-                if update.base.is_none() {
-                    self.node = Node::default();
-                }
-                self.node.apply(&update.parts).unwrap();
-                update
-            }
-            other => panic!("{other:?}"),
+        let message = self.next().await.unwrap();
+        let Message::Update(update) = message else { panic!("{message:?}") };
+        assert!(update.last, "these states fit into one chunk");
+        if update.base.is_none() {
+            self.node = Node::default();
         }
+        self.node.apply(&update.parts).unwrap();
+        update
     }
 
     async fn say(&self, message: agent_message::Message) {
