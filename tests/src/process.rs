@@ -28,17 +28,14 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command`; its outputs go to `<logs>/<label>.out` and `.err`.
+    /// Starts `command`; its outputs go to new files `<logs>/<label>-<number>.out` and `.err`.
     pub fn start(label: &str, command: &mut Command, logs: &Path) -> Result<Self> {
         let line = line_of(command);
-        let (out, err) = (logs.join(format!("{label}.out")), logs.join(format!("{label}.err")));
-        let file = |path: &Path| {
-            File::options()
-                .create(true)
-                .append(true)
-                .open(path)
-                .with_context(|| format!("cannot open {}", path.display()))
-        };
+        let path = |number: u32, end| logs.join(format!("{label}-{number}.{end}"));
+        let number = (1..).find(|number| !path(*number, "out").exists()).unwrap_or_default();
+        let (out, err) = (path(number, "out"), path(number, "err"));
+        let file =
+            |path: &Path| File::create(path).with_context(|| format!("cannot make {}", path.display()));
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(file(&out)?)

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use e2e::host::Host;
+use e2e::json;
 use e2e::shared::Shared;
 use e2e::shop::{Shop, UDP, pings};
 use e2e::traffic::udp::{SendReport, SinkReport};
@@ -45,10 +46,24 @@ fn the_transit_node_says_too_big_and_the_path_works() {
 #[test]
 fn a_pod_learns_the_tunnels_mtu() {
     SHOP.test(|shop| {
-        for (host, pod) in shop.db.addresses()?.into_iter().zip(shop.web.addresses()) {
-            fetch(&shop.web, pod, &shop.db.host)?;
-            let learnt = path_mtu(&shop.web, host)?;
-            ensure!(learnt.contains("mtu 14"), "the pod learnt no path MTU: {learnt}");
+        let mut sink = shop.db.host.traffic("sink", &format!("udp-sink --port {UDP}"))?;
+        wait_for("the sink", PATIENCE, || sink.report::<SinkReport>().is_ok_and(|report| report.listening))?;
+        let mtu = json::number(&shop.db.status()?, "mtu");
+        for (to, flow) in shop.db.addresses()?.into_iter().zip([4_u32, 6]) {
+            // They fit the pod's device and are sent whole, until the node says what fits the tunnel.
+            let send =
+                format!("udp-send --to {} --flow {flow} --size 1440 --count 20", SocketAddr::new(to, UDP));
+            shop.api.traffic("large", &send)?.wait(PATIENCE)?;
+            let learnt = path_mtu(&shop.api, to)?;
+            ensure!(
+                learnt.contains(&format!("mtu {mtu}")),
+                "the pod learnt another path MTU than {mtu}: {learnt}"
+            );
+        }
+        let received: SinkReport = sink.finish()?;
+        for flow in [4, 6] {
+            let flow = received.flow(flow);
+            ensure!(flow.received >= 15 && flow.damaged == 0, "{flow:?}");
         }
         Ok(())
     });

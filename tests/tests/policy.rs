@@ -99,7 +99,7 @@ fn a_file_that_is_no_yaml_leaves_its_last_good_version_in_force() {
             let status = shop.cluster.gateway.wait_status("the rejection", |status| {
                 json::list(json::at(status, &["rejected"]), "rejected")
                     .iter()
-                    .any(|entry| json::text(entry, "file").ends_with("db-clients.yaml"))
+                    .any(|entry| json::text(entry, "file").starts_with("db-clients.yaml"))
             })?;
             let text = status.to_string();
             ensure!(
@@ -252,6 +252,7 @@ fn a_pod_that_is_gone_is_unknown() {
         reaches(shop, &pod, true)?;
         shop.cluster.gateway.remove("pod-job.yaml")?;
         reaches(shop, &pod, false)?;
-        shop.cluster.publish("db-clients.yaml", &db_clients(&["api"]))
+        shop.cluster.gateway.apply("db-clients.yaml", &db_clients(&["api"]))?;
+        shop.cluster.settle()
     });
 }

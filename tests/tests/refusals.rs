@@ -111,7 +111,7 @@ fn a_device_name_or_tunnel_port_that_is_taken_is_named() -> Result<()> {
     let cluster = Cluster::try_new()?;
     cluster.group("db")?;
     for (name, taken, words) in [
-        ("host-a", "link add ogr0 type dummy", ["ogr0", "exist"]),
+        ("host-a", "link add ogr0 type veth peer name other0", ["ogr0", "taken"]),
         (
             "host-b",
             "link add other0 type vxlan external dstport 8479\nlink set other0 up",
