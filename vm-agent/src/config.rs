@@ -12,11 +12,10 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use telemetry::logging::LogFormat;
 
-mod file;
 mod value;
 
-pub use file::InvalidFile;
-pub use value::{DeviceName, GatewayAddress, List, MeshName, Mtu};
+use ::config::{HostPort, InvalidFile, List};
+pub use value::{DeviceName, MeshName, Mtu};
 
 /// Where the configuration file is unless `--config` says otherwise. A missing file there is no error.
 pub const DEFAULT_FILE: &str = "/etc/outrigger/agent.yaml";
@@ -46,11 +45,11 @@ pub struct Arguments {
 pub struct Options {
     /// Name of the mesh; part of the paths of state, socket and pins. [default: default]
     #[arg(long, env = "OUTRIGGER_MESH", value_name = "NAME")]
-    #[serde(deserialize_with = "value::text")]
+    #[serde(deserialize_with = "::config::text")]
     pub mesh: Option<MeshName>,
     /// Name of the mesh device. [default: ogr0]
     #[arg(long, env = "OUTRIGGER_DEVICE", value_name = "NAME")]
-    #[serde(deserialize_with = "value::text")]
+    #[serde(deserialize_with = "::config::text")]
     pub device: Option<DeviceName>,
     /// Folder of keys, certificates and the last good state. [default: /var/lib/outrigger]
     #[arg(long, env = "OUTRIGGER_STATE_DIR", value_name = "DIR")]
@@ -66,7 +65,7 @@ pub struct Options {
     pub underlay_addresses: Option<List<IpAddr>>,
     /// MTU of the mesh device, instead of the one derived from the underlay.
     #[arg(long, env = "OUTRIGGER_MTU", value_name = "BYTES")]
-    #[serde(deserialize_with = "value::text")]
+    #[serde(deserialize_with = "::config::text")]
     pub mtu: Option<Mtu>,
     /// The prefixes a gateway may have routed into the mesh; an empty list allows none. [default: any that
     /// passes the safety checks]
@@ -75,10 +74,10 @@ pub struct Options {
     pub allowed_cidrs: Option<List<IpNet>>,
     /// Gateways (`host:port`), instead of those the token and the gateway name.
     #[arg(long, env = "OUTRIGGER_GATEWAYS", value_name = "HOST:PORT,…")]
-    pub gateways: Option<List<GatewayAddress>>,
+    pub gateways: Option<List<HostPort>>,
     /// Where metrics and health are served. [default: 127.0.0.1:9465]
     #[arg(long, env = "OUTRIGGER_METRICS_LISTEN", value_name = "ADDRESS:PORT")]
-    #[serde(deserialize_with = "value::text")]
+    #[serde(deserialize_with = "::config::text")]
     pub metrics_listen: Option<SocketAddr>,
     /// The machine id that the state is bound to. [default: /etc/machine-id]
     #[arg(long, env = "OUTRIGGER_MACHINE_ID_FILE", value_name = "FILE")]
@@ -91,7 +90,7 @@ pub struct Options {
     pub hostname: Option<String>,
     /// How logs are written. [default: text]
     #[arg(long, env = "OUTRIGGER_LOG_FORMAT", value_name = "text|json|journald")]
-    #[serde(deserialize_with = "value::text")]
+    #[serde(deserialize_with = "::config::text")]
     pub log_format: Option<LogFormat>,
     /// What is logged: a level, or directives such as `info,vm_agent=debug`. [default: info]
     #[arg(long, env = "OUTRIGGER_LOG_LEVEL", value_name = "LEVEL")]
@@ -134,7 +133,7 @@ pub struct Config {
     /// What a gateway may have routed; `None`: whatever passes the safety checks.
     pub allowed_cidrs: Option<Vec<IpNet>>,
     /// Gateways instead of the known ones; empty: the known ones.
-    pub gateways: Vec<GatewayAddress>,
+    pub gateways: Vec<HostPort>,
     /// Where metrics and health are served.
     pub metrics_listen: SocketAddr,
     /// File of the machine id.
@@ -158,13 +157,7 @@ impl Config {
     /// [`InvalidFile`] if it cannot be read or says something invalid. A missing file is an error only if it was
     /// named.
     pub fn load(arguments: Arguments) -> Result<Self, InvalidFile> {
-        let named = arguments.config.is_some();
-        let path = arguments.config.unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
-        let from_file = match std::fs::read_to_string(&path) {
-            Ok(text) => file::parse(&path, &text)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => Options::default(),
-            Err(source) => return Err(InvalidFile::Read { path, source }),
-        };
+        let (_path, from_file) = ::config::load(arguments.config, DEFAULT_FILE)?;
         Ok(Self::from(arguments.options.or(from_file)))
     }
 

@@ -43,7 +43,10 @@ use state_dir::StateDir;
 /// # Errors
 /// What is missing at start: rights, the state folder, the machine's id, the socket, the metrics port.
 pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
-    anyhow::ensure!(nix::unistd::geteuid().is_root(), "the agent changes the kernel's network: run it as root");
+    anyhow::ensure!(
+        nix::unistd::geteuid().is_root(),
+        "the agent changes the kernel's network: run it as root"
+    );
     let state = StateDir::open(&config.state_dir, &config.mesh.to_string())?;
     let machine = Machine::observe(&config.machine_id_file, &config.dmi_uuid_file)?;
     let socket = admin::listen(&config.socket()).context("the socket of the `outrigger` command")?;

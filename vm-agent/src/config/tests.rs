@@ -4,7 +4,7 @@ use super::*;
 use clap::Parser as _;
 
 fn parse(text: &str) -> Result<Options, String> {
-    file::parse(Path::new("agent.yaml"), text).map_err(|error| error.to_string())
+    config::parse(Path::new("agent.yaml"), text).map_err(|error| error.to_string())
 }
 
 fn arguments(line: &[&str]) -> Result<Arguments, String> {

@@ -52,9 +52,10 @@ pub(super) fn lower(state: &NodeState) -> Lowered {
 }
 
 fn endpoints(state: &NodeState, sets: &TunnelSets) -> BTreeMap<EndpointKey, EndpointEntry> {
+    let reach = Reach::of(state);
     let entry = |(address, endpoint): (&IpAddr, &Arc<Endpoint>)| {
         let key = EndpointKey { bank: Bank::A.number(), reserved: [0; 3], address: Address::from(*address) };
-        (key, endpoint_entry(*address, endpoint, &state.settings, sets))
+        (key, endpoint_entry(*address, endpoint, &state.settings, sets, reach))
     };
     state.endpoints.iter().map(entry).collect()
 }
@@ -64,6 +65,7 @@ fn endpoint_entry(
     endpoint: &Endpoint,
     settings: &NodeSettings,
     sets: &TunnelSets,
+    reach: Reach,
 ) -> EndpointEntry {
     let own = settings.addresses.contains(&address);
     let behind = is_behind(&endpoint.kind, settings);
@@ -79,8 +81,7 @@ fn endpoint_entry(
     }
     // What is here is never sent through a tunnel, and nothing from a tunnel may claim to come from here.
     let local = own || behind;
-    let tunnel =
-        endpoint.tunnels.first().filter(|_| !local).map_or(Address::NONE, |first| Address::from(*first));
+    let tunnel = reach.choose(&endpoint.tunnels).filter(|_| !local).map_or(Address::NONE, Address::from);
     EndpointEntry {
         identity: endpoint.identity.get(),
         previous: endpoint.previous.map_or(0, policy::identity::Identity::get),
@@ -89,6 +90,29 @@ fn endpoint_entry(
         tunnel,
         flags,
         reserved: 0,
+    }
+}
+
+/// The address families of this node's own tunnel endpoints: what it can send to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Reach {
+    v4: bool,
+    v6: bool,
+}
+
+impl Reach {
+    fn of(state: &NodeState) -> Self {
+        let own = state.settings.addresses.iter().filter_map(|address| state.endpoints.get(address));
+        own.flat_map(|endpoint| endpoint.tunnels.iter()).fold(Self::default(), |reach, tunnel| Self {
+            v4: reach.v4 || tunnel.is_ipv4(),
+            v6: reach.v6 || tunnel.is_ipv6(),
+        })
+    }
+
+    /// The first tunnel endpoint of a family that this node has; the first of all if it has none of them.
+    fn choose(self, tunnels: &[IpAddr]) -> Option<IpAddr> {
+        let reached = |tunnel: &&IpAddr| if tunnel.is_ipv4() { self.v4 } else { self.v6 };
+        tunnels.iter().find(reached).or_else(|| tunnels.first()).copied()
     }
 }
 

@@ -20,10 +20,10 @@ use tonic::{Code, Status, Streaming};
 
 use super::{Backoff, Core, Gateways, Outcome, Version};
 use crate::agent::{Agent, ENFORCEMENT, Source, Topic};
-use crate::config::GatewayAddress;
 use crate::kernel::{Applied, KernelStatus, Tag, Target};
 use crate::member::{Member, host_report, underlay};
 use crate::transport;
+use config::HostPort;
 
 /// Waits between rounds over all gateways.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
@@ -378,7 +378,7 @@ impl Shell {
     /// The same for names that are addresses, without asking a resolver: at boot there may be none yet.
     fn protect_literals(&mut self) {
         let literal = |name: &String| {
-            let host = name.parse::<GatewayAddress>().ok()?.host().parse().ok()?;
+            let host = name.parse::<HostPort>().ok()?.host().parse().ok()?;
             Some((format!("gateway {name}"), host))
         };
         self.protected = self.gateways.all().iter().filter_map(literal).collect();

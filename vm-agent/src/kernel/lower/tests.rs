@@ -86,6 +86,20 @@ fn a_host_has_nothing_behind_it() {
 }
 
 #[test]
+fn a_node_sends_to_a_family_that_it_has() {
+    let tunnel = |own: &[&str]| {
+        let own = endpoint(6, own, EndpointKind::Workload);
+        let peer = pod(&["192.0.2.2", "2001:db8::2"], &["outrigger-system/node-b"]);
+        let lowered = lower(&state(Role::Host, vec![("fd00::1", own), ("10.244.2.5", peer)]));
+        IpAddr::from(entry(&lowered, "10.244.2.5").tunnel).to_string()
+    };
+    assert_eq!(tunnel(&["2001:db8::1"]), "2001:db8::2");
+    assert_eq!(tunnel(&["192.0.2.1"]), "192.0.2.2");
+    assert_eq!(tunnel(&["2001:db8::1", "192.0.2.1"]), "192.0.2.2");
+    assert_eq!(tunnel(&[]), "192.0.2.2");
+}
+
+#[test]
 fn sets_of_tunnels_are_shared_and_keep_their_numbers() {
     let first = lower(&state(
         Role::Host,
