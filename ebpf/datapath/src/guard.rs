@@ -67,3 +67,6 @@ fn is_mesh<T: Tables>(tables: &T, moment: &Moment, address: Address) -> bool {
         address,
     })
 }
+
+#[cfg(test)]
+mod tests;

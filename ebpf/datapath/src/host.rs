@@ -275,3 +275,6 @@ fn begin<T: Tables>(view: &View<'_, T>, key: &FlowKey, slot: Option<T::Slot>, ve
     view.tables.store(slot, &flow);
     true
 }
+
+#[cfg(test)]
+mod tests;

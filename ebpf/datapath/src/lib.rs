@@ -19,6 +19,8 @@ mod record;
 mod related;
 mod source;
 mod tables;
+#[cfg(test)]
+mod testing;
 mod transit;
 mod verdict;
 mod view;

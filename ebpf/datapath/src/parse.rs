@@ -243,3 +243,6 @@ fn finish<P: Packet>(packet: &P, parsed: &mut Parsed, extent: Extent, icmp: u8) 
     }
     transport::parse(packet, parsed, extent, icmp)
 }
+
+#[cfg(test)]
+mod tests;

@@ -105,3 +105,6 @@ fn weigh(entry: Option<&PolicyEntry>, best: &mut Best) {
         best.answer = Answer { rule: entry.rule, allowed };
     }
 }
+
+#[cfg(test)]
+mod tests;

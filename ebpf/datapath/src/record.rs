@@ -86,3 +86,6 @@ fn event<P: Packet>(packet: &P, moment: &Moment, outer: &Outer, work: &Work, sup
         reserved: [0; 4],
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -68,3 +68,6 @@ fn may_report<T: Tables>(view: &View<'_, T>, parsed: &Parsed, remote: &EndpointE
     };
     if may_claim { Ok(()) } else { Err(Reason::Spoofed) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -80,3 +80,6 @@ fn is_report<P: Packet, T: Tables>(view: &View<'_, T>, packet: &P, parsed: &Pars
 fn is_behind(entry: &EndpointEntry) -> bool {
     entry.flags & endpoint_flag::BEHIND != 0
 }
+
+#[cfg(test)]
+mod tests;

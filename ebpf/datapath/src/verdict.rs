@@ -211,3 +211,6 @@ impl Verdict {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,67 @@
+use crate::{
+    Reason,
+    abi::{CidrKey, Control, Hook, PrefixEntry, PrefixKey, settings_flag},
+    guard,
+    model::Frame,
+    testing::{OWN, OWN_V6, PEER, PEER_V6, World, address, udp},
+};
+
+const OUTSIDE: &str = "198.51.100.7";
+const OUTSIDE_V6: &str = "2001:db8::7";
+
+fn world() -> World {
+    let mut world = World::new();
+    for (prefix, bits) in [("10.0.0.0", 96 + 8), ("fd00::", 8)] {
+        let prefix_len = CidrKey::BASE_BITS + bits;
+        let key = PrefixKey { prefix_len, bank: 0, reserved: [0; 3], address: address(prefix) };
+        world.model.prefixes.insert(key, PrefixEntry::default());
+    }
+    world
+}
+
+fn passes(world: &World, hook: Hook, packet: &[u8]) -> bool {
+    guard(&Frame::of_ip(packet), &world.moment(hook), &world.model)
+}
+
+#[test]
+fn bare_packets_of_the_mesh_are_dropped_and_told() {
+    let world = world();
+    for (from, to, reason) in [
+        (OUTSIDE, OWN, Reason::GuardDestination),
+        (OUTSIDE_V6, OWN_V6, Reason::GuardDestination),
+        (PEER, OUTSIDE, Reason::GuardSource),
+        (PEER_V6, OUTSIDE_V6, Reason::GuardSource),
+    ] {
+        assert!(!passes(&world, Hook::GuardIngress, &udp(from, 1, to, 2)), "{from} to {to}");
+        assert_eq!(world.model.take_events()[0].reason, reason.number());
+    }
+    assert_eq!(world.model.counter(Hook::GuardIngress, Reason::GuardSource).packets, 2);
+    assert!(passes(&world, Hook::GuardIngress, &udp(OUTSIDE, 1, "198.51.100.8", 2)));
+    assert!(
+        passes(&world, Hook::GuardIngress, &udp(OUTSIDE, 1, PEER, 2)),
+        "not for this host: its own affair"
+    );
+    assert!(world.model.take_events().is_empty());
+}
+
+#[test]
+fn egress_to_the_mesh_is_refused_if_the_settings_say_so() {
+    let mut world = world();
+    assert!(passes(&world, Hook::GuardEgress, &udp(OUTSIDE, 1, PEER, 2)));
+    world.settings().flags |= settings_flag::GUARD_EGRESS;
+    assert!(!passes(&world, Hook::GuardEgress, &udp(OUTSIDE, 1, PEER, 2)));
+    assert!(!passes(&world, Hook::GuardEgress, &udp(OUTSIDE_V6, 1, PEER_V6, 2)));
+    assert!(passes(&world, Hook::GuardEgress, &udp(OWN, 1, OUTSIDE, 2)));
+}
+
+#[test]
+fn a_host_is_never_locked_out() {
+    let mut world = world();
+    let packet = udp(OUTSIDE, 1, OWN, 2);
+    assert!(passes(&world, Hook::GuardIngress, &packet[..19]), "what cannot be read");
+    let arp = Frame { ethertype: 0x0806, bytes: &packet, ifindex: 0 };
+    assert!(guard(&arp, &world.moment(Hook::GuardIngress), &world.model));
+    world.control = Control::UNPUBLISHED;
+    assert!(passes(&world, Hook::GuardIngress, &packet));
+    assert_eq!(world.model.counter(Hook::GuardIngress, Reason::NotPublished).packets, 1);
+}

@@ -1,0 +1,90 @@
+use crate::{
+    Reason,
+    abi::settings_flag,
+    testing::{
+        NOBODY, OWN, OWN_IDENTITY, PEER, PEER_IDENTITY, PEER_TUNNEL, POD, POD_IDENTITY, TRANSIT,
+        TRANSIT_TUNNEL, World, address, fragments_v4, from_peer, outer, tcp, udp, unreachable,
+    },
+};
+
+const SYN_ACK: u8 = 0x12;
+
+/// This host as a transit node with the pod behind it.
+fn transit() -> World {
+    let mut world = World::new();
+    world.settings().flags |= settings_flag::TRANSIT;
+    world.endpoint(POD).flags = crate::abi::endpoint_flag::BEHIND;
+    world.endpoint(POD).tunnel = crate::Address::NONE;
+    world.endpoint(POD).mark = POD_IDENTITY;
+    world
+}
+
+#[test]
+fn packets_for_endpoints_behind_it_and_for_itself_come_in() {
+    let world = transit();
+    for destination in [POD, OWN] {
+        let verdict = world.ingress(&udp(PEER, 1, destination, 2), from_peer());
+        assert_eq!((verdict.reason, verdict.identity), (Reason::Forwarded, PEER_IDENTITY));
+    }
+    assert_eq!(world.in_from_peer(&udp(PEER, 1, TRANSIT, 2)), Reason::NotForUs);
+    assert_eq!(world.in_from_peer(&udp(PEER, 1, NOBODY, 2)), Reason::NotForUs);
+    assert_eq!(world.flow_count(), 0);
+}
+
+#[test]
+fn the_source_is_checked_on_every_packet() {
+    let world = transit();
+    assert_eq!(
+        world.ingress(&udp(PEER, 1, POD, 2), outer(TRANSIT_TUNNEL, PEER_IDENTITY)).reason,
+        Reason::Spoofed
+    );
+    assert_eq!(
+        world.ingress(&udp(PEER, 1, POD, 2), outer(PEER_TUNNEL, POD_IDENTITY)).reason,
+        Reason::Spoofed
+    );
+    assert_eq!(world.in_from_peer(&udp(NOBODY, 1, POD, 2)), Reason::UnknownSource);
+    assert_eq!(world.in_from_peer(&udp(OWN, 1, POD, 2)), Reason::Spoofed);
+}
+
+#[test]
+fn only_endpoints_behind_it_and_itself_go_out_with_their_mark() {
+    let world = transit();
+    for (source, mark) in [(POD, POD_IDENTITY), (OWN, OWN_IDENTITY)] {
+        let verdict = world.egress(&udp(source, 1, PEER, 2));
+        assert_eq!((verdict.reason, verdict.mark), (Reason::Forwarded, mark));
+        assert_eq!(verdict.tunnel, address(PEER_TUNNEL));
+    }
+    assert_eq!(
+        world.egress(&udp(TRANSIT, 1, PEER, 2)).reason,
+        Reason::ForeignSource,
+        "another's mesh address"
+    );
+    assert_eq!(world.egress(&udp(NOBODY, 1, PEER, 2)).reason, Reason::ForeignSource);
+    assert_eq!(world.egress(&udp(POD, 1, NOBODY, 2)).reason, Reason::UnknownDestination);
+    assert_eq!(world.egress(&udp(POD, 1, OWN, 2)).reason, Reason::UnknownDestination);
+    assert_eq!(world.egress(&udp(POD, 1, "224.0.0.1", 2)).reason, Reason::Multicast);
+}
+
+#[test]
+fn it_keeps_no_state() {
+    let world = transit();
+    assert_eq!(world.egress(&tcp(POD, 80, PEER, 4000, SYN_ACK)).reason, Reason::Forwarded);
+    let [_, later] = fragments_v4(&udp(POD, 1, PEER, 2), 8, 1);
+    assert_eq!(world.egress(&later).reason, Reason::Forwarded);
+    assert_eq!(world.flow_count(), 0);
+    assert!(world.model.fragments().is_empty());
+}
+
+#[test]
+fn a_router_behind_it_may_report_about_packets_to_its_endpoints() {
+    let world = transit();
+    let about_pod = udp(PEER, 1, POD, 2);
+    let report = world.egress(&unreachable(NOBODY, PEER, &about_pod, 1000));
+    assert_eq!((report.reason, report.mark), (Reason::Forwarded, OWN_IDENTITY));
+    let about_other = udp(PEER, 1, TRANSIT, 2);
+    assert_eq!(world.egress(&unreachable(NOBODY, PEER, &about_other, 1000)).reason, Reason::ForeignSource);
+    let to_another = udp(TRANSIT, 1, POD, 2);
+    assert_eq!(world.egress(&unreachable(NOBODY, PEER, &to_another, 1000)).reason, Reason::ForeignSource);
+    assert_eq!(world.egress(&unreachable(NOBODY, PEER, &about_pod, 10)).reason, Reason::ForeignSource);
+    assert_eq!(world.egress(&unreachable(TRANSIT, PEER, &about_pod, 1000)).reason, Reason::ForeignSource);
+}
