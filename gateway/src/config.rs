@@ -14,11 +14,10 @@ use telemetry::logging::LogFormat;
 
 use crate::store::{InvalidPools, Pools};
 
-mod file;
 mod value;
 
-pub use file::InvalidFile;
-pub use value::{HostPort, InvalidValue, Lasting, List};
+use ::config::{HostPort, InvalidFile, List};
+pub use value::{InvalidValue, Lasting};
 
 /// Where the configuration file is unless `--config` says otherwise. A missing file there is no error.
 pub const DEFAULT_FILE: &str = "/etc/outrigger/gateway.yaml";
@@ -50,21 +49,21 @@ pub struct Options {
     pub state_dir: Option<PathBuf>,
     /// Where hosts are served. [default: every address, port 7443]
     #[arg(long, env = "OUTRIGGER_GATEWAY_LISTEN", value_name = "ADDRESS:PORT")]
-    #[serde(deserialize_with = "value::text")]
+    #[serde(deserialize_with = "::config::text")]
     pub listen: Option<SocketAddr>,
     /// Where hosts reach gateways; tokens carry it. [default: `listen`, where that is one address]
     #[arg(long, env = "OUTRIGGER_GATEWAY_ADVERTISE", value_name = "HOST:PORT,…")]
     pub advertise: Option<List<HostPort>>,
     /// The trust domain of every certificate; cannot be changed later. [default: outrigger.local]
     #[arg(long, env = "OUTRIGGER_GATEWAY_TRUST_DOMAIN", value_name = "NAME")]
-    #[serde(deserialize_with = "value::text")]
+    #[serde(deserialize_with = "::config::text")]
     pub trust_domain: Option<TrustDomain>,
     /// Name of the cluster; a label of every identity. [default: default]
     #[arg(long, env = "OUTRIGGER_GATEWAY_CLUSTER_NAME", value_name = "NAME")]
     pub cluster_name: Option<String>,
     /// Number of the cluster, 0 to 255; part of every identity. [default: 0]
     #[arg(long, env = "OUTRIGGER_GATEWAY_CLUSTER_ID", value_name = "NUMBER")]
-    #[serde(deserialize_with = "value::text")]
+    #[serde(deserialize_with = "::config::text")]
     pub cluster_id: Option<u8>,
     /// Prefixes that mesh addresses come from, IPv4, IPv6 or both.
     #[arg(long, env = "OUTRIGGER_GATEWAY_WORKLOAD_POOLS", value_name = "CIDR,…")]
@@ -74,29 +73,29 @@ pub struct Options {
     pub pod_prefixes: Option<List<IpNet>>,
     /// UDP port of the tunnels, one for the whole mesh. [default: 8479]
     #[arg(long, env = "OUTRIGGER_GATEWAY_TUNNEL_PORT", value_name = "PORT")]
-    #[serde(deserialize_with = "value::text")]
+    #[serde(deserialize_with = "::config::text")]
     pub tunnel_port: Option<u16>,
     /// How long hosts' certificates are valid, at most 24h. [default: 24h]
     #[arg(long, env = "OUTRIGGER_GATEWAY_CERTIFICATE_TTL", value_name = "TIME")]
-    #[serde(deserialize_with = "value::text")]
+    #[serde(deserialize_with = "::config::text")]
     pub certificate_ttl: Option<Lasting>,
     /// How long after its end a certificate may still be renewed. [default: 90d]
     #[arg(long, env = "OUTRIGGER_GATEWAY_RENEW_GRACE", value_name = "TIME")]
-    #[serde(deserialize_with = "value::text")]
+    #[serde(deserialize_with = "::config::text")]
     pub renew_grace: Option<Lasting>,
     /// Socket of the administration. [default: /run/outrigger-gateway/admin.sock]
     #[arg(long, env = "OUTRIGGER_GATEWAY_ADMIN_SOCKET", value_name = "FILE")]
     pub admin_socket: Option<PathBuf>,
     /// Where metrics and health are served. [default: 127.0.0.1:9464]
     #[arg(long, env = "OUTRIGGER_GATEWAY_METRICS_LISTEN", value_name = "ADDRESS:PORT")]
-    #[serde(deserialize_with = "value::text")]
+    #[serde(deserialize_with = "::config::text")]
     pub metrics_listen: Option<SocketAddr>,
     /// The audit log, lines of JSON. [default: audit.log in the state folder]
     #[arg(long, env = "OUTRIGGER_GATEWAY_AUDIT_LOG", value_name = "FILE")]
     pub audit_log: Option<PathBuf>,
     /// How logs are written. [default: text]
     #[arg(long, env = "OUTRIGGER_GATEWAY_LOG_FORMAT", value_name = "text|json|journald")]
-    #[serde(deserialize_with = "value::text")]
+    #[serde(deserialize_with = "::config::text")]
     pub log_format: Option<LogFormat>,
     /// What is logged: a level, or directives such as `info,gateway=debug`. [default: info]
     #[arg(long, env = "OUTRIGGER_GATEWAY_LOG_LEVEL", value_name = "LEVEL")]
@@ -185,13 +184,7 @@ impl Config {
     /// [`InvalidConfig`] if it cannot be read or says something invalid. A missing file is an error only if it was
     /// named.
     pub fn load(arguments: Arguments) -> Result<Self, InvalidConfig> {
-        let named = arguments.config.is_some();
-        let path = arguments.config.unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
-        let from_file = match std::fs::read_to_string(&path) {
-            Ok(text) => file::parse(&path, &text)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => Options::default(),
-            Err(source) => return Err(InvalidFile::Read { path, source }.into()),
-        };
+        let (path, from_file) = ::config::load(arguments.config, DEFAULT_FILE)?;
         Self::from_options(arguments.options.or(from_file), &path)
     }
 

@@ -6,7 +6,14 @@ pub mod node;
 pub mod token;
 
 /// Generated messages, clients and servers.
-#[expect(clippy::all, clippy::pedantic, missing_docs, reason = "generated code")]
+#[expect(
+    clippy::all,
+    clippy::pedantic,
+    clippy::allow_attributes,
+    clippy::as_conversions,
+    missing_docs,
+    reason = "generated code"
+)]
 pub mod v1 {
     tonic::include_proto!("outrigger.v1");
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ::config::HostPort;
 use hyper_util::rt::TokioIo;
 use pki::{KeyPair, Principal, Svid, TrustBundle};
 use proto::v1::admin_client::AdminClient;
@@ -14,7 +15,7 @@ use tonic::transport::{Channel, Endpoint};
 use super::failure::Failure;
 use super::output::Format;
 use crate::clock::Clock;
-use crate::config::{DEFAULT_SOCKET, HostPort};
+use crate::config::DEFAULT_SOCKET;
 
 /// Names of the files of an administrator's certificate.
 pub(super) const KEY_FILE: &str = "admin.key";

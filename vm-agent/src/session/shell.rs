@@ -30,6 +30,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LAST_WAIT: Duration = Duration::from_secs(5);
 /// The least wait after a gateway refused this host for good; only an administrator changes that.
 const REFUSED_WAIT: Duration = Duration::from_secs(15);
+/// The same where another machine has a session: it may just have been switched off.
+const DUPLICATE_WAIT: Duration = Duration::from_secs(2);
 /// How long a gateway may take to answer the hello.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long the state of the previous run may take to be enforced before a gateway is asked.
@@ -344,7 +346,7 @@ impl Shell {
             End::Renewed => return,
             End::Refused(status) => {
                 self.agent.tell(|report| report.session.duplicate = is_duplicate(&status));
-                (refusal(&status), true, if is_final(&status) { REFUSED_WAIT } else { Duration::ZERO })
+                (refusal(&status), true, least_wait(&status))
             }
         };
         let gateway = self.gateways.current().unwrap_or_default().to_owned();
@@ -411,9 +413,15 @@ fn is_duplicate(status: &Status) -> bool {
     status.message().starts_with("DuplicateHost")
 }
 
-/// Whether only an administrator can change the answer.
-fn is_final(status: &Status) -> bool {
-    is_duplicate(status) || status.code() == Code::PermissionDenied
+/// How long to wait at least: what only an administrator can change is not asked about every second.
+fn least_wait(status: &Status) -> Duration {
+    if is_duplicate(status) {
+        DUPLICATE_WAIT
+    } else if status.code() == Code::PermissionDenied {
+        REFUSED_WAIT
+    } else {
+        Duration::ZERO
+    }
 }
 
 /// What a refusal means for this host.
@@ -455,6 +463,8 @@ mod tests {
                 .contains("outrigger leave --force")
         );
         assert!(refusal(&Status::failed_precondition("DuplicateHost: two")).contains("another machine"));
-        assert!(is_final(&Status::permission_denied("")) && !is_final(&Status::unauthenticated("")));
+        assert_eq!(least_wait(&Status::permission_denied("deleted")), REFUSED_WAIT);
+        assert_eq!(least_wait(&Status::failed_precondition("DuplicateHost: two")), DUPLICATE_WAIT);
+        assert_eq!(least_wait(&Status::unauthenticated("expired")), Duration::ZERO);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Options;
+use serde::de::DeserializeOwned;
 
 /// A configuration file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -35,14 +35,36 @@ fn field(key: Option<&str>) -> String {
     key.map(|key| format!("{key}: ")).unwrap_or_default()
 }
 
+/// Reads the file that was named, or else the default one, and says which it was. A missing file is an error only if
+/// it was named.
+///
+/// # Errors
+/// [`InvalidFile`] if it cannot be read or says something invalid.
+pub fn load<T: DeserializeOwned + Default>(
+    named: Option<PathBuf>,
+    default: &str,
+) -> Result<(PathBuf, T), InvalidFile> {
+    let is_named = named.is_some();
+    let path = named.unwrap_or_else(|| PathBuf::from(default));
+    let content = match std::fs::read_to_string(&path) {
+        Ok(text) => parse(&path, &text)?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !is_named => T::default(),
+        Err(source) => return Err(InvalidFile::Read { path, source }),
+    };
+    Ok((path, content))
+}
+
 /// Reads the content of the file at `path`, which only errors need.
-pub(super) fn parse(path: &Path, text: &str) -> Result<Options, InvalidFile> {
+///
+/// # Errors
+/// [`InvalidFile::Content`], with the position and the key.
+pub fn parse<T: DeserializeOwned + Default>(path: &Path, text: &str) -> Result<T, InvalidFile> {
     // A file of comments only is a document without content.
     if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
-        return Ok(Options::default());
+        return Ok(T::default());
     }
-    let options = serde_saphyr::options! { with_snippet: false };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+    let settings = serde_saphyr::options! { with_snippet: false };
+    serde_saphyr::from_str_with_options(text, settings).map_err(|error| {
         let location = error.location();
         let line = location.map_or(0, |location| location.line());
         let column = location.map_or(0, |location| location.column());
