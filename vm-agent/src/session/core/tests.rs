@@ -164,7 +164,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (0..8_u8, 256..300_u32).prop_map(|(host, identity)| Step::Advance(host, identity)),
+        4 => (0..3_u8, 256..262_u32).prop_map(|(host, identity)| Step::Advance(host, identity)),
         1 => Just(Step::Restore),
         4 => (any::<bool>(), 1..4_usize).prop_map(|(snapshot, chunks)| Step::Send { snapshot, chunks }),
         6 => (0..8_usize, any::<bool>()).prop_map(|(at, again)| Step::Deliver { at, again }),
@@ -348,6 +348,28 @@ fn a_refusal_that_the_kernel_retries_is_told_once_and_acked_when_it_works() {
     assert!(world.core.answer(&answer).is_empty());
     world.apply();
     assert_eq!(world.acked, Some(tag));
+}
+
+#[test]
+fn a_state_that_can_never_run_is_given_up_and_not_built_upon() {
+    let mut world = started();
+    let good = world.core.applied().cloned();
+    world.gateway.advance(1, 258);
+    world.run(Step::Send { snapshot: false, chunks: 1 });
+    world.run(Step::Deliver { at: 0, again: false });
+    let tag = world.gateway.current().unwrap();
+    let refused = Some(Refusal { tag, reason: "full".to_owned(), retrying: false });
+    let answer = Applied { tag: world.runs, epoch: 1, refused };
+    assert_eq!(world.core.answer(&answer), [Outcome::Reject(tag, "full".to_owned())]);
+    assert!(world.core.answer(&answer).is_empty(), "given up");
+    assert_eq!(world.core.applied().cloned(), good);
+    world.gateway.advance(1, 259);
+    let on_refused = world.gateway.update(Some(tag), 1);
+    assert!(matches!(world.core.receive(on_refused[0].clone())[..], [Outcome::Resync(_)]));
+    let on_good = world.gateway.update(world.runs, 1);
+    let outcomes = world.core.receive(on_good[0].clone());
+    assert!(matches!(outcomes[..], [Outcome::Target(_)]), "{outcomes:?}");
+    world.check(outcomes);
 }
 
 #[test]
