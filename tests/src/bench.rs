@@ -10,6 +10,11 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use crate::prog_test::Cost;
+
+/// What a packet of an established flow may cost.
+const PACKET_LIMIT_NS: f64 = 100.0;
+
 /// One measured value.
 #[derive(Clone, Debug, Serialize)]
 pub struct Measurement {
@@ -57,17 +62,41 @@ pub struct Options {
 /// Measures everything, prints the table and writes the results.
 pub fn run(options: Options) -> Result<()> {
     noise::warn();
-    let mut results = tunnel::measure(options)?;
-    results.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut results = packets()?;
+    results.extend(tunnel::measure(options)?);
     print(&results);
     let path = write(&results)?;
     println!("\n{}", path.display());
     Ok(())
 }
 
+/// What a packet costs over an empty program. Packets of established flows are what a host does all day.
+fn packets() -> Result<Vec<Measurement>> {
+    let measured = crate::prog_test::measure()?;
+    let of = |cost: &Cost| {
+        let name = format!("packet: {}", cost.name);
+        let ns = float(if cost.name == "empty program" { cost.ns } else { cost.over_empty_ns });
+        if cost.name.starts_with("established") {
+            Measurement::at_most(&name, ns, "ns over empty", PACKET_LIMIT_NS)
+        } else {
+            Measurement::known(&name, ns, if cost.name == "empty program" { "ns" } else { "ns over empty" })
+        }
+    };
+    Ok(measured.iter().map(of).collect())
+}
+
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_precision_loss,
+    reason = "a measurement has fewer than 52 bits"
+)]
+const fn float(number: u64) -> f64 {
+    number as f64
+}
+
 fn print(results: &[Measurement]) {
     let width = results.iter().map(|result| result.name.chars().count()).max().unwrap_or_default();
-    println!("\n{:width$}  {:>12}  {:12} {:10} met", "", "value", "unit", "target");
+    println!("\n{:width$}  {:>12}  {:14} {:8} met", "", "value", "unit", "target");
     for result in results {
         let met = match result.met {
             Some(true) => "yes",
@@ -75,7 +104,7 @@ fn print(results: &[Measurement]) {
             None => "",
         };
         println!(
-            "{:width$}  {:>12.3}  {:12} {:10} {met}",
+            "{:width$}  {:>12.3}  {:14} {:8} {met}",
             result.name, result.value, result.unit, result.target
         );
     }

@@ -1,7 +1,6 @@
 //! What the fuzz targets do with their input. The targets in `tests/fuzz` and the replay of their corpora call the
 //! same functions; each panics when a promise is broken.
 
-mod model;
 mod packet;
 mod token;
 mod wire;

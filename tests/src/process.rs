@@ -32,7 +32,7 @@ impl Process {
     pub fn start(label: &str, command: &mut Command, logs: &Path) -> Result<Self> {
         let line = line_of(command);
         let path = |number: u32, end| logs.join(format!("{label}-{number}.{end}"));
-        let number = (1..).find(|number| !path(*number, "out").exists()).unwrap_or_default();
+        let number = (1..u32::MAX).find(|number| !path(*number, "out").exists()).unwrap_or_default();
         let (out, err) = (path(number, "out"), path(number, "err"));
         let file =
             |path: &Path| File::create(path).with_context(|| format!("cannot make {}", path.display()));

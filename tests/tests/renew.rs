@@ -66,12 +66,12 @@ fn an_expired_certificate_is_renewed_within_the_grace_time() {
 
 #[test]
 fn an_expired_certificate_is_refused_after_the_grace_time_and_the_last_state_stays() -> Result<()> {
-    let cluster = Cluster::try_with(Underlay::Dual, "certificateTtl: 4s\nrenewGrace: 1s\n")?;
+    let cluster = Cluster::try_with(Underlay::Dual, "certificateTtl: 8s\nrenewGrace: 1s\n")?;
     cluster.group("db")?;
     let mut agent = cluster.member("db", "late")?.agent;
     let last = expires(&agent)?;
     agent.stop()?;
-    wait_for("the grace time to end", Duration::from_secs(12), || seconds_now() > last + 3)?;
+    wait_for("the grace time to end", Duration::from_secs(20), || seconds_now() > last + 3)?;
     agent.launch()?;
     let status = agent.wait_status("the refusal", |status| !json::text(status, "last_error").is_empty())?;
     ensure!(!json::flag(&status, "connected"), "{status:#}");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::statistics::Median;
-use super::{Measurement, Options, noise};
+use super::{Measurement, Options, float, noise};
 use crate::cluster::{Cluster, Member};
 use crate::host::Host;
 use crate::process::Process;
@@ -135,13 +135,4 @@ fn plain_tunnel(here: &Host, there: &Host, [own, other]: [&str; 2]) -> Result<()
 
 fn mac(address: &str) -> String {
     format!("02:00:00:00:00:0{}", address.chars().last().unwrap_or('0'))
-}
-
-#[expect(
-    clippy::as_conversions,
-    clippy::cast_precision_loss,
-    reason = "a measurement has fewer than 52 bits"
-)]
-const fn float(number: u64) -> f64 {
-    number as f64
 }

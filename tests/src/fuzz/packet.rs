@@ -5,14 +5,15 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use datapath::abi::{Control, EndpointEntry, Hook, Settings, settings_flag};
-use datapath::{Address, Moment, Outer, Packet, Reason, Verdict, decide};
+use datapath::abi::{Bank, Control, EndpointEntry, EndpointKey, Hook, Settings, settings_flag};
+use datapath::model::{Capacity, Frame, Model};
+use datapath::{Address, Moment, Outer, Reason, Verdict, decide};
 use etherparse::{NetSlice, SlicedPacket};
 use policy::identity::Identity;
 use policy::state::{Default, DirectionPolicy, Peers, Policy, PortRange, Ports, Rule, RuleAction};
-use zerocopy::FromBytes;
 
-use super::model::{BANK, Model};
+/// The bank that is filled.
+const BANK: Bank = Bank::A;
 
 const OWN: [&str; 2] = ["10.0.0.1", "fd00::1"];
 const ALLOWED: [&str; 2] = ["10.0.0.2", "fd00::2"];
@@ -23,30 +24,6 @@ const IDENTITIES: [u32; 3] = [1001, 1002, 1003];
 
 /// The underlay addresses of the two peers, and one that nobody has.
 const TUNNELS: [&str; 3] = ["192.0.2.2", "192.0.2.3", "192.0.2.99"];
-
-struct Raw<'a> {
-    ethertype: u16,
-    bytes: &'a [u8],
-}
-
-impl Packet for Raw<'_> {
-    fn ethertype(&self) -> u16 {
-        self.ethertype
-    }
-
-    fn length(&self) -> u32 {
-        u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
-    }
-
-    fn ifindex(&self) -> u32 {
-        1
-    }
-
-    fn load<T: FromBytes>(&self, offset: u32) -> Option<T> {
-        let from = usize::try_from(offset).ok()?;
-        T::read_from_prefix(self.bytes.get(from..)?).ok().map(|(value, _)| value)
-    }
-}
 
 /// Whatever the packets, deciding does not panic. A packet that passes toward the host, and is no ICMP error, comes
 /// from an endpoint through a tunnel and with a mark of that endpoint, and is for this host; a new flow passes only
@@ -71,7 +48,7 @@ pub fn packet(data: &[u8]) {
             _ => 0x0806,
         };
         let moment = Moment { hook, control: Control::new(BANK, 0, 1), now_ns };
-        let verdict = decide(&Raw { ethertype, bytes }, &outer, &moment, &model);
+        let verdict = decide(&Frame { ethertype, bytes, ifindex: 1 }, &outer, &moment, &model);
         check(hook, bytes, &outer, verdict);
     }
 }
@@ -174,7 +151,12 @@ fn mesh(audit: bool) -> Model {
         address_v6,
         spare: [0; 24],
     };
-    let mut model = Model::new(settings, &lowered);
+    // Small maps, so that packets reach their ends.
+    let mut model = Model::new(Capacity { flows: 4, half_open: 4, fragments: 2, events: 4 });
+    model.settings = [Some(settings), None];
+    model.classes = lowered.classes(BANK).collect();
+    model.cidrs = lowered.cidrs(BANK).collect();
+    model.policy = lowered.policy(BANK).collect();
     let [first, second, _] = TUNNELS.map(address);
     for (addresses, tunnel, identity) in [(ALLOWED, first, allowed), (REFUSED, second, refused)] {
         for remote in addresses.map(address) {
@@ -182,12 +164,13 @@ fn mesh(audit: bool) -> Model {
                 identity,
                 previous: 0,
                 mark: identity,
-                tunnel_set: identity,
+                tunnel_set: 0,
                 tunnel,
                 flags: 0,
                 reserved: 0,
             };
-            model.endpoint(remote, entry, &[tunnel]);
+            let key = EndpointKey { bank: BANK.number(), reserved: [0; 3], address: remote };
+            model.endpoints.insert(key, entry);
         }
     }
     model
@@ -232,7 +215,7 @@ mod tests {
 
     fn decided(bytes: &[u8], outer: Outer) -> Verdict {
         let moment = Moment { hook: Hook::MeshIngress, control: Control::new(BANK, 0, 1), now_ns: 1 << 40 };
-        decide(&Raw { ethertype: 0x0800, bytes }, &outer, &moment, &mesh(false))
+        decide(&Frame::of_ip(bytes), &outer, &moment, &mesh(false))
     }
 
     #[test]
