@@ -99,9 +99,10 @@ impl Host {
         let path = std::env::var("PATH").unwrap_or_default();
         let mut command = self.0.namespace.command(program);
         command.env("PATH", format!("{}:{path}", binaries::folder()?.display()));
-        // The programs take their settings from variables of this form too; those of the tester's shell are not meant.
-        let ours = std::env::vars_os().map(|(name, _)| name);
-        for name in ours.filter(|name| name.to_string_lossy().starts_with("OUTRIGGER_")) {
+        // The programs take their settings from variables too, and curl its proxy; those of the tester's shell are
+        // not meant.
+        let ours = |name: &str| name.starts_with("OUTRIGGER_") || name.to_lowercase().ends_with("_proxy");
+        for (name, _) in std::env::vars_os().filter(|(name, _)| ours(&name.to_string_lossy())) {
             command.env_remove(name);
         }
         Ok(command)

@@ -127,7 +127,7 @@ fn curl_words(server: SocketAddr) -> Vec<String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let curl = std::env::split_paths(&path).any(|folder| folder.join("curl").is_file());
     let words = if curl {
-        vec!["curl", "-sS", "--noproxy", "*", "--max-time", "1", &url]
+        vec!["curl", "-sS", "--max-time", "1", &url]
     } else {
         vec!["traffic", "get", "--timeout-ms", "1000", &url]
     };

@@ -96,7 +96,9 @@ fn refused(stage: &mut Stage, screen: &mut Screen) -> Result<()> {
         screen.typed("db-1# outrigger monitor");
         Screen::output(&line);
         let expectation = format!("batch-1 is refused by db-1 over {}", family(address));
-        screen.expect(&expectation, !answer.succeeded(), "NetworkPolicy shop/db-clients, says monitor");
+        let result =
+            if answer.succeeded() { "answered" } else { "NetworkPolicy shop/db-clients, says monitor" };
+        screen.expect(&expectation, !answer.succeeded(), result);
     }
     Ok(())
 }
@@ -187,7 +189,8 @@ fn still_enforced(stage: &Stage, screen: &mut Screen, when: &str) -> Result<()> 
         let answer = fetch(stage.batch.host(), address)?;
         screen.show(&answer);
         let expectation = format!("{when}: batch-1 over {}", family(address));
-        screen.expect(&expectation, !answer.succeeded(), "still refused");
+        let result = if answer.succeeded() { "answered" } else { "still refused" };
+        screen.expect(&expectation, !answer.succeeded(), result);
     }
     Ok(())
 }
