@@ -18,8 +18,5 @@ pub mod v1 {
     tonic::include_proto!("outrigger.v1");
 }
 
-/// What this build can enforce, as told in [`v1::Hello::known_constraints`].
-pub const KNOWN_CONSTRAINTS: &[&str] = &["identities", "blocks", "ports"];
-
 /// The largest message either side accepts, in bytes. Updates are cut into chunks well below it.
 pub const MAX_MESSAGE_BYTES: usize = 8 << 20;
