@@ -121,7 +121,7 @@ pub fn run(command: &mut Command, input: &[u8], limit: Duration) -> Result<Answe
         pause = (pause * 2).min(Duration::from_millis(10));
     };
     let took = started.elapsed();
-    let rest = Duration::from_millis(500);
+    let rest = Duration::from_secs(5);
     let answer = Answer {
         line,
         code: status.and_then(|status| status.code()),

@@ -1,6 +1,6 @@
 //! The session with a gateway: state comes down, acknowledgements go up.
 //!
-//! [`core`] decides, without a clock, a network or the kernel; [`shell`] moves what it decides. A lost gateway
+//! [`Core`] decides, without a clock, a network or the kernel; [`Shell`] moves what it decides. A lost gateway
 //! changes nothing that is enforced.
 
 use std::sync::Arc;
