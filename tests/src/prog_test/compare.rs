@@ -22,7 +22,7 @@ pub struct Seen {
 pub fn sequence(kernel: &mut Kernel, seed: u64, packets: u32) -> Result<Seen> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut mesh = Mesh::random(&mut rng);
-    let mut seen = Seen::default();
+    let mut counts = Seen::default();
     let mut earlier: Vec<Sent> = Vec::new();
     kernel.forget()?;
     kernel.write_tables(&mesh.model)?;
@@ -38,14 +38,14 @@ pub fn sequence(kernel: &mut Kernel, seed: u64, packets: u32) -> Result<Seen> {
             }
             _ if !frames::is_runnable(&next.frame) => {}
             1 => age(kernel, &mesh, *[20, 100, 400, 30_000].get(rng.random_range(0..4)).unwrap_or(&20))?,
-            2..=9 => bare(kernel, &mesh, &next, &mut seen).with_context(context)?,
+            2..=9 => bare(kernel, &mesh, &next, &mut counts).with_context(context)?,
             _ => {
                 let sent = next;
                 let outer = match sent.direction {
                     Direction::Ingress => mesh.outer(sent.source, &mut rng),
                     Direction::Egress => Outer::NONE,
                 };
-                packet(kernel, &mesh, &sent, &outer, &mut seen).with_context(context)?;
+                packet(kernel, &mesh, &sent, &outer, &mut counts).with_context(context)?;
                 earlier.push(sent);
                 if earlier.len() > 30 {
                     earlier.remove(0);
@@ -54,7 +54,7 @@ pub fn sequence(kernel: &mut Kernel, seed: u64, packets: u32) -> Result<Seen> {
         }
     }
     maps(kernel, &mesh).with_context(|| format!("seed {seed}, at the end"))?;
-    Ok(seen)
+    Ok(counts)
 }
 
 fn packet(kernel: &mut Kernel, mesh: &Mesh, sent: &Sent, outer: &Outer, seen: &mut Seen) -> Result<()> {

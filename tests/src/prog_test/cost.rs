@@ -64,7 +64,7 @@ pub fn measure_in(kernel: &mut Kernel) -> Result<Vec<Cost>> {
         (
             "guard, foreign IPv4 in",
             "guard_ingress",
-            V4.foreign(),
+            foreign(),
             [Control::new(Bank::A, 0, 1).0, 0, 0, 0, 0],
             PASSED,
         ),
@@ -106,6 +106,11 @@ fn new_flows(kernel: &mut Kernel, outer: [u32; 5]) -> Result<Cost> {
     })
 }
 
+/// A packet that is no business of the mesh.
+fn foreign() -> Vec<u8> {
+    ethernet(&ipv4(address("198.51.100.1"), address("198.51.100.2"), UDP, [0; 4], &udp(1, 2)))
+}
+
 #[derive(Clone, Copy)]
 struct Family {
     own: &'static str,
@@ -123,10 +128,6 @@ impl Family {
 
     fn udp(self, is_egress: bool, port: u16) -> Vec<u8> {
         self.frame(is_egress, UDP, &udp(port, 53))
-    }
-
-    fn foreign(self) -> Vec<u8> {
-        ethernet(&ipv4(address("198.51.100.1"), address("198.51.100.2"), UDP, [0; 4], &udp(1, 2)))
     }
 
     fn frame(self, is_egress: bool, protocol: u8, payload: &[u8]) -> Vec<u8> {

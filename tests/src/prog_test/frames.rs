@@ -53,22 +53,22 @@ pub fn ipv4(
     fragment: [u8; 4],
     payload: &[u8],
 ) -> Vec<u8> {
-    let length = u16::try_from(20 + payload.len()).unwrap_or(u16::MAX).to_be_bytes();
-    let start = [
-        0x45,
-        0,
-        length[0],
-        length[1],
-        fragment[0],
-        fragment[1],
-        fragment[2],
-        fragment[3],
-        64,
-        protocol,
-        0,
-        0,
-    ];
-    [&start[..], &source.v4_octets(), &destination.v4_octets(), payload].concat()
+    ipv4_with_options(source, destination, protocol, fragment, &[], payload)
+}
+
+/// An IPv4 header with options of so many whole words and what follows it.
+fn ipv4_with_options(
+    source: Address,
+    destination: Address,
+    protocol: u8,
+    [id_high, id_low, flags, offset]: [u8; 4],
+    options: &[u8],
+    payload: &[u8],
+) -> Vec<u8> {
+    let length = u16::try_from(20 + options.len() + payload.len()).unwrap_or(u16::MAX).to_be_bytes();
+    let words = u8::try_from(options.len() / 4).unwrap_or(u8::MAX);
+    let start = [0x45 + words, 0, length[0], length[1], id_high, id_low, flags, offset, 64, protocol, 0, 0];
+    [&start[..], &source.v4_octets(), &destination.v4_octets(), options, payload].concat()
 }
 
 /// An IPv6 header and what follows it.
@@ -150,8 +150,8 @@ fn icmp(rng: &mut StdRng, types: &[u8]) -> Vec<u8> {
 
 fn packet_v4(rng: &mut StdRng, source: Address, destination: Address) -> Vec<u8> {
     let protocol = if rng.random_bool(0.5) { TCP } else { *PROTOCOLS.choose(rng).unwrap_or(&6) };
-    let mut payload = transport(rng, protocol);
     let id = rng.random_range(0..3);
+    let mut payload = transport(rng, protocol);
     let fragment = match rng.random_range(0..20) {
         0 => [0, id, 0x20, 0],
         1 => [0, id, 0, rng.random_range(1..9)],
@@ -161,16 +161,9 @@ fn packet_v4(rng: &mut StdRng, source: Address, destination: Address) -> Vec<u8>
     if fragment[3] != 0 {
         payload = vec![0x55; 24];
     }
-    let mut ip = ipv4(source, destination, protocol, fragment, &payload);
-    if rng.random_bool(0.1) {
-        let words = rng.random_range(1..=10_u8);
-        let options = vec![1; usize::from(words) * 4];
-        ip.splice(20..20, options);
-        ip[0] = 0x45 + words;
-        let length = u16::try_from(ip.len()).unwrap_or(u16::MAX).to_be_bytes();
-        ip[2..4].copy_from_slice(&length);
-    }
-    ip
+    let words: usize = if rng.random_bool(0.1) { rng.random_range(1..=10) } else { 0 };
+    let options = vec![1; words * 4];
+    ipv4_with_options(source, destination, protocol, fragment, &options, &payload)
 }
 
 fn packet_v6(rng: &mut StdRng, source: Address, destination: Address) -> Vec<u8> {
