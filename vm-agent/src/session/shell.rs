@@ -37,7 +37,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// How long the state of the previous run may take to be enforced before a gateway is asked.
 const RESTORE: Duration = Duration::from_secs(15);
 /// Largest chunk of an update.
-const MAX_MESSAGE: usize = 64 << 20;
+const MAX_MESSAGE: usize = proto::MAX_MESSAGE_BYTES;
 /// Acknowledgements that wait for the network; more would only repeat what newer ones say.
 const OUTBOX: usize = 64;
 /// Kinds of constraints this agent can enforce; none exists yet.
