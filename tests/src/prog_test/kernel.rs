@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuValues, RingBuf};
+use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuValues, ProgramArray, RingBuf};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use datapath::abi::{
     Bucket, COUNTER_SLOTS, CidrEntry, CidrKey, ClassEntry, ClassKey, Control, Counter, EndpointEntry,
-    EndpointKey, Event, Flow, FlowKey, FragmentEntry, FragmentKey, PolicyEntry, PolicyKey, PrefixEntry,
+    EndpointKey, Event, Flow, FlowKey, FragmentEntry, FragmentKey, Hook, PolicyEntry, PolicyKey, PrefixEntry,
     PrefixKey, Settings, TunnelEntry, TunnelKey,
 };
 use datapath::model::Model;
@@ -126,6 +126,17 @@ impl Kernel {
     pub fn publish(&mut self, control: Control) -> Result<()> {
         let mut map: Array<_, u32> = Array::try_from(self.map("CONTROL")?)?;
         Ok(map.set(0, control.0, 0)?)
+    }
+
+    /// Puts the programs of a set in their places. The array forgets them when the result is dropped.
+    pub fn fill_programs(&mut self, set: u32) -> Result<ProgramArray<MapData>> {
+        let mut array = ProgramArray::try_from(self.ebpf.take_map("PROGRAMS").context("no map PROGRAMS")?)?;
+        for hook in Hook::ALL {
+            let program: &SchedClassifier =
+                self.ebpf.program(hook.program()).context("no program of the hook")?.try_into()?;
+            array.set(hook.program_index(set), program.fd()?, 0)?;
+        }
+        Ok(array)
     }
 
     /// Makes the banked tables those of the model.
