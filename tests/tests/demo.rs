@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -10,6 +11,9 @@ use e2e::command::{run, tool};
 use e2e::process::Process;
 use e2e::wait::wait_for;
 use nix::sys::signal::Signal;
+
+/// One demo at a time: it measures.
+static ALONE: Mutex<()> = Mutex::new(());
 
 fn demo() -> Result<Command> {
     let mut command = Command::new(binaries::folder()?.join("demo"));
@@ -27,6 +31,7 @@ fn left(pid: u32) -> Result<String> {
 
 #[test]
 fn the_demo_meets_every_expectation_within_a_minute() -> Result<()> {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let answer = run(&mut demo()?, b"", Duration::from_secs(90))?;
     ensure!(answer.succeeded(), "{answer}");
     ensure!(!answer.stdout.contains('\x1b'), "colours without a terminal");
@@ -36,6 +41,7 @@ fn the_demo_meets_every_expectation_within_a_minute() -> Result<()> {
 
 #[test]
 fn the_demo_that_is_kept_can_be_tried_and_is_gone_after_ctrl_c() -> Result<()> {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let logs = tempfile::tempdir()?;
     let mut process = Process::start("demo", demo()?.arg("--keep"), logs.path())?;
     wait_for("the hints", Duration::from_secs(90), || {
@@ -57,6 +63,7 @@ fn the_demo_that_is_kept_can_be_tried_and_is_gone_after_ctrl_c() -> Result<()> {
 
 #[test]
 fn the_demo_cleans_up_when_it_is_interrupted_in_the_middle() -> Result<()> {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let logs = tempfile::tempdir()?;
     let mut process = Process::start("demo", &mut demo()?, logs.path())?;
     wait_for("a joined host", Duration::from_mins(1), || process.stdout().contains("shop/db-1"))?;
