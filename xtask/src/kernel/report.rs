@@ -25,6 +25,11 @@ pub(super) struct Program {
     pub(super) verified: Result<Option<u32>, Vec<String>>,
 }
 
+/// Whether `load-bpf` was started at all.
+pub(super) fn began(console: &str) -> bool {
+    console.contains(MARK)
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "kernel {}", self.kernel)?;
@@ -104,6 +109,12 @@ mod tests {
         let report = Report::read(&format!("{CONSOLE}{refused}")).unwrap();
         assert!(!report.accepted());
         assert!(report.to_string().contains("R1 invalid mem access"));
+    }
+
+    #[test]
+    fn a_crash_while_booting_is_told_from_one_of_the_loader() {
+        assert!(began(CONSOLE));
+        assert!(!began("Kernel panic - not syncing: Attempted to kill init!\n"));
     }
 
     #[test]
