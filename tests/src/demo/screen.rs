@@ -18,8 +18,17 @@ pub(super) struct Screen {
 #[derive(Debug)]
 struct Row {
     expectation: String,
-    met: bool,
+    outcome: Outcome,
     result: String,
+}
+
+/// What came of an expectation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Met,
+    /// It holds, and took longer than it should: told, and no failure, since a busy machine makes everything slow.
+    Slow,
+    Missed,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +36,7 @@ enum Ink {
     Bold,
     Dim,
     Green,
+    Yellow,
     Red,
 }
 
@@ -40,6 +50,7 @@ impl Screen {
             Ink::Bold => 1,
             Ink::Dim => 2,
             Ink::Green => 32,
+            Ink::Yellow => 33,
             Ink::Red => 31,
         };
         if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
@@ -81,9 +92,26 @@ impl Screen {
 
     /// Records an expectation and what came of it.
     pub(super) fn expect(&mut self, expectation: &str, met: bool, result: &str) {
-        let mark = if met { self.ink(Ink::Green, "✓") } else { self.ink(Ink::Red, "✗") };
-        println!("   {mark} {expectation}: {result}");
-        self.rows.push(Row { expectation: expectation.to_owned(), met, result: result.to_owned() });
+        self.record(expectation, if met { Outcome::Met } else { Outcome::Missed }, result);
+    }
+
+    /// Records a time that was measured and the one it should stay below.
+    pub(super) fn timed(&mut self, expectation: &str, took: Duration, limit: Duration, result: &str) {
+        let outcome = if took < limit { Outcome::Met } else { Outcome::Slow };
+        self.record(&format!("{expectation} within {limit:?}"), outcome, result);
+    }
+
+    fn record(&mut self, expectation: &str, outcome: Outcome, result: &str) {
+        println!("   {} {expectation}: {result}", self.mark(outcome));
+        self.rows.push(Row { expectation: expectation.to_owned(), outcome, result: result.to_owned() });
+    }
+
+    fn mark(&self, outcome: Outcome) -> String {
+        match outcome {
+            Outcome::Met => self.ink(Ink::Green, "✓"),
+            Outcome::Slow => self.ink(Ink::Yellow, "!"),
+            Outcome::Missed => self.ink(Ink::Red, "✗"),
+        }
     }
 
     /// Runs a scene; a failure in it is an expectation that was not met.
@@ -101,14 +129,17 @@ impl Screen {
         let width = self.rows.iter().map(|row| row.expectation.chars().count()).max().unwrap_or_default();
         println!("\n{}", self.ink(Ink::Bold, &format!("   {:width$}   result", "expectation")));
         for row in &self.rows {
-            let (ink, word) = if row.met { (Ink::Green, "✓") } else { (Ink::Red, "✗") };
-            println!(" {} {:width$}   {}", self.ink(ink, word), row.expectation, row.result);
+            println!(" {} {:width$}   {}", self.mark(row.outcome), row.expectation, row.result);
         }
-        let failed = self.rows.iter().filter(|row| !row.met).count();
+        let count = |outcome| self.rows.iter().filter(|row| row.outcome == outcome).count();
+        let (failed, slow) = (count(Outcome::Missed), count(Outcome::Slow));
         let seconds = took.as_secs_f64();
         match failed {
             0 => println!("\nAll {} expectations met in {seconds:.1} s.", self.rows.len()),
             _ => println!("\n{failed} of {} expectations not met ({seconds:.1} s).", self.rows.len()),
+        }
+        if slow > 0 {
+            println!("{slow} took longer than they should (!): is the machine busy with something else?");
         }
         failed == 0
     }

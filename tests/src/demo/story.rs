@@ -56,7 +56,7 @@ fn join(stage: &mut Stage, screen: &mut Screen) -> Result<()> {
         wait_ok("an answer of the pod", PATIENCE, || fetch(agent.host(), stage.api.v4().into())?.ok())?;
         let took = started.elapsed();
         let result = format!("{:.2} s until a pod answered", took.as_secs_f64());
-        screen.expect(&format!("{name} joins within {JOIN_LIMIT:?}"), took < JOIN_LIMIT, &result);
+        screen.timed(&format!("{name} joins"), took, JOIN_LIMIT, &result);
     }
     screen.show(&stage.gateway.command(&["workload", "list"])?);
     Ok(())
@@ -117,13 +117,9 @@ fn edited(stage: &mut Stage, screen: &mut Screen) -> Result<()> {
         })
         .context("the connection was not cut")?;
         let after = Duration::from_nanos(last.saturating_sub(saved));
-        let expectation =
-            format!("the edit cuts the connection over {} within {EDIT_LIMIT:?}", family(address));
-        screen.expect(
-            &expectation,
-            after < EDIT_LIMIT,
-            &format!("{} ms after the file was saved", after.as_millis()),
-        );
+        let expectation = format!("the edit cuts the connection over {}", family(address));
+        let result = format!("{} ms after the file was saved", after.as_millis());
+        screen.timed(&expectation, after, EDIT_LIMIT, &result);
     }
     Ok(())
 }
