@@ -64,6 +64,9 @@ pub struct InvalidYaml {
     pub message: String,
 }
 
+/// How deep values may be nested: much deeper than any manifest is, and no deeper than a thread's stack carries.
+const MAX_DEPTH: usize = 40;
+
 /// Reads every document of a file; empty documents are left out.
 ///
 /// # Errors
@@ -73,7 +76,12 @@ pub fn parse(text: &str) -> Result<Vec<Node>, InvalidYaml> {
         strict_booleans: true,
         merge_keys: serde_saphyr::MergeKeyPolicy::Error,
         with_snippet: false,
-        budget: serde_saphyr::budget! { max_events: 20_000_000, max_nodes: 20_000_000, max_documents: 200_000 },
+        budget: serde_saphyr::budget! {
+            max_depth: MAX_DEPTH,
+            max_events: 20_000_000,
+            max_nodes: 20_000_000,
+            max_documents: 200_000,
+        },
     };
     serde_saphyr::from_multiple_with_options(text, options).map_err(|error| InvalidYaml {
         position: error.location().map(Position::from).unwrap_or_default(),
@@ -299,6 +307,24 @@ mod tests {
     fn broken_text_is_refused_with_its_line() {
         assert!(parse("a: 1\nb: [\n").unwrap_err().position.line > 1);
         assert!(parse("a:\n\tb: 1\n").is_err());
+    }
+
+    #[test]
+    fn however_deep_it_is_nested_no_stack_overflows() {
+        let parsed = |text: String| {
+            // As small as the stack of a thread of the runtime.
+            let thread = std::thread::Builder::new().stack_size(2 << 20);
+            thread.spawn(move || parse(&text).map(|nodes| nodes.len())).unwrap().join().unwrap()
+        };
+        let block = |depth: usize| -> String {
+            (0..depth).map(|level| format!("{:level$}a:\n", "")).collect()
+        };
+        assert_eq!(parsed(block(MAX_DEPTH)), Ok(1));
+        assert!(parsed(block(MAX_DEPTH + 1)).is_err());
+        for depth in [64, 255, 10_000] {
+            assert!(parsed(format!("a: {}{}", "[".repeat(depth), "]".repeat(depth))).is_err());
+            assert!(parsed(block(depth.min(500))).is_err());
+        }
     }
 
     #[test]
