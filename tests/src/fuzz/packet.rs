@@ -40,7 +40,8 @@ pub fn packet(data: &[u8]) {
         let (bytes, left) = tail.split_at(usize::from(*length).min(tail.len()));
         rest = left;
         let hook = if head & 1 == 0 { Hook::MeshIngress } else { Hook::MeshEgress };
-        let outer = outer(*head);
+        // Only what comes has come through a tunnel.
+        let outer = if hook == Hook::MeshIngress { outer(*head) } else { Outer::NONE };
         now_ns += u64::from(head >> 6) << 32;
         let ethertype = match bytes.first().map(|byte| byte >> 4) {
             Some(4) => 0x0800,
