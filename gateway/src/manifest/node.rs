@@ -316,9 +316,8 @@ mod tests {
             let thread = std::thread::Builder::new().stack_size(2 << 20);
             thread.spawn(move || parse(&text).map(|nodes| nodes.len())).unwrap().join().unwrap()
         };
-        let block = |depth: usize| -> String {
-            (0..depth).map(|level| format!("{:level$}a:\n", "")).collect()
-        };
+        let block =
+            |depth: usize| (0..depth).map(|level| " ".repeat(level) + "a:\n").collect::<Vec<_>>().concat();
         assert_eq!(parsed(block(MAX_DEPTH)), Ok(1));
         assert!(parsed(block(MAX_DEPTH + 1)).is_err());
         for depth in [64, 255, 10_000] {
