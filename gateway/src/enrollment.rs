@@ -112,9 +112,9 @@ impl Enrollment for EnrollmentService {
         let grace = self.settings.renew_grace;
         let (store, caller) = (self.store.clone(), peer.clone());
         let left = blocking(move || {
-            let name = authorise(&store, &caller, now, grace)?.name.clone();
-            store.remove(&name, now, "left")?;
-            Ok(name)
+            let workload = authorise(&store, &caller, now, grace)?;
+            store.leave(&workload.name, workload.key, now)?;
+            Ok(workload.name.clone())
         })
         .await?;
         self.metrics.left();

@@ -48,6 +48,7 @@ mod tests {
             secret_hash: String::new(),
             target,
             bound_to: bound_to.map(|name| name.parse().unwrap()),
+            bound_key: None,
             created_at: 0,
             expires_at: 0,
             uses_left: 1,

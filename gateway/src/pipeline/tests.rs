@@ -131,13 +131,18 @@ impl Gateway {
     }
 
     async fn connect(&self, host: &Host, hello: Hello) -> Result<Stream, Status> {
+        self.connect_when(host, std::future::ready(hello)).await
+    }
+
+    /// Calls at once, and says hello when it is known.
+    async fn connect_when(&self, host: &Host, hello: impl Future<Output = Hello>) -> Result<Stream, Status> {
         let mut client = MeshClient::connect(format!("http://{}", self.address)).await.unwrap();
         let (sender, receiver) = mpsc::channel(8);
-        sender.send(agent(agent_message::Message::Hello(hello))).await.unwrap();
         let mut request = Request::new(ReceiverStream::new(receiver));
         request.metadata_mut().insert("peer", host.header.parse().unwrap());
-        let inbound = client.sync(request).await?.into_inner();
-        Ok(Stream { sender, inbound, node: Node::default() })
+        let said = async { sender.send(agent(agent_message::Message::Hello(hello.await))).await.unwrap() };
+        let (opened, ()) = tokio::join!(client.sync(request), said);
+        Ok(Stream { sender, inbound: opened?.into_inner(), node: Node::default() })
     }
 }
 
@@ -377,6 +382,26 @@ async fn a_replaced_workload_is_cut_off_and_its_successor_let_in() {
     };
     assert_eq!(status.code(), Code::PermissionDenied, "{status}");
     let mut at_new = gateway.connect(&new, hello("two")).await.unwrap();
+    at_new.follow().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_opened_before_a_replacement_does_not_end_the_successors_session() {
+    let gateway = Gateway::start(&[("group.yaml", GROUP.into())]).await;
+    let old = gateway.join("db-1", "192.0.2.1");
+    let (says, said) = tokio::sync::oneshot::channel();
+    let replacing = async {
+        tokio::time::sleep(Duration::from_millis(200)).await; // The call has arrived.
+        let new = gateway.join_with("db-1", "192.0.2.2", Some(old.name.clone()));
+        let mut at_new = gateway.connect(&new, hello("two")).await.unwrap();
+        at_new.follow().await;
+        says.send(hello("one")).unwrap();
+        at_new
+    };
+    let late = gateway.connect_when(&old, async { said.await.unwrap() });
+    let (refused, mut at_new) = tokio::join!(late, replacing);
+    assert_eq!(refused.err().unwrap().code(), Code::PermissionDenied);
+    gateway.join("db-2", "192.0.2.3");
     at_new.follow().await;
 }
 

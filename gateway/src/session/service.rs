@@ -59,11 +59,17 @@ impl Mesh for MeshService {
 
 impl MeshService {
     async fn open(&self, request: Request<Streaming<AgentMessage>>) -> Result<SyncStream, Refused> {
-        let workload = self.authorise(&request)?;
-        let expires =
-            request.extensions().get::<PeerIdentity>().and_then(|peer| peer.svid.as_ref()).map(|svid| {
-                Duration::from_secs(svid.not_after().as_secs().saturating_sub(self.clock.now().as_secs()))
-            });
+        let refused = || Status::unauthenticated("this connection has no TLS");
+        let peer = request.extensions().get::<PeerIdentity>().cloned();
+        let peer = peer.ok_or_else(|| Refused(EndReason::Unauthorised, refused()))?;
+        self.authorise(&peer)?;
+        let mut inbound = request.into_inner();
+        let hello = hello(&mut inbound).await?;
+        // Once more: who was replaced meanwhile must not end the session of its successor.
+        let workload = self.authorise(&peer)?;
+        let expires = peer.svid.as_ref().map(|svid| {
+            Duration::from_secs(svid.not_after().as_secs().saturating_sub(self.clock.now().as_secs()))
+        });
         let mut feed = self.feed.clone();
         let latest = feed.borrow_and_update().clone().ok_or_else(|| {
             Refused(
@@ -71,8 +77,6 @@ impl MeshService {
                 Status::unavailable("the gateway has not read its source whole yet"),
             )
         })?;
-        let mut inbound = request.into_inner();
-        let hello = hello(&mut inbound).await?;
         let report = report::read(&hello.agent_version, hello.report.as_ref())
             .map_err(|invalid| Refused(EndReason::Protocol, Status::invalid_argument(invalid)))?;
         let session = self.registry.begin(&workload.name, workload.key, &hello.machine, hello.applied).map_err(|duplicate| {
@@ -83,22 +87,18 @@ impl MeshService {
             Refused(EndReason::DuplicateHost, Status::failed_precondition(duplicate.to_string()))
         })?;
         if let Some(report) = report {
-            report::record(&self.store, &workload.name, report)
+            report::record(&self.store, &workload, report)
                 .await
                 .map_err(|error| Refused(EndReason::Store, Status::unavailable(error.to_string())))?;
         }
         tracing::info!(workload = %workload.name, version = hello.agent_version, "session open");
         let peer = Peer { workload, hello, expires, session, inbound };
-        Ok(stream::run(self.clone(), peer, feed, latest))
+        Ok(stream::run(self.clone(), peer, feed, &latest))
     }
 
-    fn authorise(&self, request: &Request<Streaming<AgentMessage>>) -> Result<Arc<Workload>, Refused> {
-        let refused = |status| Refused(EndReason::Unauthorised, status);
-        let peer = request
-            .extensions()
-            .get::<PeerIdentity>()
-            .ok_or_else(|| refused(Status::unauthenticated("this connection has no TLS")))?;
-        authorise(&self.store, peer, self.clock.now(), Duration::ZERO).map_err(|error| refused(error.into()))
+    fn authorise(&self, peer: &PeerIdentity) -> Result<Arc<Workload>, Refused> {
+        authorise(&self.store, peer, self.clock.now(), Duration::ZERO)
+            .map_err(|error| Refused(EndReason::Unauthorised, error.into()))
     }
 }
 

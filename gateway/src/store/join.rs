@@ -55,7 +55,7 @@ pub enum JoinRefusal {
         bound_to: WorkloadName,
     },
     /// The workload to be replaced is gone.
-    #[error("workload {0}, which the token replaces, was deleted: ask for a token of its group")]
+    #[error("workload {0}, which the token replaces, was deleted or replaced since: ask for another token")]
     Gone(WorkloadName),
     /// Another host has the name.
     #[error(
@@ -227,6 +227,9 @@ fn holder(
             let seen = redb::ReadableTable::get(&seen, key.as_str()).map_err(StoreError::from)?;
             let last_seen = super::unix_time(seen.map_or(existing.joined_at, |seen| seen.value()));
             Err(JoinRefusal::NameHeld { name: name.clone(), last_seen }.into())
+        }
+        (Some(existing), Some(_)) if token.bound_key.is_some_and(|key| key != existing.key) => {
+            Err(JoinRefusal::Gone(name.clone()).into())
         }
         (None, Some(_)) => Err(JoinRefusal::Gone(name.clone()).into()),
         (existing, _) => Ok(existing),

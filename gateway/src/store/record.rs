@@ -81,6 +81,9 @@ pub struct Token {
     pub target: Target,
     /// The workload that may be taken over with it, and nothing else.
     pub bound_to: Option<WorkloadName>,
+    /// The hash of the key that workload had when the token was minted: whoever has the name after it is another one.
+    #[serde(default, with = "as_optional_text")]
+    pub bound_key: Option<KeyHash>,
     /// When it was minted, in seconds since 1970.
     pub created_at: u64,
     /// From when it is refused, in seconds since 1970.

@@ -205,6 +205,26 @@ fn a_bound_token_of_a_deleted_workload_is_refused() {
     let minted = bound(&store, "db1");
     store.remove(&name("db1"), unix_time(NOW), "deleted").unwrap();
     assert_eq!(refusal(join(&store, &joining(&minted, "db1", 2))), JoinRefusal::Gone(name("db1")));
+    // Who has the name next is not the one that was to be replaced.
+    join(&store, &joining(&mint(&store, 1), "db1", 3)).unwrap();
+    assert_eq!(refusal(join(&store, &joining(&minted, "db1", 2))), JoinRefusal::Gone(name("db1")));
+    assert!(store.authorise(&name("db1"), key(3)).is_ok());
+}
+
+#[test]
+fn a_replaced_host_changes_nothing_of_its_successor() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let old = join(&store, &joining(&mint(&store, 1), "db1", 1)).unwrap();
+    let (first, second) = (bound(&store, "db1"), bound(&store, "db1"));
+    join(&store, &joining(&first, "db1", 2)).unwrap();
+    let report = Report { underlay: vec!["192.0.2.66".parse().unwrap()], agent_version: "0".to_owned() };
+    assert!(store.report(&name("db1"), key(1), &report).is_err());
+    assert!(store.leave(&name("db1"), key(1), unix_time(NOW)).is_err());
+    assert_eq!(refusal(join(&store, &joining(&second, "db1", 3))), JoinRefusal::Gone(name("db1")));
+    assert_eq!(store.workload(&name("db1")).unwrap().underlay, old.underlay);
+    store.leave(&name("db1"), key(2), unix_time(NOW)).unwrap();
+    assert!(store.workload(&name("db1")).is_none());
 }
 
 #[test]
@@ -302,12 +322,12 @@ fn reports_are_published_when_they_change_something() {
     join(&store, &joining(&mint(&store, 1), "db1", 1)).unwrap();
     let mut watched = store.watch_workloads();
     let same = Report { underlay: vec!["192.0.2.1".parse().unwrap()], agent_version: "0.1.0".to_owned() };
-    store.report(&name("db1"), &same).unwrap();
+    store.report(&name("db1"), key(1), &same).unwrap();
     assert!(!watched.has_changed().unwrap());
     let moved = Report { underlay: vec!["192.0.2.9".parse().unwrap()], ..same };
-    store.report(&name("db1"), &moved).unwrap();
+    store.report(&name("db1"), key(1), &moved).unwrap();
     assert_eq!(watched.borrow_and_update()[&name("db1")].underlay, moved.underlay);
-    assert!(store.report(&name("db2"), &moved).is_err());
+    assert!(store.report(&name("db2"), key(1), &moved).is_err());
     drop(store);
     assert_eq!(open(&folder).workload(&name("db1")).unwrap().underlay, moved.underlay);
 }

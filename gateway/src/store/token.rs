@@ -92,10 +92,12 @@ impl Store {
     pub fn mint(&self, minting: Minting, now: UnixTime) -> Result<Minted, StoreError> {
         let secret = Zeroizing::new(rand::random::<[u8; 32]>().to_vec());
         let id = hex::encode(rand::random::<[u8; 6]>());
+        let bound_key = minting.bound_to.as_ref().and_then(|name| self.workload(name)).map(|bound| bound.key);
         let token = Token {
             id,
             secret_hash: hash(&secret),
             target: minting.target,
+            bound_key,
             bound_to: minting.bound_to,
             created_at: now.as_secs(),
             expires_at: now.as_secs().saturating_add(minting.ttl.as_secs()),

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use pki::{IssueError, Issued, KeyHash, UnixTime};
-use redb::{ReadableTable as _, WriteTransaction};
+use redb::{ReadableTable, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
 use super::address;
@@ -126,13 +126,8 @@ impl Store {
         self.authorise(name, key)?;
         self.write_workloads(|transaction| {
             let text = name.to_string();
-            let table = transaction.open_table(WORKLOADS).map_err(StoreError::from)?;
-            let found: Option<Workload> = get(&table, "workloads", &text)?;
-            drop(table);
-            let mut workload = found.ok_or_else(|| RenewRefusal::Unknown(name.clone()))?;
-            if workload.key != key {
-                return Err(RenewRefusal::Key(name.clone()).into());
-            }
+            let mut workload =
+                holder(&transaction.open_table(WORKLOADS).map_err(StoreError::from)?, name, key)?;
             let issued = issue()?;
             workload.certificate_expires = issued.expires.as_secs();
             put(transaction, WORKLOADS, &text, &workload)?;
@@ -143,17 +138,16 @@ impl Store {
     /// Records what an agent reports; writes nothing where nothing changed.
     ///
     /// # Errors
-    /// [`WorkloadError`] where the workload is gone or the store failed.
-    pub fn report(&self, name: &WorkloadName, report: &Report) -> Result<(), WorkloadError> {
-        let known = self.workload(name).ok_or_else(|| RenewRefusal::Unknown(name.clone()))?;
+    /// [`WorkloadError`] where the workload is gone or has another key, or the store failed.
+    pub fn report(&self, name: &WorkloadName, key: KeyHash, report: &Report) -> Result<(), WorkloadError> {
+        let known = self.authorise(name, key)?;
         if known.underlay == report.underlay && known.agent_version == report.agent_version {
             return Ok(());
         }
         self.write_workloads(|transaction| {
             let text = name.to_string();
-            let found: Option<Workload> =
-                get(&transaction.open_table(WORKLOADS).map_err(StoreError::from)?, "workloads", &text)?;
-            let mut workload = found.ok_or_else(|| RenewRefusal::Unknown(name.clone()))?;
+            let mut workload =
+                holder(&transaction.open_table(WORKLOADS).map_err(StoreError::from)?, name, key)?;
             workload.underlay.clone_from(&report.underlay);
             workload.agent_version.clone_from(&report.agent_version);
             put(transaction, WORKLOADS, &text, &workload)?;
@@ -199,11 +193,33 @@ impl Store {
         now: UnixTime,
         reason: &'static str,
     ) -> Result<Workload, WorkloadError> {
+        self.end(name, None, now, reason)
+    }
+
+    /// Ends a workload at its own wish: like [`Store::remove`], if it still has the key.
+    ///
+    /// # Errors
+    /// [`WorkloadError`]; then nothing changed.
+    pub fn leave(&self, name: &WorkloadName, key: KeyHash, now: UnixTime) -> Result<(), WorkloadError> {
+        self.authorise(name, key)?;
+        self.end(name, Some(key), now, "left").map(drop)
+    }
+
+    fn end(
+        &self,
+        name: &WorkloadName,
+        key: Option<KeyHash>,
+        now: UnixTime,
+        reason: &'static str,
+    ) -> Result<Workload, WorkloadError> {
         self.write_workloads(|transaction| {
             let text = name.to_string();
             let mut table = transaction.open_table(WORKLOADS).map_err(StoreError::from)?;
             let found: Option<Workload> = get(&table, "workloads", &text)?;
             let workload = found.ok_or_else(|| RenewRefusal::Unknown(name.clone()))?;
+            if key.is_some_and(|key| key != workload.key) {
+                return Err(RenewRefusal::Key(name.clone()).into());
+            }
             table.remove(text.as_str()).map_err(StoreError::from)?;
             let mut seen = transaction.open_table(SEEN).map_err(StoreError::from)?;
             seen.remove(text.as_str()).map_err(StoreError::from)?;
@@ -241,4 +257,15 @@ impl Store {
             Ok(())
         })
     }
+}
+
+/// The workload, if it has the key.
+fn holder(
+    table: &impl ReadableTable<&'static str, &'static [u8]>,
+    name: &WorkloadName,
+    key: KeyHash,
+) -> Result<Workload, WorkloadError> {
+    let found: Option<Workload> = get(table, "workloads", &name.to_string())?;
+    let workload = found.ok_or_else(|| RenewRefusal::Unknown(name.clone()))?;
+    if workload.key == key { Ok(workload) } else { Err(RenewRefusal::Key(name.clone()).into()) }
 }

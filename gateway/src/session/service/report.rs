@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proto::v1::HostReport;
 
-use crate::store::{Report, Store, StoreError, WorkloadError, WorkloadName};
+use crate::store::{Report, Store, StoreError, Workload, WorkloadError};
 
 /// More underlay addresses than any host has.
 const MAX_ADDRESSES: usize = 64;
@@ -33,14 +33,15 @@ pub(super) fn read(agent_version: &str, report: Option<&HostReport>) -> Result<O
 /// Records a report; nothing is written where nothing changed.
 ///
 /// # Errors
-/// [`WorkloadError`] where the workload is gone or the store failed.
+/// [`WorkloadError`] where the workload is gone or was replaced, or the store failed.
 pub(super) async fn record(
     store: &Arc<Store>,
-    name: &WorkloadName,
+    workload: &Arc<Workload>,
     report: Report,
 ) -> Result<(), WorkloadError> {
-    let (store, name) = (Arc::clone(store), name.clone());
-    let recorded = tokio::task::spawn_blocking(move || store.report(&name, &report)).await;
+    let (store, workload) = (Arc::clone(store), Arc::clone(workload));
+    let recorded =
+        tokio::task::spawn_blocking(move || store.report(&workload.name, workload.key, &report)).await;
     recorded.unwrap_or_else(|error| Err(StoreError::Database(error.to_string()).into()))
 }
 

@@ -52,7 +52,6 @@ struct Open {
     greeting: Option<Greeting>,
     answered: bool,
     feed: watch::Receiver<Option<Arc<Feed>>>,
-    latest: Arc<Feed>,
     /// What the host reported last and is not recorded yet.
     reported: Option<HostReport>,
     report_at: Instant,
@@ -77,7 +76,7 @@ pub(super) fn run(
     service: MeshService,
     peer: Peer,
     feed: watch::Receiver<Option<Arc<Feed>>>,
-    latest: Arc<Feed>,
+    latest: &Feed,
 ) -> SyncStream {
     let mut open = Open::new(service, peer, feed, latest);
     Box::pin(async_stream::stream! {
@@ -105,10 +104,10 @@ impl Open {
         service: MeshService,
         peer: Peer,
         feed: watch::Receiver<Option<Arc<Feed>>>,
-        latest: Arc<Feed>,
+        latest: &Feed,
     ) -> Self {
         let Peer { workload, hello, expires, session, inbound } = peer;
-        let (cursor, greeting) = Cursor::open(workload.name.clone(), &hello, &latest);
+        let (cursor, greeting) = Cursor::open(workload.name.clone(), &hello, latest);
         Self {
             workloads: service.store.watch_workloads(),
             service,
@@ -119,7 +118,6 @@ impl Open {
             greeting: Some(greeting),
             answered: false,
             feed,
-            latest,
             reported: None,
             report_at: Instant::now(),
             absent_until: None,
@@ -142,10 +140,7 @@ impl Open {
             Some(Greeting::Follows) | None => {}
         }
         loop {
-            if let Some(latest) = self.feed.borrow_and_update().clone() {
-                self.latest = latest;
-            }
-            match self.cursor.next(&self.latest) {
+            match self.step() {
                 Step::Wait => self.absent_until = None,
                 Step::Absent => {
                     self.absent_until.get_or_insert_with(|| Instant::now() + ABSENT_FOR);
@@ -159,6 +154,13 @@ impl Open {
             }
             self.wait().await?;
         }
+    }
+
+    /// What to do with the latest state. A session holds none itself: while an agent does not read, the state it was
+    /// sent parts of would be kept for it.
+    fn step(&mut self) -> Step {
+        let latest = self.feed.borrow_and_update().clone();
+        latest.map_or(Step::Wait, |latest| self.cursor.next(&latest))
     }
 
     /// Waits for something that may change what to send, and takes note of it.
@@ -219,7 +221,7 @@ impl Open {
         let report = report::read(&version.unwrap_or_default(), reported.as_ref())
             .map_err(|invalid| End(EndReason::Protocol, Some(Status::invalid_argument(invalid))))?;
         let Some(report) = report else { return Ok(()) };
-        report::record(store, &self.workload.name, report)
+        report::record(store, &self.workload, report)
             .await
             .map_err(|error| End(EndReason::Store, Some(Status::unavailable(error.to_string()))))
     }
