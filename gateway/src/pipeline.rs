@@ -106,12 +106,13 @@ impl Pipeline {
     pub fn open(settings: Settings, store: Arc<Store>, clock: Clock) -> Result<(Self, Arc<Mesh>), OpenError> {
         let Settings { manifests, mesh, gateways } = settings;
         let kept = store.kept_objects().map_err(CompileError::from)?;
-        let (files, changes) = Files::open(&manifests)?;
+        let catalog = Catalog::with_last_good(last_good::decode(&kept));
+        let (files, changes) = Files::open(&manifests, catalog.remembered_files())?;
         let registry = Arc::new(Registry::default());
         let (feed, feed_receiver) = watch::channel(None);
         let (overview, overview_receiver) = watch::channel(Arc::default());
         let mut core = Core {
-            catalog: Catalog::with_last_good(last_good::decode(&kept)),
+            catalog,
             index: Index::new(mesh),
             gateways: Arc::new(gateways),
             numbers: BTreeMap::new(),
@@ -141,7 +142,13 @@ impl Pipeline {
             let relabels = core.index.deadline().is_some();
             let event = tokio::select! {
                 () = shutdown.wait() => break,
-                Some(report) = reports.recv() => Event::Source(report),
+                report = reports.recv() => {
+                    let Some(report) = report else {
+                        tracing::error!("the manifests are not followed any more: restart the gateway");
+                        break;
+                    };
+                    Event::Source(report)
+                }
                 Ok(()) = workloads.changed() => Event::Workloads(workloads.borrow_and_update().clone()),
                 Ok(()) = progress.changed(), if relabels => Event::Time,
                 () = sleep_until(deadline), if deadline.is_some() => Event::Time,

@@ -140,8 +140,9 @@ impl Gateway {
         let (sender, receiver) = mpsc::channel(8);
         let mut request = Request::new(ReceiverStream::new(receiver));
         request.metadata_mut().insert("peer", host.header.parse().unwrap());
-        let said = async { sender.send(agent(agent_message::Message::Hello(hello.await))).await.unwrap() };
-        let (opened, ()) = tokio::join!(client.sync(request), said);
+        // Who is refused before its hello hears none.
+        let said = async { sender.send(agent(agent_message::Message::Hello(hello.await))).await };
+        let (opened, _heard) = tokio::join!(client.sync(request), said);
         Ok(Stream { sender, inbound: opened?.into_inner(), node: Node::default() })
     }
 }
@@ -395,12 +396,11 @@ async fn a_call_opened_before_a_replacement_does_not_end_the_successors_session(
         let new = gateway.join_with("db-1", "192.0.2.2", Some(old.name.clone()));
         let mut at_new = gateway.connect(&new, hello("two")).await.unwrap();
         at_new.follow().await;
-        says.send(hello("one")).unwrap();
-        at_new
+        says.send(hello("one")).map(|()| at_new).unwrap()
     };
     let late = gateway.connect_when(&old, async { said.await.unwrap() });
-    let (refused, mut at_new) = tokio::join!(late, replacing);
-    assert_eq!(refused.err().unwrap().code(), Code::PermissionDenied);
+    let (late, mut at_new) = tokio::join!(late, replacing);
+    assert_eq!(late.err().unwrap().code(), Code::PermissionDenied);
     gateway.join("db-2", "192.0.2.3");
     at_new.follow().await;
 }
@@ -453,11 +453,8 @@ async fn an_agent_that_has_the_state_is_told_so_and_a_refusal_is_shown() {
 async fn strangers_and_early_callers_are_refused() {
     let gateway = Gateway::start(&[("group.yaml", GROUP.into())]).await;
     let mut host = gateway.join("db-1", "192.0.2.1");
-    gateway
-        .peers
-        .lock()
-        .unwrap()
-        .insert("nobody".into(), PeerIdentity { svid: None, remote: gateway.address });
+    let nobody = PeerIdentity { svid: None, remote: gateway.address };
+    gateway.peers.lock().unwrap().insert("nobody".into(), nobody);
     host.header = "nobody".into();
     assert_eq!(gateway.connect(&host, hello("one")).await.err().unwrap().code(), Code::Unauthenticated);
     host.header = "no-tls".into();

@@ -95,6 +95,12 @@ impl Catalog {
         all
     }
 
+    /// The files that last good versions came from.
+    #[must_use]
+    pub fn remembered_files(&self) -> BTreeSet<String> {
+        self.good_of.keys().cloned().collect()
+    }
+
     /// What is in force.
     #[must_use]
     pub fn in_force(&self) -> &BTreeMap<ObjectKey, Object> {
@@ -146,7 +152,7 @@ impl Catalog {
                     instead: if held { Instead::LastGood } else { Instead::Nothing },
                 };
                 self.rejected_files.insert(name.clone(), vec![report]);
-                File::broken(former, &old)
+                File::broken(former, old)
             }
         };
         self.rejected_files.entry(name.clone()).or_default().extend(file.nameless(&name));

@@ -1,6 +1,7 @@
 //! The folder as a source: looks when the watcher says so, and passes on what it finds. The receiver takes one report
 //! after the other; while it is busy the folder waits, and nothing piles up.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -29,14 +30,17 @@ pub struct Files {
 }
 
 impl Files {
-    /// Begins to watch, and reads the folder whole.
+    /// Begins to watch, and reads the folder whole. `expected` are the files it had before a restart.
     ///
     /// # Errors
     /// [`UnreadableFolder`] where there is none.
-    pub fn open(path: &Path) -> Result<(Self, Vec<FileChange>), UnreadableFolder> {
+    pub fn open(
+        path: &Path,
+        expected: BTreeSet<String>,
+    ) -> Result<(Self, Vec<FileChange>), UnreadableFolder> {
         let path = absolute(path)?;
         let watcher = Watcher::new(&path);
-        let mut folder = Folder::new(path);
+        let mut folder = Folder::new(path, expected);
         let scan = folder.scan(Instant::now(), &Noticed::default())?;
         Ok((Self { folder, watcher, again_in: scan.again_in }, scan.changes))
     }

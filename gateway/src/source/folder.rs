@@ -28,6 +28,8 @@ pub struct Folder {
     /// Device and inode of the folder itself, as last seen.
     itself: Option<(u64, u64)>,
     known: BTreeMap<String, Known>,
+    /// Files that were there before a restart, until the first look.
+    expected: BTreeSet<String>,
     missing: BTreeMap<String, Instant>,
 }
 
@@ -82,10 +84,11 @@ enum Known {
 }
 
 impl Folder {
-    /// A folder of which nothing is known yet.
+    /// A folder of which nothing is known yet but the names of the files it had before a restart: where those are
+    /// cannot be listed, they count as unreadable, not as gone.
     #[must_use]
-    pub fn new(path: PathBuf) -> Self {
-        Self { path, itself: None, known: BTreeMap::new(), missing: BTreeMap::new() }
+    pub const fn new(path: PathBuf, expected: BTreeSet<String>) -> Self {
+        Self { path, itself: None, known: BTreeMap::new(), expected, missing: BTreeMap::new() }
     }
 
     /// The folder.
@@ -128,6 +131,7 @@ impl Folder {
                 scan.look_again(left);
             }
         }
+        self.expected.clear();
         Ok(scan)
     }
 
@@ -152,8 +156,8 @@ impl Folder {
         Some(change)
     }
 
-    /// Lists the manifests of a folder and of those below it. What cannot be listed below the top makes the files
-    /// known there unreadable, not gone.
+    /// Lists the manifests of a folder and of those below it. What cannot be listed below the top is unreadable itself,
+    /// and so are the files known there: they are not gone.
     fn list(
         &self,
         folder: &Path,
@@ -190,9 +194,11 @@ impl Folder {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
                     let below = format!("{name}/");
-                    for known in self.known.keys().filter(|known| known.starts_with(&below)) {
+                    let known = self.known.keys().chain(&self.expected);
+                    for known in known.filter(|known| known.starts_with(&below)) {
                         found.insert(known.clone(), Err(format!("{name}: {error}")));
                     }
+                    found.insert(name, Err(error.to_string()));
                 }
             }
         }

@@ -43,14 +43,12 @@ impl File {
         Self { manifests, by_key, held, suspects, nameless }
     }
 
-    /// A file that cannot be read at all: it holds everything it had.
-    pub(super) fn broken(former: BTreeSet<ObjectKey>, old: &Self) -> Self {
-        Self {
-            held: former,
-            nameless: old.nameless.clone(),
-            suspects: old.suspects.clone(),
-            ..Self::default()
-        }
+    /// A file that cannot be read at all: it holds everything it had. What was never valid stays as it was read last,
+    /// so that what isolates in its place goes on isolating.
+    pub(super) fn broken(former: BTreeSet<ObjectKey>, old: Self) -> Self {
+        let Self { manifests, mut by_key, nameless, suspects, .. } = old;
+        by_key.retain(|key, _| !former.contains(key));
+        Self { manifests, by_key, held: former, suspects, nameless }
     }
 
     /// The objects it has or holds.

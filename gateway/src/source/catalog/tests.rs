@@ -107,6 +107,21 @@ fn a_policy_that_was_never_valid_isolates_until_it_is() {
 }
 
 #[test]
+fn isolation_outlasts_a_file_that_cannot_be_read() {
+    let mut catalog = Catalog::default();
+    let never_valid = policy("db", "[{port: 99999}]");
+    apply(&mut catalog, vec![text("p.yaml", namespace("a", "b") + &never_valid)]);
+    for broken in ["a: [", "a: [[", "b: ["] {
+        assert_eq!(apply(&mut catalog, vec![text("p.yaml", broken)]), none());
+        assert_eq!(catalog.in_force().len(), 2);
+    }
+    assert_eq!(apply(&mut catalog, vec![FileChange::Unreadable("p.yaml".into(), "denied".into())]), none());
+    assert_eq!(apply(&mut catalog, vec![text("p.yaml", never_valid)]), ["-Namespace/a"]);
+    assert_eq!(apply(&mut catalog, vec![text("p.yaml", "")]), ["-NetworkPolicy/shop/db"]);
+    assert_eq!(rejected(&catalog), none());
+}
+
+#[test]
 fn yaml_without_a_readable_selector_touches_nothing() {
     let mut catalog = Catalog::default();
     let unreadable = policy("db", "[]").replace("podSelector", "podSelektor");

@@ -12,7 +12,7 @@ impl Fixture {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("m")).unwrap();
-        let folder = Folder::new(root.path().join("m"));
+        let folder = Folder::new(root.path().join("m"), BTreeSet::new());
         Self { root, folder, now: Instant::now() }
     }
 
@@ -171,4 +171,19 @@ fn a_file_that_cannot_be_read_is_reported_once() {
     fs::remove_file(f.path("a.yaml")).unwrap();
     f.write("a.yaml", "1");
     assert_eq!(f.look(), ["a.yaml=1"]);
+}
+
+#[test]
+fn a_folder_below_that_cannot_be_listed_is_reported_and_its_files_stay() {
+    let mut f = Fixture::new();
+    f.folder = Folder::new(f.path(""), BTreeSet::from(["team/a.yaml".to_owned(), "gone.yaml".to_owned()]));
+    symlink("team", f.path("team")).unwrap();
+    assert_eq!(f.look(), ["team!", "team/a.yaml!"]);
+    assert_eq!(f.look(), nothing());
+    fs::remove_file(f.path("team")).unwrap();
+    fs::create_dir(f.path("team")).unwrap();
+    f.write("team/a.yaml", "1");
+    assert_eq!(f.look(), ["team/a.yaml=1", "again in 40"]);
+    f.wait(40);
+    assert_eq!(f.look(), ["team gone"]);
 }
