@@ -8,6 +8,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo:rerun-if-changed={file}");
     }
     let descriptors = protox::compile(&files, ["."])?;
-    tonic_prost_build::configure().bytes(".outrigger.v1.Update.parts").compile_fds(descriptors)?;
+    // These carry a secret; the crate shows the rest of them.
+    let secret = ["JoinToken", "JoinRequest", "CreateTokenResponse", "AgentJoinRequest"];
+    tonic_prost_build::configure()
+        .bytes(".outrigger.v1.Update.parts")
+        .skip_debug(secret.map(|message| format!(".outrigger.v1.{message}")))
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 pub mod convert;
 pub mod node;
+mod secret;
 pub mod token;
 
 /// Generated messages, clients and servers.
