@@ -23,6 +23,8 @@ pub use value::{InvalidValue, Lasting};
 pub const DEFAULT_FILE: &str = "/etc/outrigger/gateway.yaml";
 /// Where the socket of the administration is unless something else is said.
 pub const DEFAULT_SOCKET: &str = "/run/outrigger-gateway/admin.sock";
+/// The shortest time a certificate may be valid: certificates count in whole seconds.
+const MIN_TTL: Duration = Duration::from_secs(1);
 /// The longest time a certificate may be valid.
 const MAX_TTL: Duration = Duration::from_hours(24);
 
@@ -227,7 +229,7 @@ impl Config {
                 return Err(InvalidConfig::Overlap { path: path.to_owned(), pods: *pods, pool });
             }
         }
-        if self.certificate_ttl.is_zero() || self.certificate_ttl > MAX_TTL {
+        if !(MIN_TTL..=MAX_TTL).contains(&self.certificate_ttl) {
             let reason = format!("certificates are valid for 1s to 24h, not for {:?}", self.certificate_ttl);
             return Err(value(path, "certificateTtl", reason));
         }

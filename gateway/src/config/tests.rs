@@ -105,6 +105,7 @@ fn values_that_do_not_fit_together_are_refused() {
     assert!(refused("workloadPools: [10.0.0.0/24]\npodPrefixes: [10.0.0.0/8]\n").contains("podPrefixes"));
     assert!(refused(&format!("{POOLS}certificateTtl: 25h\n")).contains("certificateTtl"));
     assert!(refused(&format!("{POOLS}certificateTtl: 0s\n")).contains("certificateTtl"));
+    assert!(refused(&format!("{POOLS}certificateTtl: 900ms\n")).contains("certificateTtl"));
     assert!(refused(&format!("{POOLS}clusterName: A\n")).contains("clusterName"));
     assert!(refused(&format!("{POOLS}tunnelPort: 0\n")).contains("tunnelPort"));
 }

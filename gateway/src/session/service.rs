@@ -21,6 +21,8 @@ mod stream;
 
 use stream::{Peer, SyncStream};
 
+/// Bytes of a machine's hash: a SHA-256.
+const MAX_MACHINE: usize = 32;
 /// How long an agent may take for its first message.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
 
@@ -65,6 +67,13 @@ impl MeshService {
         self.authorise(&peer)?;
         let mut inbound = request.into_inner();
         let hello = hello(&mut inbound).await?;
+        if hello.machine.len() > MAX_MACHINE {
+            let text = format!(
+                "the machine's hash has {} bytes; at most {MAX_MACHINE} are accepted",
+                hello.machine.len()
+            );
+            return Err(Refused(EndReason::Protocol, Status::invalid_argument(text)));
+        }
         // Once more: who was replaced meanwhile must not end the session of its successor.
         let workload = self.authorise(&peer)?;
         let expires = peer.svid.as_ref().map(|svid| {
