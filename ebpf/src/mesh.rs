@@ -49,6 +49,17 @@ pub(crate) fn test_mesh_egress(context: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
+/// Only sends into the tunnel that the control buffer names: what the kernel's own part of egress costs. Never
+/// attached.
+#[classifier]
+pub(crate) fn test_encapsulate(context: TcContext) -> i32 {
+    let [a, b, c, d, mark] = stub::control_buffer(&context);
+    let words: [u32; 4] = [a, b, c, d];
+    let verdict =
+        Verdict { mark, tunnel: Address(zerocopy::transmute!(words)), ..Verdict::drop(Reason::Forwarded) };
+    if tunnel::encapsulate(&context, &verdict) { TC_ACT_UNSPEC } else { TC_ACT_SHOT }
+}
+
 /// Does nothing: what a test run costs by itself. Never attached.
 #[classifier]
 pub(crate) fn test_empty(_: TcContext) -> i32 {

@@ -15,6 +15,8 @@ use crate::{
 pub struct Work {
     /// What was parsed.
     pub parsed: Parsed,
+    /// What an ICMP error quotes.
+    pub quoted: Parsed,
     /// What was decided.
     pub verdict: Verdict,
 }
@@ -23,7 +25,11 @@ impl Work {
     /// Nothing is known.
     #[must_use]
     pub const fn new() -> Self {
-        Self { parsed: Parsed::new(Direction::Ingress), verdict: Verdict::drop(Reason::NotPublished) }
+        Self {
+            parsed: Parsed::new(Direction::Ingress),
+            quoted: Parsed::new(Direction::Ingress),
+            verdict: Verdict::drop(Reason::NotPublished),
+        }
     }
 }
 
@@ -68,7 +74,7 @@ pub fn decide_in<P: Packet, T: Tables>(
             direction,
         };
         work.verdict.event = 0;
-        work.verdict.reason = reason(packet, &view, &mut work.parsed, &mut work.verdict);
+        work.verdict.reason = reason(packet, &view, work);
         if work.verdict.event == 0 {
             work.verdict.event = event(work.verdict.reason, settings.flags);
         }
@@ -78,22 +84,17 @@ pub fn decide_in<P: Packet, T: Tables>(
 }
 
 #[inline(always)]
-fn reason<P: Packet, T: Tables>(
-    packet: &P,
-    view: &View<'_, T>,
-    parsed: &mut Parsed,
-    verdict: &mut Verdict,
-) -> Reason {
-    if let Err(reason) = parse::parse(packet, parsed) {
+fn reason<P: Packet, T: Tables>(packet: &P, view: &View<'_, T>, work: &mut Work) -> Reason {
+    if let Err(reason) = parse::parse(packet, &mut work.parsed) {
         return reason;
     }
     if matches!(view.direction, Direction::Ingress) && *view.outer == Outer::NONE {
         return Reason::NoTunnelKey;
     }
     if view.settings.flags & settings_flag::TRANSIT != 0 {
-        transit::decide(view, packet, parsed, verdict)
+        transit::decide(view, packet, work)
     } else {
-        host::decide(view, packet, parsed, verdict)
+        host::decide(view, packet, work)
     }
 }
 

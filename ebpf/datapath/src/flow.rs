@@ -129,10 +129,9 @@ impl Flow {
     }
 }
 
-/// Finds the slot of the live flow of a key, the confirmed one first.
+/// Finds the slot of the live flow of a key and its tag, the confirmed one first.
 #[inline(always)]
-pub(crate) fn find<T: Tables>(tables: &T, key: &FlowKey, now: u32) -> Option<T::Slot> {
-    let tag = key.tag();
+pub(crate) fn find<T: Tables>(tables: &T, key: &FlowKey, tag: u32, now: u32) -> Option<T::Slot> {
     if let Some(slot) = tables.flow(FlowTable::Confirmed, key)
         && is_live(&tables.load(slot), key, tag, now)
     {

@@ -1,7 +1,7 @@
 //! The decision on a host: policy is enforced here.
 
 use crate::{
-    Address, Direction, FlowTable, Packet, Port, Reason, Tables, Verdict,
+    Address, Direction, FlowTable, Packet, Port, Reason, Tables, Verdict, Work,
     abi::{EndpointEntry, EventKind, Flow, FlowKey},
     flow, fragment,
     parse::{self, Fragment, Parsed, Part},
@@ -12,23 +12,20 @@ use crate::{
 
 /// Decides about a parsed packet in either direction: fills in the verdict and returns its reason.
 #[inline(always)]
-pub(crate) fn decide<P: Packet, T: Tables>(
-    view: &View<'_, T>,
-    packet: &P,
-    parsed: &mut Parsed,
-    verdict: &mut Verdict,
-) -> Reason {
-    if parsed.is_multicast() {
+pub(crate) fn decide<P: Packet, T: Tables>(view: &View<'_, T>, packet: &P, work: &mut Work) -> Reason {
+    if work.parsed.is_multicast() {
         return Reason::Multicast;
     }
-    if matches!(parsed.part, Part::Error) {
-        return related::decide(view, packet, parsed, verdict);
+    if matches!(work.parsed.part, Part::Error) {
+        return related::decide(view, packet, work);
     }
+    let Work { parsed, verdict, .. } = work;
     if matches!(parsed.fragment, Fragment::Later) && !fragment::follow(view.tables, parsed, view.now) {
         return Reason::FragmentOrphan;
     }
-    let reason = match flow::find(view.tables, &parsed.key, view.now) {
-        Some(slot) => known(view, parsed, slot, verdict),
+    let tag = parsed.key.tag();
+    let reason = match flow::find(view.tables, &parsed.key, tag, view.now) {
+        Some(slot) => known(view, parsed, slot, tag, verdict),
         None => open(view, parsed, None, verdict),
     };
     if matches!(parsed.fragment, Fragment::First) && reason.passes() {
@@ -41,7 +38,13 @@ pub(crate) fn decide<P: Packet, T: Tables>(
 /// A packet of a live flow. While nothing changes, the epoch and the outer facts are compared, and nothing is written
 /// but the time, once a tick.
 #[inline(always)]
-fn known<T: Tables>(view: &View<'_, T>, parsed: &Parsed, slot: T::Slot, verdict: &mut Verdict) -> Reason {
+fn known<T: Tables>(
+    view: &View<'_, T>,
+    parsed: &Parsed,
+    slot: T::Slot,
+    tag: u32,
+    verdict: &mut Verdict,
+) -> Reason {
     let mut flow = view.tables.load(slot);
     if flow.is_reopened_by(parsed, view.direction) {
         return open(view, parsed, Some(slot), verdict);
@@ -55,7 +58,7 @@ fn known<T: Tables>(view: &View<'_, T>, parsed: &Parsed, slot: T::Slot, verdict:
         flow = view.tables.load(slot);
     }
     verdict.describe(&flow, view.direction);
-    if !view.tables.is_still(slot, parsed.key.tag()) {
+    if !view.tables.is_still(slot, tag) {
         return open(view, parsed, None, verdict);
     }
     if flow.last_seen != view.now {
@@ -256,7 +259,7 @@ fn may_open<'a, T: Tables>(view: &View<'a, T>, parsed: &Parsed) -> Result<&'a En
 #[inline(never)]
 fn begin<T: Tables>(view: &View<'_, T>, key: &FlowKey, slot: Option<T::Slot>, verdict: &Verdict) -> bool {
     let flow = Flow {
-        tag: key.tag(),
+        tag: tag(key),
         epoch: view.epoch,
         identity: verdict.identity,
         rule: verdict.rule,
@@ -271,9 +274,19 @@ fn begin<T: Tables>(view: &View<'_, T>, key: &FlowKey, slot: Option<T::Slot>, ve
         mark: verdict.mark,
         reserved: [0; 16],
     };
-    let Some(slot) = slot else { return view.tables.insert(FlowTable::HalfOpen, key, &flow) };
-    view.tables.store(slot, &flow);
-    true
+    match slot {
+        Some(slot) => {
+            view.tables.store(slot, &flow);
+            true
+        }
+        None => view.tables.insert(FlowTable::HalfOpen, key, &flow),
+    }
+}
+
+/// [`FlowKey::tag`], out of line: it takes the registers that [`begin`] would then have to spill.
+#[inline(never)]
+fn tag(key: &FlowKey) -> u32 {
+    key.tag()
 }
 
 #[cfg(test)]

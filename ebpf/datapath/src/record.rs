@@ -59,7 +59,7 @@ impl Bucket {
 
 #[inline(always)]
 fn event<P: Packet>(packet: &P, moment: &Moment, outer: &Outer, work: &Work, suppressed: u32) -> Event {
-    let Work { parsed, verdict } = work;
+    let Work { parsed, verdict, .. } = work;
     let (source_port, destination_port) = if parse::is_icmp(parsed.key.protocol) {
         (Port([parsed.icmp_type, 0]), Port([parsed.icmp_code, 0]))
     } else {

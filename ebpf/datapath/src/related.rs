@@ -1,7 +1,7 @@
 //! ICMP errors: they pass when they are about a live flow and come from where its remote may send from.
 
 use crate::{
-    Direction, Packet, Reason, Tables, Verdict,
+    Direction, Packet, Reason, Tables, Work,
     abi::EndpointEntry,
     flow, host,
     parse::{self, Parsed},
@@ -11,22 +11,18 @@ use crate::{
 
 /// Decides about an ICMP error. Fills in the verdict if it passes, and returns its reason.
 #[inline(never)]
-pub(crate) fn decide<P: Packet, T: Tables>(
-    view: &View<'_, T>,
-    packet: &P,
-    parsed: &Parsed,
-    verdict: &mut Verdict,
-) -> Reason {
+pub(crate) fn decide<P: Packet, T: Tables>(view: &View<'_, T>, packet: &P, work: &mut Work) -> Reason {
+    let Work { parsed, quoted, verdict } = work;
     // What is quoted went the other way.
-    let mut quoted = Parsed::new(view.direction.opposite());
-    if let Err(reason) = parse::parse_quoted(packet, parsed, &mut quoted) {
+    *quoted = Parsed::new(view.direction.opposite());
+    if let Err(reason) = parse::parse_quoted(packet, parsed, quoted) {
         return reason;
     }
     if quoted.source() != parsed.destination() {
         return Reason::IcmpUnrelated;
     }
     let key = &quoted.key;
-    let Some(slot) = flow::find(view.tables, key, view.now) else {
+    let Some(slot) = flow::find(view.tables, key, key.tag(), view.now) else {
         return Reason::IcmpUnrelated;
     };
     let Some(remote) = source::endpoint(view.tables, view.bank, &key.remote) else {

@@ -57,6 +57,7 @@ pub fn measure_in(kernel: &mut Kernel) -> Result<Vec<Cost>> {
         ("established, IPv4 out", "test_mesh_egress", V4.tcp(true, ACK), [0; 5], PASSED),
         ("established, IPv6 in", "test_mesh_ingress", V6.tcp(false, ACK), good, PASSED),
         ("established, IPv6 out", "test_mesh_egress", V6.tcp(true, ACK), [0; 5], PASSED),
+        ("tunnel header alone, IPv4", "test_encapsulate", V4.tcp(true, ACK), good, PASSED),
         ("half-open again, IPv4 in", "test_mesh_ingress", V4.udp(false, 7000), good, PASSED),
         ("denied, IPv4 out", "test_mesh_egress", V4.udp(true, 7001), [0; 5], DROPPED),
         ("spoofed, IPv4 in", "test_mesh_ingress", V4.udp(false, 7002), bad, DROPPED),

@@ -63,6 +63,8 @@ fn the_source_check_holds_every_outer_fact_against_the_table() {
     assert_eq!(reason(&world, PEER, outer(PEER_TUNNEL, 0)), Reason::Spoofed, "no identity");
     assert_eq!(reason(&world, OWN, from_peer()), Reason::Spoofed, "this host's own address");
     assert_eq!(reason(&world, PEER, Outer::NONE), Reason::NoTunnelKey);
+    world.endpoint(OWN).tunnel = address(PEER_TUNNEL);
+    assert_eq!(reason(&world, OWN, outer(PEER_TUNNEL, OWN_IDENTITY)), Reason::Spoofed, "wherever it points");
     assert_eq!(world.flow_count(), 0);
     assert_eq!(reason(&world, POD, from_pod()), Reason::NewAllowed);
     world.publish();
@@ -179,6 +181,16 @@ fn a_remote_that_left_the_mesh_is_unknown_at_once() {
     world.remove_endpoint(PEER);
     assert_eq!(world.in_from_peer(&tcp(PEER, 4000, OWN, 80, ACK)), Reason::UnknownSource);
     assert_eq!(world.egress(&tcp(OWN, 80, PEER, 4000, ACK)).reason, Reason::UnknownDestination);
+}
+
+#[test]
+fn an_address_that_is_no_longer_this_hosts_ends_its_flows() {
+    let mut world = World::new();
+    world.connect();
+    world.publish();
+    world.settings().address_v4 = address("10.0.0.77");
+    assert_eq!(world.in_from_peer(&tcp(PEER, 4000, OWN, 80, ACK)), Reason::NotForUs);
+    assert_eq!(world.egress(&tcp(OWN, 80, PEER, 4000, ACK)).reason, Reason::ForeignSource);
 }
 
 #[test]
@@ -309,6 +321,10 @@ fn fragments_follow_their_first() {
     assert_eq!(world.ingress(&later, outer(TRANSIT_TUNNEL, PEER_IDENTITY)).reason, Reason::Spoofed);
     let [_, other] = fragments_v4(&udp(PEER, 4000, OWN, 53), 8, 2);
     assert_eq!(world.in_from_peer(&other), Reason::FragmentOrphan, "of another datagram");
+    world.connect();
+    let [first, later] = fragments_v4(&tcp(PEER, 4000, OWN, 80, ACK), 24, 3);
+    assert_eq!(world.in_from_peer(&first), Reason::Established);
+    assert_eq!(world.in_from_peer(&later), Reason::Established);
     world.wait(33);
     assert_eq!(world.in_from_peer(&later), Reason::FragmentOrphan, "of one that nobody reassembles any more");
 }

@@ -212,6 +212,11 @@ fn fragments_of_ipv6_are_atomic_first_or_later() {
     );
     let later = parsed(&with(1, 0)).unwrap();
     assert_eq!((later.fragment, later.key.protocol, later.ports().1.get()), (Fragment::Later, 17, 0));
+    let segment = tcp(PEER_V6, 4000, OWN_V6, 80, ACK);
+    let piece = |offset: u8| extended(&segment, FRAGMENT, &[0, 0, 0, offset << 3, 1, 2, 3, 4]);
+    assert_eq!(refused(&piece(1)), Reason::Malformed, "it would rewrite the flags");
+    assert_eq!(refused(&piece(2)), Reason::Malformed);
+    assert_eq!(parsed(&piece(3)).unwrap().fragment, Fragment::Later);
     let twice = extended(&with(0, 1), FRAGMENT, &[0, 0, 0, 1, 1, 2, 3, 5]);
     assert_eq!(refused(&twice), Reason::UnknownExtension);
     let options = extended(&extended(&packet, 60, &[0; 8]), FRAGMENT, &[0, 0, 0, 1, 1, 2, 3, 4]);

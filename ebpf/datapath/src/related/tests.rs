@@ -67,6 +67,14 @@ fn an_error_about_no_flow_of_this_host_is_unrelated() {
 }
 
 #[test]
+fn an_error_goes_only_to_the_sender_of_what_it_quotes() {
+    let world = open();
+    let received = udp(PEER, 9000, OWN, 9);
+    assert_eq!(world.in_from_peer(&received), Reason::NewAllowed);
+    assert_eq!(world.egress(&unreachable(OWN, POD, &received, ALL)).reason, Reason::IcmpUnrelated);
+}
+
+#[test]
 fn the_ports_have_to_be_quoted_and_no_more() {
     let world = open();
     for (sent, ports) in
