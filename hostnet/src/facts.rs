@@ -9,8 +9,8 @@ use std::{fs, io};
 pub struct HostFacts {
     /// The resolvers it is configured with.
     pub nameservers: Vec<IpAddr>,
-    /// The other ends of SSH connections to it.
-    pub ssh_peers: Vec<IpAddr>,
+    /// The SSH connections to it: this end's address, the other end's.
+    pub ssh_connections: Vec<(IpAddr, IpAddr)>,
     /// Whatever else the caller protects, each with what it is.
     pub protected: Vec<(String, IpAddr)>,
 }
@@ -31,14 +31,14 @@ impl HostFacts {
         for path in RESOLVER_FILES {
             facts.nameservers.extend(nameservers(&read(path)?));
         }
-        facts.ssh_peers.extend(ssh_connection.and_then(ssh_client));
+        facts.ssh_connections.extend(ssh_connection.and_then(ssh_ends));
         for path in TCP_TABLES {
-            facts.ssh_peers.extend(established(&read(path)?, SSH_PORT));
+            facts.ssh_connections.extend(established(&read(path)?, SSH_PORT));
         }
         facts.nameservers.sort_unstable();
         facts.nameservers.dedup();
-        facts.ssh_peers.sort_unstable();
-        facts.ssh_peers.dedup();
+        facts.ssh_connections.sort_unstable();
+        facts.ssh_connections.dedup();
         Ok(facts)
     }
 }
@@ -63,24 +63,26 @@ fn nameservers(text: &str) -> Vec<IpAddr> {
     text.lines().filter_map(address).collect()
 }
 
-/// The client in `SSH_CONNECTION` (ssh(1)): client address, client port, server address, server port.
-fn ssh_client(value: &str) -> Option<IpAddr> {
-    value.split_whitespace().next()?.parse().ok()
+/// The ends in `SSH_CONNECTION` (ssh(1)): client address, client port, server address, server port.
+fn ssh_ends(value: &str) -> Option<(IpAddr, IpAddr)> {
+    let mut words = value.split_whitespace();
+    let client = words.next()?.parse().ok()?;
+    Some((words.nth(1)?.parse().ok()?, client))
 }
 
-/// The remote addresses of established connections to a local port, from `/proc/net/tcp` (see proc(5)).
-fn established(table: &str, port: u16) -> Vec<IpAddr> {
+/// The local and remote addresses of established connections to a local port, from `/proc/net/tcp` (see proc(5)).
+fn established(table: &str, port: u16) -> Vec<(IpAddr, IpAddr)> {
     const ESTABLISHED: &str = "01";
-    let remote = |line: &str| {
+    let ends = |line: &str| {
         let mut fields = line.split_whitespace().skip(1);
         let (local, remote, state) = (fields.next()?, fields.next()?, fields.next()?);
-        let (_, local_port) = local.split_once(':')?;
+        let (local, local_port) = local.split_once(':')?;
         if state != ESTABLISHED || u16::from_str_radix(local_port, 16) != Ok(port) {
             return None;
         }
-        address(remote.split_once(':')?.0)
+        Some((address(local)?, address(remote.split_once(':')?.0)?))
     };
-    table.lines().skip(1).filter_map(remote).collect()
+    table.lines().skip(1).filter_map(ends).collect()
 }
 
 /// An address as `/proc/net/tcp` writes it: words of the machine's order, in hexadecimal.
@@ -115,7 +117,8 @@ mod tests {
              0: 0A00000A:0016 0101A8C0:C350 01 00000000:00000000\n\
              1: 00000000:0016 00000000:0000 0A 00000000:00000000\n\
              2: 0A00000A:0050 0201A8C0:C350 01 00000000:00000000\n";
-        assert_eq!(established(table, 22), ["192.168.1.1".parse::<IpAddr>().unwrap()]);
+        let ends = ("10.0.0.10".parse().unwrap(), "192.168.1.1".parse().unwrap());
+        assert_eq!(established(table, 22), [ends]);
     }
 
     #[test]
@@ -126,8 +129,9 @@ mod tests {
     }
 
     #[test]
-    fn the_ssh_client_is_the_first_word() {
-        assert_eq!(ssh_client("2001:db8::7 50022 2001:db8::1 22"), "2001:db8::7".parse().ok());
-        assert_eq!(ssh_client(""), None);
+    fn the_ssh_client_comes_before_the_server() {
+        let ends = ("2001:db8::1".parse().unwrap(), "2001:db8::7".parse().unwrap());
+        assert_eq!(ssh_ends("2001:db8::7 50022 2001:db8::1 22"), Some(ends));
+        assert_eq!(ssh_ends("2001:db8::7"), None);
     }
 }

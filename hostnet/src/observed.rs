@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::inventory::{Inventory, Link, RouteKind};
+use crate::inventory::{Inventory, Link, Route, RouteKind};
 use crate::{BACKSTOP_METRIC, ROUTE_PROTOCOL};
 
 /// The part of a host's network that is ours, as it is.
@@ -13,8 +13,10 @@ use crate::{BACKSTOP_METRIC, ROUTE_PROTOCOL};
 pub struct Observed {
     /// The device that has the mesh device's name, whatever it is.
     pub device: Option<ObservedDevice>,
-    /// Our `unreachable` routes.
+    /// The `unreachable` routes of every mesh of this host.
     pub unreachable: BTreeSet<IpNet>,
+    /// The prefixes that other meshes of this host route to their devices.
+    pub others: BTreeSet<IpNet>,
     /// Other external VXLAN devices, by port: two cannot share one.
     pub external_ports: BTreeMap<u16, String>,
 }
@@ -44,6 +46,7 @@ impl Observed {
     pub fn of(inventory: &Inventory, device: &str) -> Self {
         let external = |link: &Link| link.vxlan.filter(|vxlan| vxlan.external).map(|vxlan| vxlan.port);
         let ours = || inventory.routes.iter().filter(|route| route.protocol == ROUTE_PROTOCOL);
+        let index = inventory.link(device).map(|link| link.index);
         Self {
             device: inventory.link(device).map(|link| ObservedDevice {
                 name: link.name.clone(),
@@ -57,8 +60,11 @@ impl Observed {
                     .map(|route| (route.destination, route.source))
                     .collect(),
             }),
-            unreachable: ours()
-                .filter(|route| route.kind == RouteKind::Unreachable && route.metric == BACKSTOP_METRIC)
+            unreachable: ours().filter(|route| is_backstop(route)).map(|route| route.destination).collect(),
+            others: ours()
+                .filter(|route| {
+                    route.kind == RouteKind::Unicast && (index.is_none() || route.device != index)
+                })
                 .map(|route| route.destination)
                 .collect(),
             external_ports: inventory
@@ -69,4 +75,11 @@ impl Observed {
                 .collect(),
         }
     }
+}
+
+/// Whether this is an `unreachable` route behind the routes of a mesh. It names no device, so not whose.
+pub(crate) fn is_backstop(route: &Route) -> bool {
+    route.protocol == ROUTE_PROTOCOL
+        && route.kind == RouteKind::Unreachable
+        && route.metric == BACKSTOP_METRIC
 }

@@ -123,8 +123,12 @@ pub fn plan(observed: &Observed, desired: &Desired) -> Result<Plan, Conflict> {
             converge_device(kept, wanted, &mut plan);
         }
     }
-    let stale = observed.unreachable.difference(&desired.unreachable);
-    plan.after.extend(stale.copied().map(Operation::RemoveUnreachable));
+    // Only leaving removes backstops: nothing for what once was the mesh goes out in clear, and those of another mesh,
+    // whose routes go with its device, are not taken for stale.
+    if *desired == Desired::default() {
+        let stale = observed.unreachable.difference(&observed.others);
+        plan.after.extend(stale.copied().map(Operation::RemoveUnreachable));
+    }
     Ok(plan)
 }
 

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::facts::HostFacts;
 use crate::inventory::{Inventory, Route};
-use crate::{ROUTE_PROTOCOL, inventory};
+use crate::{inventory, observed::is_backstop};
 
 /// A prefix that is not routed into the mesh, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,7 +67,7 @@ pub fn check_prefixes<'a>(
     let foreign: Vec<&Route> = inventory
         .routes
         .iter()
-        .filter(|route| route.protocol != ROUTE_PROTOCOL && !route.is_default())
+        .filter(|route| !route.is_default() && !is_backstop(route))
         .filter(|route| ours.is_none() || route.device != ours)
         .collect();
     let refused: Vec<Refused> = prefixes
@@ -90,7 +90,11 @@ fn needed(inventory: &Inventory, facts: &HostFacts, device: &str) -> Vec<(String
         needed.extend(route.gateways.iter().map(|address| ("the default gateway".to_owned(), *address)));
     }
     needed.extend(facts.nameservers.iter().map(|address| ("the nameserver".to_owned(), *address)));
-    needed.extend(facts.ssh_peers.iter().map(|address| ("the SSH client".to_owned(), *address)));
+    // Who works through the mesh is cut off by leaving it, not by what is routed to it.
+    let mesh = inventory.link(device).map(|link| &link.addresses);
+    let by_mesh = |own: &IpAddr| mesh.is_some_and(|addresses| addresses.contains_key(own));
+    let clients = facts.ssh_connections.iter().filter(|(own, _)| !by_mesh(own));
+    needed.extend(clients.map(|(_, client)| ("the SSH client".to_owned(), *client)));
     needed.extend(facts.protected.iter().cloned());
     for link in inventory.links.values().filter(|link| link.name != device && !link.loopback) {
         let own = |address: &IpAddr| (format!("this host's address on {}", link.name), *address);

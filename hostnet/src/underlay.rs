@@ -67,16 +67,27 @@ pub fn mesh_mtu(underlay: UnderlayMtu, path: Option<u32>) -> u32 {
     underlay.mtu.min(path.unwrap_or(ASSUMED_PATH_MTU)).saturating_sub(overhead)
 }
 
-/// The devices that need the guard: every other device with an address, except loopback and the bridges of
-/// containers. On any of them a bare packet to the mesh address would be accepted (weak host model).
+/// The devices that need the guard: every other device that hands packets to the network layer, except loopback and
+/// the bridges of containers. On any of them a bare packet to the mesh address would be accepted (weak host model),
+/// whether or not the device has an address of its own. A port without one hands packets to its bridge or bond.
 #[must_use]
 pub fn guarded<'a>(inventory: &'a Inventory, device: &str) -> Vec<&'a Link> {
+    let hands_up = |link: &Link| !link.addresses.is_empty() || (link.up && link.controller.is_none());
     inventory
         .links
         .values()
-        .filter(|link| link.name != device && !link.loopback && !link.addresses.is_empty())
+        .filter(|link| link.name != device && !link.loopback && hands_up(link))
         .filter(|link| !is_container_bridge(inventory, link))
         .collect()
+}
+
+/// The same with the bridges of containers, behind which a transit node has pods: none of them may speak as a member
+/// of the mesh that it is not, least of all as the node.
+#[must_use]
+pub fn guarded_on_transit<'a>(inventory: &'a Inventory, device: &str) -> Vec<&'a Link> {
+    let bridges = inventory.links.values().filter(|link| is_container_bridge(inventory, link));
+    let bridges = bridges.filter(|link| link.name != device && (link.up || !link.addresses.is_empty()));
+    guarded(inventory, device).into_iter().chain(bridges).collect()
 }
 
 fn carries_tunnels(inventory: &Inventory, link: &Link, device: &str) -> bool {

@@ -102,7 +102,12 @@ proptest! {
             meddle_with(&mut kernel, meddle).await;
             converge(&mut kernel, &second).await;
             let observed = observe(&mut kernel).await;
-            assert_eq!(observed.unreachable, second.unreachable);
+            if second == Desired::default() {
+                assert_eq!(observed.unreachable, BTreeSet::new());
+            } else {
+                assert!(observed.unreachable.is_superset(&second.unreachable));
+                assert!(observed.unreachable.is_superset(&first.unreachable), "only leaving removes a backstop");
+            }
             match (&observed.device, &second.device) {
                 (None, None) => {}
                 (Some(found), Some(wanted)) => {
@@ -225,4 +230,25 @@ fn some_device(port: u16) -> Device {
         addresses: BTreeSet::new(),
         routes: BTreeMap::new(),
     }
+}
+
+#[test]
+fn leaving_one_mesh_keeps_the_backstops_of_another() {
+    let mut inventory = foreign();
+    let (theirs, mine) = ("10.9.0.0/16".parse().unwrap(), "10.8.0.0/16".parse().unwrap());
+    let route = |destination, kind, metric| Route {
+        destination,
+        kind,
+        metric,
+        protocol: ROUTE_PROTOCOL,
+        ..inventory.routes[0].clone()
+    };
+    let routes = [
+        route(theirs, RouteKind::Unicast, 0),
+        route(theirs, RouteKind::Unreachable, BACKSTOP_METRIC),
+        route(mine, RouteKind::Unreachable, BACKSTOP_METRIC),
+    ];
+    inventory.routes.extend(routes);
+    let left = plan(&Observed::of(&inventory, NAME), &Desired::default()).unwrap();
+    assert_eq!(left.after, [Operation::RemoveUnreachable(mine)]);
 }

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::ROUTE_PROTOCOL;
 use crate::inventory::{Link, LinkAddress, Route, RouteKind};
 
 fn net(text: &str) -> IpNet {
@@ -53,7 +54,10 @@ fn host() -> Inventory {
 fn facts() -> HostFacts {
     HostFacts {
         nameservers: vec![address("10.99.0.53")],
-        ssh_peers: vec![address("203.0.113.50")],
+        ssh_connections: vec![
+            (address("172.16.5.7"), address("203.0.113.50")),
+            (address("10.244.240.7"), address("10.244.1.5")),
+        ],
         protected: vec![
             ("gateway gw.example:7443".to_owned(), address("198.51.100.4")),
             ("the tunnel endpoint".to_owned(), address("2001:db8:7::1")),

@@ -78,9 +78,27 @@ fn what_is_down_or_not_usable_is_left_out() {
 }
 
 #[test]
-fn every_other_device_with_an_address_is_guarded() {
+fn every_other_device_that_takes_packets_is_guarded() {
     let names: Vec<String> = guarded(&host(), "ogr0").iter().map(|link| link.name.clone()).collect();
-    assert_eq!(names, ["eth0", "eth1", "flannel.1", "wg0", "br0", "veth0"]);
+    assert_eq!(names, ["eth0", "eth1", "flannel.1", "wg0", "br0", "veth0", "unused"]);
+}
+
+#[test]
+fn what_is_down_without_an_address_needs_no_guard() {
+    let mut host = host();
+    host.links.get_mut(&12).unwrap().up = false;
+    assert!(guarded(&host, "ogr0").iter().all(|link| link.name != "unused"));
+}
+
+#[test]
+fn a_transit_node_guards_the_bridges_of_its_pods() {
+    let host = host();
+    let added: Vec<&str> = guarded_on_transit(&host, "ogr0")
+        .iter()
+        .filter(|link| guarded(&host, "ogr0").iter().all(|other| other.index != link.index))
+        .map(|link| link.name.as_str())
+        .collect();
+    assert_eq!(added, ["docker0"]);
 }
 
 #[test]
