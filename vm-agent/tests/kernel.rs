@@ -25,6 +25,9 @@ use vm_agent::kernel::{
     remove,
 };
 
+#[path = "kernel/hazards.rs"]
+mod hazards;
+
 const BPFFS: &str = "/sys/fs/bpf";
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -338,14 +341,14 @@ fn the_guard_keeps_bare_packets_from_the_mesh_address() {
         let on_nic = tokio::net::UdpSocket::bind("192.0.2.2:7777").await.unwrap();
         // The far end of the cable is another machine.
         let (to_mesh, to_nic) = ("10.244.240.7:7777", "192.0.2.2:7777");
-        let mac = ip("-o link show dev eth0").split("link/ether ").nth(1).unwrap()[..17].to_owned();
+        let mac = mac("eth0");
         let lines = [
             "link set far up".to_owned(),
             "address add 192.0.2.1/24 dev far".to_owned(),
             "route add 10.244.240.7/32 dev far".to_owned(),
             format!("neighbour add 10.244.240.7 dev far lladdr {mac}"),
         ];
-        neighbour("far", lines, vec![to_mesh, to_nic]);
+        neighbour("far", lines.to_vec(), "192.0.2.1:0", vec![to_mesh, to_nic]);
         let mut buffer = [0; 16];
         timeout(LIMIT, on_nic.recv(&mut buffer)).await.unwrap().unwrap();
         assert!(listener.try_recv(&mut buffer).is_err(), "a bare packet reached the mesh address");
@@ -354,8 +357,13 @@ fn the_guard_keeps_bare_packets_from_the_mesh_address() {
     });
 }
 
+fn mac(device: &str) -> String {
+    let line = ip(&format!("-o link show dev {device}"));
+    line.split("link/ether ").nth(1).unwrap()[..17].to_owned()
+}
+
 /// Moves a device into a network namespace of its own, sets it up and sends a datagram to each address in turn.
-fn neighbour(device: &str, lines: [String; 4], to: Vec<&'static str>) {
+fn neighbour(device: &str, lines: Vec<String>, from: &'static str, to: Vec<&'static str>) {
     let (here, there) = std::sync::mpsc::channel();
     let (ready, go) = std::sync::mpsc::channel::<()>();
     let machine = std::thread::spawn(move || {
@@ -365,7 +373,9 @@ fn neighbour(device: &str, lines: [String; 4], to: Vec<&'static str>) {
         for line in lines {
             ip(&line);
         }
-        let socket = std::net::UdpSocket::bind("192.0.2.1:0").unwrap();
+        // A bridge learns of its port's carrier a moment later.
+        std::thread::sleep(Duration::from_secs(1));
+        let socket = std::net::UdpSocket::bind(from).unwrap();
         for address in to {
             assert_eq!(socket.send_to(b"bare", address).unwrap(), 4);
         }

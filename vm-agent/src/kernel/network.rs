@@ -1,12 +1,14 @@
 //! The network half of kernel state: what is desired of it, and the hooks on its devices.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use datapath::abi::Hook;
 use hostnet::{
-    Desired, Device, HostFacts, Inventory, Kernel as _, Netlink, Observed, UnderlayMtu, apply,
-    check_prefixes, guarded, mesh_mtu, plan, underlay_addresses, underlay_mtu,
+    ApplyError, Desired, Device, HostFacts, Inventory, Kernel as _, Netlink, Observed, Operation,
+    UnderlayMtu, apply, check_prefixes, guarded, guarded_on_transit, mesh_mtu, plan, underlay_addresses,
+    underlay_mtu,
 };
 use ipnet::IpNet;
 use policy::state::{NodeSettings, Role};
@@ -25,6 +27,8 @@ pub(super) struct Network {
     config: KernelConfig,
     netlink: Netlink,
     hooks: Hooks,
+    /// The part of this node. Before it is known, no hook that an earlier process left is taken off.
+    role: Option<Role>,
     /// What became of each wanted hook at the last look.
     hooked: BTreeMap<(String, Hook), Result<(), String>>,
     /// Whether the hooks were in place before, so that attaching one means that someone took it off.
@@ -37,7 +41,8 @@ pub(super) struct Protected(Vec<(String, IpAddr)>);
 
 impl Network {
     pub(super) fn new(config: KernelConfig, netlink: Netlink, hooks: Hooks) -> Self {
-        Self { config, netlink, hooks, hooked: BTreeMap::new(), known: BTreeSet::new(), reattached: 0 }
+        let (hooked, known) = (BTreeMap::new(), BTreeSet::new());
+        Self { config, netlink, hooks, role: None, hooked, known, reattached: 0 }
     }
 
     pub(super) async fn inventory(&mut self) -> Result<Inventory, KernelError> {
@@ -45,7 +50,7 @@ impl Network {
         dump.map_err(|source| KernelError::Netlink { operation: "read links, addresses and routes", source })
     }
 
-    /// Refuses prefixes that would cut this host off.
+    /// Refuses prefixes and addresses that would cut this host off.
     pub(super) fn check(
         &self,
         settings: &NodeSettings,
@@ -55,27 +60,34 @@ impl Network {
         let mut facts = gather()?;
         facts.protected.clone_from(&protected.0);
         let KernelConfig { allowed_cidrs, device, .. } = &self.config;
-        check_prefixes(&settings.prefixes, inventory, &facts, allowed_cidrs.as_deref(), device)
+        // An address of the host takes that of another machine away, and one it has already leaves it to the guard.
+        let addresses = settings.addresses.iter().copied().map(IpNet::from);
+        let blocks: Vec<IpNet> = settings.prefixes.iter().copied().chain(addresses).collect();
+        check_prefixes(&blocks, inventory, &facts, allowed_cidrs.as_deref(), device)
             .map_err(KernelError::Unsafe)
     }
 
     /// What the settings of a node ask of its network, of IPv6 only where the host has it: without, there is no way
-    /// that mesh traffic could take.
+    /// that mesh traffic could take. Where only the underlay is too small for it, IPv6 stays unreachable.
     pub(super) fn desired(&self, settings: &NodeSettings, inventory: &Inventory) -> Desired {
+        let mtu = underlay_mtu(inventory, &self.underlay(inventory)).unwrap_or(NO_UNDERLAY);
+        let mtu = mesh_mtu(mtu, self.config.mtu);
         let has_ipv6 = has_ipv6();
-        let addresses = settings.addresses.iter().copied().filter(|address| has_ipv6 || address.is_ipv4());
+        let carries_ipv6 = has_ipv6 && mtu >= SMALLEST_V6_MTU;
+        let addresses = settings.addresses.iter().copied();
+        let addresses = addresses.filter(|address| carries_ipv6 || address.is_ipv4());
         let source = |v4: bool| addresses.clone().find(|address| address.is_ipv4() == v4);
         let prefixes = settings.prefixes.iter().map(IpNet::trunc);
         let prefixes = prefixes.filter(|prefix| has_ipv6 || prefix.addr().is_ipv4());
-        let mtu = underlay_mtu(inventory, &self.underlay(inventory)).unwrap_or(NO_UNDERLAY);
+        let routed = prefixes.clone().filter(|prefix| carries_ipv6 || prefix.addr().is_ipv4());
         Desired {
             device: Some(Device {
                 name: self.config.device.clone(),
                 port: settings.tunnel_port,
-                mtu: mesh_mtu(mtu, self.config.mtu),
+                mtu,
                 up: true,
                 addresses: addresses.clone().collect(),
-                routes: prefixes.clone().map(|prefix| (prefix, source(prefix.addr().is_ipv4()))).collect(),
+                routes: routed.map(|prefix| (prefix, source(prefix.addr().is_ipv4()))).collect(),
             }),
             unreachable: prefixes.collect(),
         }
@@ -91,18 +103,26 @@ impl Network {
     }
 
     /// Backstops, then the device with its hooks; it stays down, or is taken down, while a hook is missing.
-    pub(super) async fn raise(&mut self, desired: &Desired) -> Result<(), KernelError> {
+    pub(super) async fn raise(&mut self, desired: &Desired, role: Role) -> Result<(), KernelError> {
+        self.role = Some(role);
         let observed = Observed::of(&self.inventory().await?, &self.config.device);
         let was_up = observed.device.as_ref().is_some_and(|device| device.up);
         if !was_up {
             let operations = plan(&observed, &lowered(desired))?;
             apply(&mut self.netlink, &operations.before).await?;
         }
+        self.secure().await
+    }
+
+    /// Puts every hook in its place, and takes a mesh device down that lacks one.
+    pub(super) async fn secure(&mut self) -> Result<(), KernelError> {
         let hooked = self.rehook().await;
-        if hooked.is_err() && was_up {
-            tracing::error!(device = %self.config.device, "the mesh device has no program and is taken down");
-            let operations = plan(&observed, &lowered(desired))?;
-            apply(&mut self.netlink, &operations.before).await?;
+        if hooked.is_err() {
+            let observed = Observed::of(&self.inventory().await?, &self.config.device);
+            if let Some(device) = observed.device.filter(|device| device.up && device.port.is_some()) {
+                tracing::error!(device = %device.name, "the mesh device has no program and is taken down");
+                apply(&mut self.netlink, &[Operation::SetDown(device.name)]).await?;
+            }
         }
         hooked
     }
@@ -111,15 +131,15 @@ impl Network {
     pub(super) async fn add(&mut self, desired: &Desired) -> Result<(), KernelError> {
         let observed = Observed::of(&self.inventory().await?, &self.config.device);
         let operations = plan(&observed, desired)?;
-        let recreated = operations
-            .before
-            .iter()
-            .any(|operation| matches!(operation, hostnet::Operation::CreateDevice { .. }));
-        if recreated {
-            // Another port: the new device gets its hooks before it is up.
+        let recreated =
+            operations.before.iter().find(|operation| matches!(operation, Operation::CreateDevice { .. }));
+        if let Some(creation) = recreated {
+            // Another port: the device that works is not given up for one that cannot, and the new one gets its hooks
+            // before it is up.
+            require_port(creation)?;
             let down = plan(&observed, &lowered(desired))?;
             apply(&mut self.netlink, &down.before).await?;
-            self.rehook().await?;
+            self.secure().await?;
             let observed = Observed::of(&self.inventory().await?, &self.config.device);
             apply(&mut self.netlink, &plan(&observed, desired)?.before).await?;
         } else {
@@ -137,10 +157,12 @@ impl Network {
 
     /// Puts every hook in its place. An error means that the mesh device lacks one; a guard that is missing is
     /// reported, tried again, and keeps nobody off the network.
-    pub(super) async fn rehook(&mut self) -> Result<(), KernelError> {
+    async fn rehook(&mut self) -> Result<(), KernelError> {
         let inventory = self.inventory().await?;
-        let wanted = wanted_hooks(&inventory, &self.config.device);
-        self.hooks.keep_only(&wanted.iter().map(|(hook, device)| (*hook, device.ifindex)).collect())?;
+        let wanted = wanted_hooks(&inventory, &self.config.device, self.role);
+        if self.role.is_some() {
+            self.hooks.keep_only(&wanted.iter().map(|(hook, device)| (*hook, device.ifindex)).collect())?;
+        }
         self.hooked.clear();
         self.known.retain(|(_, ifindex)| inventory.links.contains_key(ifindex));
         let mut result = Ok(());
@@ -261,13 +283,30 @@ fn lowered(desired: &Desired) -> Desired {
 }
 
 /// The mesh device carries both mesh programs, every other device that needs it the guard.
-fn wanted_hooks(inventory: &Inventory, device: &str) -> Vec<(Hook, HookedDevice)> {
+fn wanted_hooks(inventory: &Inventory, device: &str, role: Option<Role>) -> Vec<(Hook, HookedDevice)> {
     let of = |link: &hostnet::Link| HookedDevice { name: link.name.clone(), ifindex: link.index };
     let is_mesh = |link: &&hostnet::Link| link.vxlan.is_some_and(|vxlan| vxlan.external);
     let mesh = inventory.link(device).filter(is_mesh).map(of);
     let mesh =
         mesh.into_iter().flat_map(|device| [(Hook::MeshIngress, device.clone()), (Hook::MeshEgress, device)]);
-    mesh.chain(guarded(inventory, device).into_iter().map(|link| (Hook::GuardIngress, of(link)))).collect()
+    let guarded = match role {
+        Some(Role::Transit) => guarded_on_transit(inventory, device),
+        Some(Role::Host) | None => guarded(inventory, device),
+    };
+    mesh.chain(guarded.into_iter().map(|link| (Hook::GuardIngress, of(link)))).collect()
+}
+
+/// Whether a tunnel could have the port: the device asks for it only when it is raised.
+fn require_port(creation: &Operation) -> Result<(), ApplyError> {
+    let Operation::CreateDevice { port, .. } = creation else { return Ok(()) };
+    let taken = |address: IpAddr| {
+        let bound = UdpSocket::bind((address, *port));
+        bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+    };
+    if taken(IpAddr::from(Ipv4Addr::UNSPECIFIED)) || taken(IpAddr::from(Ipv6Addr::UNSPECIFIED)) {
+        return Err(ApplyError::PortInUse { operation: creation.clone(), port: *port });
+    }
+    Ok(())
 }
 
 fn gather() -> Result<HostFacts, KernelError> {

@@ -53,6 +53,16 @@ impl Pins {
         Ok(names.iter().filter_map(link).collect())
     }
 
+    /// Unpins the programs of every version of the ABI, but no stub.
+    pub(super) fn remove_programs(&self) -> Result<(), KernelError> {
+        for name in names(&self.mesh).map_err(on_file("list", &self.mesh))? {
+            for hook in Hook::ALL.into_iter().filter(|_| name.starts_with('v')) {
+                unpin(&self.mesh.join(&name).join(hook.program()))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Unpins what other versions of the ABI left.
     pub(super) fn remove_other_versions(&self) -> Result<Vec<String>, KernelError> {
         let mut removed = Vec::new();

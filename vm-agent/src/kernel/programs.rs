@@ -74,6 +74,12 @@ pub(super) fn load(pins: &Pins, sizes: TableSizes) -> Result<Loaded, KernelError
             fill(&mut array, hook, set, classifier(&mut ebpf, hook.program())?)?;
         }
     }
+    if same {
+        pins.remove_other_versions()?;
+    } else {
+        // Pins name the running programs. From now on these may be others, until `retire`; the array holds those.
+        pins.remove_programs()?;
+    }
     let store = store(pins)?;
     let fresh = (!same).then_some(ebpf);
     Ok(Loaded { programs: Programs { pins: pins.clone(), array, set, fresh }, stubs, store })

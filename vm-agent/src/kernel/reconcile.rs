@@ -20,6 +20,9 @@ use super::{KernelConfig, Refusal, Target, removal};
 
 /// At most 20 publications a second: each makes every established flow prove itself again.
 const BETWEEN_PUBLICATIONS: Duration = Duration::from_millis(50);
+/// After a failure a target waits at least so long: what an attempt did and was taken back is a change as well, and
+/// would be the cause of the next attempt.
+const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(1);
 
 /// What the handle asks for.
 pub(super) enum Command {
@@ -40,8 +43,8 @@ pub struct Reconcile {
     pub(super) report: Report,
     /// The target in force.
     running: Option<Prepared>,
-    /// A newer one that waits for another attempt.
-    pending: Option<Prepared>,
+    /// A newer one that waits for another attempt, and the time from which it gets one.
+    pending: Option<(Prepared, Instant)>,
     pub(super) last_publication: Option<Instant>,
 }
 
@@ -137,7 +140,7 @@ impl Reconcile {
                 if self.report.refused(Refusal { tag, reason: error.to_string(), retrying }) {
                     tracing::warn!(%error, retrying, "target not applied");
                 }
-                self.pending = retrying.then_some(prepared);
+                self.pending = retrying.then(|| (prepared, Instant::now() + BETWEEN_ATTEMPTS));
                 self.keep_running().await;
             }
         }
@@ -161,7 +164,7 @@ impl Reconcile {
                 Ok(changed)
             })
             .await?;
-        let hooked = self.network.raise(&desired).await;
+        let hooked = self.network.raise(&desired, target.state.settings.role).await;
         self.report.reattached(self.network.take_reattached());
         hooked?;
         // The guard knows what to guard only after the first publication, so no address may be there before it.
@@ -199,8 +202,11 @@ impl Reconcile {
     /// Looks whether all is as it should be, and puts it right.
     async fn repair(&mut self) {
         match self.pending.take() {
-            Some(pending) => self.attempt(pending).await,
-            None => self.keep_running().await,
+            Some((pending, from)) if from <= Instant::now() => self.attempt(pending).await,
+            pending => {
+                self.pending = pending;
+                self.keep_running().await;
+            }
         }
         self.observe().await;
     }
@@ -211,7 +217,7 @@ impl Reconcile {
             let settings = running.target.state.settings.clone();
             self.repair_network(&settings).await
         } else if self.control().is_ok_and(|control| control != Control::UNPUBLISHED) {
-            let hooked = self.network.rehook().await;
+            let hooked = self.network.secure().await;
             self.report.reattached(self.network.take_reattached());
             hooked
         } else {
@@ -223,7 +229,7 @@ impl Reconcile {
     async fn repair_network(&mut self, settings: &policy::state::NodeSettings) -> Result<(), KernelError> {
         let inventory = self.network.inventory().await?;
         let desired: Desired = self.network.desired(settings, &inventory);
-        let raised = self.network.raise(&desired).await;
+        let raised = self.network.raise(&desired, settings.role).await;
         self.report.reattached(self.network.take_reattached());
         raised?;
         self.network.add(&desired).await?;

@@ -32,7 +32,8 @@ fn removed_network(observed: &Observed) -> Vec<String> {
         removed.extend(device.addresses.iter().map(|address| format!("address {address}")));
         removed.extend(device.routes.keys().map(|prefix| format!("route {prefix}")));
     }
-    removed.extend(observed.unreachable.iter().map(|prefix| format!("route unreachable {prefix}")));
+    let backstops = observed.unreachable.difference(&observed.others);
+    removed.extend(backstops.map(|prefix| format!("route unreachable {prefix}")));
     removed
 }
 
