@@ -80,7 +80,7 @@ fn meshes_leave_each_other_alone() {
 }
 
 #[test]
-fn a_port_that_istaken_leaves_the_device_as_it_is() {
+fn a_port_that_is_taken_leaves_the_device_as_it_is() {
     isolated(|| async {
         let host = Running::start(config(), target(1, state())).await;
         host.applied(1).await;
