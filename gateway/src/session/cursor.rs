@@ -97,15 +97,18 @@ impl Cursor {
         Step::Send(encode::updates(base, latest, parts))
     }
 
-    /// The agent applied a generation. Whether it is the one it was sent.
+    /// The agent applied a generation. Whether it is the one it was sent, or the one that it refused at first and went
+    /// on trying.
     pub fn acknowledge(&mut self, generation: Generation) -> bool {
-        let expected = self.sent == Some(generation);
-        if expected {
-            self.applied = self.sent.take();
-            self.at = Some(generation.counter);
-            self.refused = None;
+        if self.sent == Some(generation) {
+            self.sent = None;
+        } else if self.refused != Some(generation) {
+            return false;
         }
-        expected
+        self.applied = Some(generation);
+        self.at = Some(generation.counter);
+        self.refused = None;
+        true
     }
 
     /// The agent keeps what it had. Whether it refused what it was sent.

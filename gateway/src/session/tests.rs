@@ -367,6 +367,24 @@ fn a_hello_is_answered_by_what_the_agent_knows() {
 }
 
 #[test]
+fn what_was_refused_at_first_and_applied_then_is_what_the_next_one_builds_on() {
+    let mut world = World::new(&everything_to(0));
+    world.send(0);
+    let refused = world.agents[&0].received.as_ref().unwrap()[0].generation.unwrap();
+    world.answer(0, false);
+    let agent = world.agents.get_mut(&0).unwrap();
+    let cursor = agent.cursor.as_mut().unwrap();
+    assert!(cursor.acknowledge(refused));
+    assert!(!cursor.acknowledge(refused));
+    assert_eq!(cursor.applied(), Some(refused));
+    let mut next = everything_to(0);
+    next.endpoints.clear();
+    world.happen(&Happening::Publish(next));
+    world.send(0);
+    assert_eq!(world.agents[&0].received.as_ref().unwrap()[0].base, Some(refused));
+}
+
+#[test]
 fn a_refused_state_is_not_sent_again_but_the_next_one_is() {
     let mut world = World::new(&everything_to(0));
     world.send(0);
