@@ -106,6 +106,9 @@ fn a_file_that_is_no_yaml_leaves_its_last_good_version_in_force() {
                 text.contains("line") || text.contains("ingres"),
                 "neither line nor field is named: {text}"
             );
+            let metrics = ["traffic", "get", "http://127.0.0.1:9464/metrics"];
+            let metrics = shop.cluster.node.run(&metrics)?.ok()?;
+            ensure!(metrics.stdout.contains("rejected_objects 1"), "{metrics}");
             reaches(shop, &shop.api, true)?;
             reaches(shop, &shop.web, false)?;
         }
