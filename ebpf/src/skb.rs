@@ -8,11 +8,13 @@ use aya_ebpf::{
     helpers::{bpf_skb_load_bytes, bpf_skb_load_bytes_relative},
     programs::TcContext,
 };
-use datapath::Packet;
+use datapath::{Packet, ethertype};
 use zerocopy::{FromBytes, IntoBytes as _};
 
 /// Bytes of an Ethernet header.
 const ETHERNET: u32 = 14;
+/// The number of the VLAN in a tag (IEEE 802.1Q).
+const VLAN_ID: u32 = 0xfff;
 /// Where headers stand, from the Ethernet header on: the network's, and the transport's behind a plain one.
 const NETWORK: usize = 14;
 const BEHIND_IPV4: usize = NETWORK + 20;
@@ -146,8 +148,20 @@ const fn address(field: u32) -> usize {
 impl Packet for AnyPacket {
     #[inline(always)]
     fn ethertype(&self) -> u16 {
-        // A VLAN device has its own guard; what a tag hides is not delivered by this one.
-        ethertype(self.context)
+        // SAFETY: the kernel passes a valid context.
+        let (has_tag, tag) = unsafe { ((*self.context).vlan_present, (*self.context).vlan_tci) };
+        // A frame of a VLAN reaches only the device of that VLAN, which has a guard of its own. Tags of VLAN 0 carry
+        // a priority only: the kernel strips them all and delivers what is below to this device.
+        if has_tag != 0 && tag & VLAN_ID != 0 {
+            return 0;
+        }
+        match protocol(self.context) {
+            nested @ (ethertype::VLAN | ethertype::SERVICE_VLAN) => match self.load::<[u8; 2]>(0) {
+                Some(tag) if u32::from(u16::from_be_bytes(tag)) & VLAN_ID == 0 => nested,
+                _ => 0,
+            },
+            plain => plain,
+        }
     }
 
     #[inline(always)]
@@ -185,11 +199,14 @@ const fn size<T>() -> u32 {
 #[inline(always)]
 fn ethertype(context: *mut __sk_buff) -> u16 {
     // SAFETY: the kernel passes a valid context.
-    let (protocol, has_vlan) = unsafe { ((*context).protocol, (*context).vlan_present) };
-    if has_vlan != 0 {
-        return 0;
-    }
-    let [first, second, ..] = protocol.to_ne_bytes();
+    let has_tag = unsafe { (*context).vlan_present };
+    if has_tag == 0 { protocol(context) } else { 0 }
+}
+
+#[inline(always)]
+fn protocol(context: *mut __sk_buff) -> u16 {
+    // SAFETY: the kernel passes a valid context.
+    let [first, second, ..] = unsafe { (*context).protocol }.to_ne_bytes();
     u16::from_be_bytes([first, second])
 }
 

@@ -6,6 +6,7 @@
 use crate::{
     Address, Moment, Outer, Packet, Reason, Tables, Verdict, Work,
     abi::{CidrKey, Control, Hook, PrefixKey, Settings, settings_flag},
+    ethertype,
     parse::{self, Parsed},
     record,
     view::is_own,
@@ -31,10 +32,12 @@ pub fn guard_in<P: Packet, T: Tables>(packet: &P, moment: &Moment, tables: &T, w
         return true;
     }
     work.parsed = Parsed::new(moment.hook.direction());
-    if !parse::parse_addresses(packet, &mut work.parsed) {
-        return true;
-    }
-    let reason = offence(tables, moment, settings, &work.parsed);
+    let reason = match packet.ethertype() {
+        // The kernel strips any number of tags that carry a priority only, and no sender has a use for two.
+        ethertype::VLAN | ethertype::SERVICE_VLAN => Reason::UnknownEtherType,
+        _ if !parse::parse_addresses(packet, &mut work.parsed) => return true,
+        _ => offence(tables, moment, settings, &work.parsed),
+    };
     if matches!(reason, Reason::Forwarded) {
         return true;
     }

@@ -6,6 +6,7 @@
 pub mod abi;
 mod address;
 mod decide;
+pub mod ethertype;
 mod flow;
 mod fragment;
 mod guard;

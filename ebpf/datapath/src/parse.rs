@@ -5,7 +5,7 @@ mod ipv4;
 mod ipv6;
 mod transport;
 
-use crate::{Address, Direction, Packet, Port, Reason, abi::FlowKey};
+use crate::{Address, Direction, Packet, Port, Reason, abi::FlowKey, ethertype};
 
 /// IP protocol numbers with a meaning of their own here.
 pub mod protocol {
@@ -20,10 +20,6 @@ pub mod protocol {
     /// Stream Control Transmission Protocol.
     pub const SCTP: u8 = 132;
 }
-
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_ARP: u16 = 0x0806;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
 
 /// What a packet can be to a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -182,15 +178,15 @@ enum Extent {
 #[inline(always)]
 pub fn parse<P: Packet>(packet: &P, parsed: &mut Parsed) -> Result<(), Reason> {
     match packet.ethertype() {
-        ETHERTYPE_IPV4 => {
+        ethertype::IPV4 => {
             ipv4::parse(packet, parsed)?;
             finish(packet, parsed, Extent::Complete, protocol::ICMP)
         }
-        ETHERTYPE_IPV6 => {
+        ethertype::IPV6 => {
             ipv6::parse(packet, parsed)?;
             finish(packet, parsed, Extent::Complete, protocol::ICMPV6)
         }
-        ETHERTYPE_ARP => Err(Reason::Arp),
+        ethertype::ARP => Err(Reason::Arp),
         _ => Err(Reason::UnknownEtherType),
     }
 }
@@ -220,8 +216,8 @@ pub fn parse_quoted<P: Packet>(packet: &P, error: &Parsed, quoted: &mut Parsed) 
 #[inline(always)]
 pub(crate) fn parse_addresses<P: Packet>(packet: &P, parsed: &mut Parsed) -> bool {
     match packet.ethertype() {
-        ETHERTYPE_IPV4 => ipv4::parse_addresses(packet, parsed),
-        ETHERTYPE_IPV6 => ipv6::parse_addresses(packet, parsed),
+        ethertype::IPV4 => ipv4::parse_addresses(packet, parsed),
+        ethertype::IPV6 => ipv6::parse_addresses(packet, parsed),
         _ => false,
     }
 }

@@ -1,6 +1,9 @@
 //! What others do to a host, and what a gateway may ask of it by mistake.
 
+use std::os::fd::AsRawFd as _;
+
 use datapath::abi::Hook;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, sendto, socket};
 
 use super::*;
 
@@ -207,5 +210,73 @@ fn pins_name_the_programs_that_run_or_none() {
         let host = Running::start(config(), target(3, state())).await;
         assert_eq!(host.applied(3).await.epoch, 2);
         assert!(!std::fs::exists(format!("{mesh}/v0")).unwrap());
+    });
+}
+
+/// An Ethernet frame for `mac` with a datagram to the mesh address, behind so many tags that carry a priority only.
+fn tagged(mac: &str, tags: usize) -> Vec<u8> {
+    let mut frame: Vec<u8> = mac.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
+    frame.extend([2, 0, 0, 0, 0, 1]);
+    frame.extend([0x81, 0, 0, 0].repeat(tags));
+    frame.extend([0x08, 0]);
+    // 192.0.2.1 to 10.244.240.7, with its checksum.
+    frame.extend([0x45, 0, 0, 32, 0, 1, 0, 0, 64, 17, 0xbd, 0xcf, 192, 0, 2, 1, 10, 244, 240, 7]);
+    // 1234 to 7777, 12 bytes, no checksum.
+    frame.extend([0x04, 0xd2, 0x1e, 0x61, 0, 12, 0, 0]);
+    frame.extend(*b"bare");
+    frame
+}
+
+/// Sends a frame by the device `far` of this thread's namespace.
+fn send(frame: &[u8]) {
+    let far = nix::ifaddrs::getifaddrs()
+        .unwrap()
+        .filter(|device| device.interface_name == "far")
+        .find_map(|device| device.address?.as_link_addr().copied());
+    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), None).unwrap();
+    let sent = sendto(socket.as_raw_fd(), frame, &far.unwrap(), MsgFlags::empty()).unwrap();
+    assert_eq!(sent, frame.len());
+}
+
+/// Threat row 29.
+#[test]
+fn priority_tags_take_no_bare_packet_past_the_guard() {
+    isolated(|| async {
+        let host = Running::start(config(), target(1, state())).await;
+        host.applied(1).await;
+        host.status("the device", |status| status.device.is_some()).await;
+        let listener = tokio::net::UdpSocket::bind("10.244.240.7:7777").await.unwrap();
+        let (here, there) = std::sync::mpsc::channel();
+        let (ready, go) = std::sync::mpsc::channel::<()>();
+        let mac = mac("eth0");
+        let machine = std::thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            here.send(nix::unistd::gettid()).unwrap();
+            go.recv().unwrap();
+            ip("link set far up");
+            for tags in 0..4 {
+                send(&tagged(&mac, tags));
+            }
+        });
+        ip(&format!("link set far netns {}", there.recv().unwrap()));
+        ready.send(()).unwrap();
+        machine.join().unwrap();
+        let dropped = || -> u64 {
+            let guards = [Reason::GuardDestination, Reason::UnknownEtherType];
+            let counters = host.kernel.counters().unwrap();
+            counters
+                .iter()
+                .filter(|counter| guards.contains(&counter.reason))
+                .map(|counter| counter.packets)
+                .sum()
+        };
+        timeout(Duration::from_secs(5), async {
+            while dropped() < 4 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+        .unwrap();
+        assert!(listener.try_recv(&mut [0; 16]).is_err(), "a bare packet reached the mesh address");
     });
 }

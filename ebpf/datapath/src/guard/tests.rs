@@ -1,7 +1,7 @@
 use crate::{
     Reason,
     abi::{CidrKey, Control, Hook, PrefixEntry, PrefixKey, settings_flag},
-    guard,
+    ethertype, guard,
     model::Frame,
     testing::{OWN, OWN_V6, PEER, PEER_V6, World, address, udp},
 };
@@ -42,6 +42,20 @@ fn bare_packets_of_the_mesh_are_dropped_and_told() {
         "not for this host: its own affair"
     );
     assert!(world.model.take_events().is_empty());
+}
+
+/// Threat row 29: the kernel strips tags of VLAN 0 and delivers what they hide.
+#[test]
+fn tags_within_tags_hide_nothing() {
+    let world = world();
+    let packet = udp(OUTSIDE, 1, "198.51.100.8", 2);
+    for number in [ethertype::VLAN, ethertype::SERVICE_VLAN] {
+        let tagged = Frame { ethertype: number, ..Frame::of_ip(&packet) };
+        assert!(!guard(&tagged, &world.moment(Hook::GuardIngress), &world.model));
+        assert_eq!(world.model.take_events()[0].reason, Reason::UnknownEtherType.number());
+    }
+    let of_a_vlan = Frame { ethertype: 0, ..Frame::of_ip(&packet) };
+    assert!(guard(&of_a_vlan, &world.moment(Hook::GuardIngress), &world.model), "its device has a guard");
 }
 
 #[test]
