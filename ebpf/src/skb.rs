@@ -13,8 +13,6 @@ use zerocopy::{FromBytes, IntoBytes as _};
 
 /// Bytes of an Ethernet header.
 const ETHERNET: u32 = 14;
-/// The number of the VLAN in a tag (IEEE 802.1Q).
-const VLAN_ID: u32 = 0xfff;
 /// Where headers stand, from the Ethernet header on: the network's, and the transport's behind a plain one.
 const NETWORK: usize = 14;
 const BEHIND_IPV4: usize = NETWORK + 20;
@@ -150,18 +148,8 @@ impl Packet for AnyPacket {
     fn ethertype(&self) -> u16 {
         // SAFETY: the kernel passes a valid context.
         let (has_tag, tag) = unsafe { ((*self.context).vlan_present, (*self.context).vlan_tci) };
-        // A frame of a VLAN reaches only the device of that VLAN, which has a guard of its own. Tags of VLAN 0 carry
-        // a priority only: the kernel strips them all and delivers what is below to this device.
-        if has_tag != 0 && tag & VLAN_ID != 0 {
-            return 0;
-        }
-        match protocol(self.context) {
-            nested @ (ethertype::VLAN | ethertype::SERVICE_VLAN) => match self.load::<[u8; 2]>(0) {
-                Some(tag) if u32::from(u16::from_be_bytes(tag)) & VLAN_ID == 0 => nested,
-                _ => 0,
-            },
-            plain => plain,
-        }
+        // Tags of VLAN 0 carry a priority only; what is below is delivered to this device.
+        if has_tag != 0 && tag & ethertype::VLAN_ID != 0 { 0 } else { protocol(self.context) }
     }
 
     #[inline(always)]

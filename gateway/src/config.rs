@@ -224,6 +224,10 @@ impl Config {
 
     fn checked(self, path: &Path) -> Result<Self, InvalidConfig> {
         for pods in &self.pod_prefixes {
+            if pods.trunc() != *pods {
+                let reason = format!("{pods} has host bits set: {} is the prefix", pods.trunc());
+                return Err(value(path, "podPrefixes", reason));
+            }
             let overlaps = |pool: &IpNet| pool.contains(pods) || pods.contains(pool);
             if let Some(pool) = self.workload_pools.prefixes().into_iter().find(overlaps) {
                 return Err(InvalidConfig::Overlap { path: path.to_owned(), pods: *pods, pool });

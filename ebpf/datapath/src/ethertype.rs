@@ -10,3 +10,6 @@ pub const IPV6: u16 = 0x86dd;
 pub const VLAN: u16 = 0x8100;
 /// The outer one of two VLAN tags (IEEE 802.1ad).
 pub const SERVICE_VLAN: u16 = 0x88a8;
+
+/// The number of the VLAN in a tag (IEEE 802.1Q); 0 for a tag that carries a priority only.
+pub const VLAN_ID: u32 = 0xfff;

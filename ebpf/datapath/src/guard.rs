@@ -32,11 +32,12 @@ pub fn guard_in<P: Packet, T: Tables>(packet: &P, moment: &Moment, tables: &T, w
         return true;
     }
     work.parsed = Parsed::new(moment.hook.direction());
-    let reason = match packet.ethertype() {
-        // The kernel strips any number of tags that carry a priority only, and no sender has a use for two.
-        ethertype::VLAN | ethertype::SERVICE_VLAN => Reason::UnknownEtherType,
-        _ if !parse::parse_addresses(packet, &mut work.parsed) => return true,
-        _ => offence(tables, moment, settings, &work.parsed),
+    let reason = if hides_priority_tag(packet) {
+        Reason::UnknownEtherType
+    } else if parse::parse_addresses(packet, &mut work.parsed) {
+        offence(tables, moment, settings, &work.parsed)
+    } else {
+        return true;
     };
     if matches!(reason, Reason::Forwarded) {
         return true;
@@ -44,6 +45,16 @@ pub fn guard_in<P: Packet, T: Tables>(packet: &P, moment: &Moment, tables: &T, w
     work.verdict = Verdict::drop(reason);
     record::record(tables, packet, moment, &Outer::NONE, work);
     false
+}
+
+/// Whether a tag that carries a priority only stands below another. The kernel strips any number of them and delivers
+/// what is below; no sender has a use for two. A frame of a VLAN reaches only that VLAN's device, which has a guard.
+#[inline(always)]
+fn hides_priority_tag<P: Packet>(packet: &P) -> bool {
+    matches!(packet.ethertype(), ethertype::VLAN | ethertype::SERVICE_VLAN)
+        && packet
+            .load::<[u8; 2]>(0)
+            .is_some_and(|tag| u32::from(u16::from_be_bytes(tag)) & ethertype::VLAN_ID == 0)
 }
 
 #[inline(always)]

@@ -23,8 +23,8 @@ pub const fn ticks(seconds: u32) -> u32 {
 
 /// One packet as its hook sees it. Offsets count from the network header.
 pub trait Packet {
-    /// The `EtherType` in the machine's order, below a tag that carries a priority only; [`crate::ethertype::VLAN`] or
-    /// `SERVICE_VLAN` where a second such tag stands there, and 0 where the tag of a VLAN hides the network header.
+    /// The `EtherType` in the machine's order, below an outer tag that carries a priority only; 0 where the tag of a
+    /// VLAN hides the network header.
     fn ethertype(&self) -> u16;
 
     /// Bytes from the network header to the end.

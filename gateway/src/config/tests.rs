@@ -103,6 +103,8 @@ fn an_invalid_value_names_file_key_and_value() {
 fn values_that_do_not_fit_together_are_refused() {
     assert!(refused("").contains("workloadPools"));
     assert!(refused("workloadPools: [10.0.0.0/24]\npodPrefixes: [10.0.0.0/8]\n").contains("podPrefixes"));
+    let host_bits = refused(&format!("{POOLS}podPrefixes: [10.1.2.3/16]\n"));
+    assert!(host_bits.contains("podPrefixes") && host_bits.contains("10.1.2.3/16"), "{host_bits}");
     assert!(refused(&format!("{POOLS}certificateTtl: 25h\n")).contains("certificateTtl"));
     assert!(refused(&format!("{POOLS}certificateTtl: 0s\n")).contains("certificateTtl"));
     assert!(refused(&format!("{POOLS}certificateTtl: 900ms\n")).contains("certificateTtl"));

@@ -48,14 +48,19 @@ fn bare_packets_of_the_mesh_are_dropped_and_told() {
 #[test]
 fn tags_within_tags_hide_nothing() {
     let world = world();
-    let packet = udp(OUTSIDE, 1, "198.51.100.8", 2);
+    let untagged = udp(OUTSIDE, 1, "198.51.100.8", 2);
+    let below = |tag: [u8; 2]| [&tag, &[0x08, 0x00], untagged.as_slice()].concat();
+    let passes = |number: u16, bytes: &[u8]| {
+        let frame = Frame { ethertype: number, ..Frame::of_ip(bytes) };
+        guard(&frame, &world.moment(Hook::GuardIngress), &world.model)
+    };
     for number in [ethertype::VLAN, ethertype::SERVICE_VLAN] {
-        let tagged = Frame { ethertype: number, ..Frame::of_ip(&packet) };
-        assert!(!guard(&tagged, &world.moment(Hook::GuardIngress), &world.model));
+        assert!(!passes(number, &below([0xe0, 0x00])));
         assert_eq!(world.model.take_events()[0].reason, Reason::UnknownEtherType.number());
+        assert!(passes(number, &below([0xe0, 0x07])), "of VLAN 7: its device has a guard");
+        assert!(passes(number, &[0xe0]), "the kernel drops what is cut off");
     }
-    let of_a_vlan = Frame { ethertype: 0, ..Frame::of_ip(&packet) };
-    assert!(guard(&of_a_vlan, &world.moment(Hook::GuardIngress), &world.model), "its device has a guard");
+    assert!(passes(0, &untagged), "of a VLAN: its device has a guard");
 }
 
 #[test]
