@@ -132,8 +132,8 @@ pub struct Refusal {
     pub tag: Tag,
     /// What was attempted and why it failed, one sentence.
     pub reason: String,
-    /// Whether the reconciler tries again by itself (a device in the way, a netlink error), as opposed to a
-    /// target that cannot be applied (a prefix that would cut the host off, a full table).
+    /// Whether the reconciler tries again by itself (a device in the way, a prefix that would cut the host off as
+    /// its network is now), as opposed to a target that can never be applied (a full table).
     pub retrying: bool,
 }
 

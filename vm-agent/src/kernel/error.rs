@@ -113,8 +113,10 @@ impl KernelError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Table(TableError::Full { .. }) | Self::Unsafe(_) | Self::Stopped => false,
-            Self::NotPermitted(_)
+            Self::Table(TableError::Full { .. }) | Self::Stopped => false,
+            // What would cut the host off depends on its own network, which changes without the gateway.
+            Self::Unsafe(_)
+            | Self::NotPermitted(_)
             | Self::MissingFeature { .. }
             | Self::NoBpffs { .. }
             | Self::File { .. }

@@ -58,6 +58,18 @@ fn an_address_outside_what_the_administrator_allows_is_refused() {
 }
 
 #[test]
+fn a_prefix_is_routed_once_the_host_needs_it_no_longer() {
+    isolated(|| async {
+        ip("route add 10.244.7.0/24 via 192.0.2.1");
+        let host = Running::start(config(), target(1, state())).await;
+        let reason = host.refused(1).await;
+        assert!(reason.contains("10.244.7.0/24"), "{reason}");
+        ip("route del 10.244.7.0/24 via 192.0.2.1");
+        host.applied(1).await;
+    });
+}
+
+#[test]
 fn meshes_leave_each_other_alone() {
     isolated(|| async {
         let first = Running::start(config(), target(1, state())).await;
