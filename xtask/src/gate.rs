@@ -3,6 +3,7 @@
 mod direction;
 mod generated;
 mod lints;
+mod mutants;
 mod sizes;
 mod tree;
 
@@ -22,6 +23,8 @@ pub(crate) enum Gate {
     Tree,
     /// Generated files are what their generators would write now.
     Generated,
+    /// Every row of the threat catalogue has tests and mutants, and every mutant applies.
+    Mutants,
 }
 
 /// One breach of a rule: where, and what is wrong there.
@@ -40,6 +43,7 @@ impl Gate {
             Self::Lints => lints::check(),
             Self::Tree => tree::check(),
             Self::Generated => generated::check(),
+            Self::Mutants => mutants::check(),
         }?;
         findings.sort();
         for Finding { place, problem } in &findings {

@@ -5,6 +5,7 @@ mod ci;
 mod command;
 mod gate;
 mod kernel;
+mod mutants;
 mod steps;
 mod task;
 mod test;

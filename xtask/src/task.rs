@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Parser;
 
-use crate::{bpf, ci, command, gate, kernel, test, workspace};
+use crate::{bpf, ci, command, gate, kernel, mutants, test, workspace};
 
 /// Builds, checks and runs Outrigger.
 #[derive(Parser)]
@@ -36,6 +36,8 @@ pub(crate) enum Task {
         /// The rule.
         gate: gate::Gate,
     },
+    /// Plants bugs one by one and expects the tests of the threat catalogue to notice each.
+    Mutants(mutants::Selection),
     /// Builds everything and runs all tests.
     Test,
     /// Boots kernels under QEMU and lets their verifiers judge the BPF object.
@@ -52,6 +54,8 @@ impl Task {
             Self::Demo { arguments } => demo(&arguments),
             Self::Deps { qemu } => deps(qemu),
             Self::Gate { gate } => gate.check(),
+            Self::Mutants(selection) if selection.check => gate::Gate::Mutants.check(),
+            Self::Mutants(selection) => mutants::run(&selection),
             Self::Test => test::run(),
             Self::VerifyKernel(selection) => kernel::verify(&selection),
         }
