@@ -3,6 +3,7 @@
 #   make demo            two hosts join a gateway, talk to pods, and are refused by a policy   (KEEP=1 leaves it running)
 #   make test            installs what is missing, builds, runs all tests
 #   YES=1                installs without asking
+#   QUICK=1              measures less: `make bench QUICK=1` takes minutes
 
 export KEEP YES
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
@@ -26,7 +27,7 @@ demo: deps
 	@cargo xtask demo
 
 bench: deps
-	@cargo xtask bench
+	@cargo xtask bench $(if $(QUICK),--quick)
 
 ci: deps
 	@cargo xtask ci

@@ -1,19 +1,46 @@
-//! `make bench`: what the datapath costs, as ratios and differences within one run, since absolute numbers of a
-//! shared machine say nothing. Writes a table and `target/bench/results.json`.
+//! `make bench`: what the project costs, as ratios and differences within one run, since absolute numbers of a
+//! shared machine say nothing. Prints a table and writes it to `bench/results.json` in the build folder.
 
+mod bed;
 mod noise;
+mod pairs;
 mod statistics;
-mod tunnel;
+mod traffic;
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
 use serde::Serialize;
 
 use crate::prog_test::Cost;
 
 /// What a packet of an established flow may cost.
 const PACKET_LIMIT_NS: f64 = 100.0;
+
+/// Measures what the project costs. Needs root and a quiet machine.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "bench")]
+pub struct Options {
+    /// Measure less and more coarsely, in under five minutes.
+    #[arg(long)]
+    pub quick: bool,
+    /// Measure although the machine is busy; the results say so.
+    #[arg(long)]
+    pub busy: bool,
+    /// Only these parts.
+    #[arg(long, value_delimiter = ',')]
+    pub only: Vec<Part>,
+}
+
+/// A part of the measurements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// Nanoseconds a packet in `BPF_PROG_TEST_RUN`.
+    Packets,
+    /// Our tunnel against the kernel's own, with real processes.
+    Traffic,
+}
 
 /// One measured value.
 #[derive(Clone, Debug, Serialize)]
@@ -28,13 +55,16 @@ pub struct Measurement {
     pub target: String,
     /// Whether it does; absent without a target.
     pub met: Option<bool>,
+    /// The ends of its 95 % interval, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<[f64; 2]>,
 }
 
 impl Measurement {
     /// A value without a target.
     #[must_use]
     pub fn known(name: &str, value: f64, unit: &'static str) -> Self {
-        Self { name: name.to_owned(), value, unit, target: String::new(), met: None }
+        Self { name: name.to_owned(), value, unit, target: String::new(), met: None, interval: None }
     }
 
     /// A value that should be at least `limit`.
@@ -48,22 +78,31 @@ impl Measurement {
     pub fn at_most(name: &str, value: f64, unit: &'static str, limit: f64) -> Self {
         Self { target: format!("≤ {limit}"), met: Some(value <= limit), ..Self::known(name, value, unit) }
     }
+
+    /// The same with its 95 % interval.
+    #[must_use]
+    pub fn within(self, interval: [f64; 2]) -> Self {
+        Self { interval: Some(interval), ..self }
+    }
 }
 
-/// What to measure.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Blocks of four cells (ABBA) of the tunnel comparison.
-    pub blocks: u32,
-    /// Milliseconds of a cell.
-    pub cell_ms: u64,
+impl Options {
+    fn includes(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
 }
 
-/// Measures everything, prints the table and writes the results.
-pub fn run(options: Options) -> Result<()> {
-    noise::warn();
-    let mut results = packets()?;
-    results.extend(tunnel::measure(options)?);
+/// Measures what the options ask for, prints the table and writes the results.
+pub fn run(options: &Options) -> Result<()> {
+    let quiet = noise::gate(options.busy)?;
+    let mut results =
+        vec![Measurement::known("machine: quiet at the start", f64::from(u8::from(quiet)), "yes = 1")];
+    if options.includes(Part::Packets) {
+        results.extend(packets()?);
+    }
+    if options.includes(Part::Traffic) {
+        results.extend(traffic::measure(options.quick)?);
+    }
     print(&results);
     let path = write(&results)?;
     println!("\n{}", path.display());
@@ -90,21 +129,22 @@ fn packets() -> Result<Vec<Measurement>> {
     clippy::cast_precision_loss,
     reason = "a measurement has fewer than 52 bits"
 )]
-const fn float(number: u64) -> f64 {
+pub(crate) const fn float(number: u64) -> f64 {
     number as f64
 }
 
 fn print(results: &[Measurement]) {
     let width = results.iter().map(|result| result.name.chars().count()).max().unwrap_or_default();
-    println!("\n{:width$}  {:>12}  {:14} {:8} met", "", "value", "unit", "target");
+    println!("\n{:width$}  {:>12}  {:17} {:14} {:8} met", "", "value", "95 % interval", "unit", "target");
     for result in results {
         let met = match result.met {
             Some(true) => "yes",
             Some(false) => "no",
             None => "",
         };
+        let interval = result.interval.map(|[low, high]| format!("{low:.3} – {high:.3}")).unwrap_or_default();
         println!(
-            "{:width$}  {:>12.3}  {:14} {:8} {met}",
+            "{:width$}  {:>12.3}  {interval:17} {:14} {:8} {met}",
             result.name, result.value, result.unit, result.target
         );
     }

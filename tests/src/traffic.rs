@@ -3,6 +3,7 @@
 
 pub mod http;
 pub mod inject;
+pub mod load;
 pub mod ping;
 pub mod sniff;
 pub mod tcp;
@@ -40,10 +41,16 @@ enum Tool {
     TcpEcho(tcp::Echo),
     /// Send numbered records over one connection to an echo and report what came back.
     TcpStream(tcp::Stream),
-    /// Receive and count bytes.
-    TcpSink(tcp::Sink),
+    /// Serve what the loads below ask for.
+    LoadServe(load::Serve),
     /// Send bytes as fast as possible for a time and report how many.
-    TcpBlast(tcp::Blast),
+    TcpBlast(load::Load),
+    /// Ask and wait for the answer, over and over on one connection, and report how often.
+    TcpRr(load::Load),
+    /// The same with a connection for each request.
+    TcpCrr(load::Load),
+    /// Send datagrams of 64 bytes as fast as possible and report how many.
+    UdpFlood(load::Load),
     /// Receive numbered datagrams and report gaps.
     UdpSink(udp::Sink),
     /// Send numbered datagrams.
@@ -63,8 +70,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         Tool::Get(tool) => tool.run(),
         Tool::TcpEcho(tool) => tool.run(),
         Tool::TcpStream(tool) => tool.run(),
-        Tool::TcpSink(tool) => tool.run(),
-        Tool::TcpBlast(tool) => tool.run(),
+        Tool::LoadServe(tool) => tool.run(),
+        Tool::TcpBlast(tool) => tool.blast(),
+        Tool::TcpRr(tool) => tool.requests(),
+        Tool::TcpCrr(tool) => tool.connections(),
+        Tool::UdpFlood(tool) => tool.datagrams(),
         Tool::UdpSink(tool) => tool.run(),
         Tool::UdpSend(tool) => tool.run(),
         Tool::Ping(tool) => tool.run(),

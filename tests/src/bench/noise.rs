@@ -2,20 +2,42 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+
+use crate::wait::wait_for;
 
 /// Ticks a second of `/proc/stat`; fixed by the kernel's interface.
 const TICKS: u64 = 100;
 
-/// Says so if something else is running.
-pub(super) fn warn() {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load: f64 = text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or_default();
-    if load > 0.5 {
-        println!(
-            "The machine is busy (load {load}): believe only the ratios, and those with their intervals."
+/// Part of the last ten seconds in which some task waited for a CPU, in percent, that a quiet machine has at most.
+const PRESSURE: f64 = 1.0;
+
+/// How long a build that just ended may take to fade from the average.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Waits until nothing else wants the CPUs. On a machine that stays busy, an error, or with `busy` a warning; says
+/// whether it is quiet.
+pub(super) fn gate(busy: bool) -> Result<bool> {
+    let patience = if busy { Duration::ZERO } else { PATIENCE };
+    let quiet = wait_for("quiet", patience, || pressure().is_none_or(|part| part <= PRESSURE)).is_ok();
+    if !quiet && !busy {
+        bail!(
+            "the machine is busy (tasks waited for a CPU {:.1} % of the last ten seconds): measure when it is quiet, or \
+             with --busy",
+            pressure().unwrap_or_default()
         );
     }
+    if !quiet {
+        println!("The machine is busy: believe only the ratios, and those with their intervals.");
+    }
+    Ok(quiet)
+}
+
+/// `None` where the kernel does not tell.
+fn pressure() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/pressure/cpu").ok()?;
+    let word = text.lines().next()?.split(' ').find_map(|word| word.strip_prefix("avg10="))?;
+    word.parse().ok()
 }
 
 /// Time that all CPUs together were not idle since boot, interrupts included.

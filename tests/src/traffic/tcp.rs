@@ -1,4 +1,4 @@
-//! TCP: numbered records to an echo and back, and bulk.
+//! TCP: numbered records to an echo and back.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -65,77 +65,36 @@ pub struct StreamReport {
     pub error: Option<String>,
 }
 
-/// Bulk receiver.
-#[derive(Debug, Args)]
-pub struct Sink {
-    /// Port to listen on.
-    #[arg(long)]
-    port: u16,
-    /// Address to listen on.
-    #[arg(long, default_value_t = super::everywhere())]
-    address: IpAddr,
-}
-
-/// Bulk sender.
-#[derive(Debug, Args)]
-pub struct Blast {
-    /// The receiver.
-    #[arg(long)]
-    to: SocketAddr,
-    /// For how long.
-    #[arg(long, default_value_t = 1000)]
-    ms: u64,
-}
-
-/// How a bulk transfer went.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct BlastReport {
-    /// Bytes sent.
-    pub bytes: u64,
-    /// In this time.
-    pub ns: u64,
-}
-
 impl Echo {
     pub(super) fn run(&self) -> Result<()> {
-        accept((self.address, self.port), true)
+        let listener = TcpListener::bind((self.address, self.port))?;
+        let report = Shared::new(EchoReport { listening: true, ..EchoReport::default() });
+        let stop = Stop::on_input_closed();
+        let shared = report.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let report = shared.clone();
+                report.update(|report| report.connections += 1);
+                thread::spawn(move || echo(stream, &report));
+            }
+        });
+        let until = stop.clone();
+        let work = thread::spawn(move || {
+            while !until.is_set() {
+                thread::sleep(Duration::from_millis(5));
+            }
+            Ok(())
+        });
+        report_until(&report, &stop, work)
     }
 }
 
-impl Sink {
-    pub(super) fn run(&self) -> Result<()> {
-        accept((self.address, self.port), false)
-    }
-}
-
-fn accept(address: (IpAddr, u16), echo: bool) -> Result<()> {
-    let listener = TcpListener::bind(address)?;
-    let report = Shared::new(EchoReport { listening: true, ..EchoReport::default() });
-    let stop = Stop::on_input_closed();
-    let shared = report.clone();
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let report = shared.clone();
-            report.update(|report| report.connections += 1);
-            thread::spawn(move || receive(stream, echo, &report));
-        }
-    });
-    let until = stop.clone();
-    let work = thread::spawn(move || {
-        while !until.is_set() {
-            thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
-    });
-    report_until(&report, &stop, work)
-}
-
-fn receive(mut stream: TcpStream, echo: bool, report: &Shared<EchoReport>) {
+fn echo(mut stream: TcpStream, report: &Shared<EchoReport>) {
     let mut buffer = vec![0; 256 * 1024];
     while let Ok(length @ 1..) = stream.read(&mut buffer) {
         report.update(|report| report.received += u64::try_from(length).unwrap_or_default());
         let bytes = buffer.get(..length).unwrap_or_default();
-        if echo && stream.write_all(bytes).is_err() {
+        if stream.write_all(bytes).is_err() {
             break;
         }
     }
@@ -215,22 +174,5 @@ fn read_echoes(mut stream: TcpStream, report: &Shared<StreamReport>, stop: &Stop
                 (report.last_ns, report.echoed) = (now, expected);
             });
         }
-    }
-}
-
-impl Blast {
-    pub(super) fn run(&self) -> Result<()> {
-        let mut stream = TcpStream::connect_timeout(&self.to, Duration::from_secs(3))?;
-        stream.set_write_timeout(Some(Duration::from_secs(3)))?;
-        let buffer = vec![0x5a; 256 * 1024];
-        let started = Instant::now();
-        let limit = Duration::from_millis(self.ms);
-        let mut report = BlastReport::default();
-        while started.elapsed() < limit {
-            report.bytes += u64::try_from(stream.write(&buffer)?)?;
-        }
-        report.ns = u64::try_from(started.elapsed().as_nanos())?;
-        println!("{}", serde_json::to_string(&report)?);
-        Ok(())
     }
 }
