@@ -3,6 +3,7 @@
 
 pub mod http;
 pub mod inject;
+pub mod knock;
 pub mod load;
 pub mod ping;
 pub mod sniff;
@@ -51,6 +52,8 @@ enum Tool {
     TcpCrr(load::Load),
     /// Send datagrams of 64 bytes as fast as possible and report how many.
     UdpFlood(load::Load),
+    /// Try to connect again and again, and wait for no answer.
+    Knock(knock::Knock),
     /// Receive numbered datagrams and report gaps.
     UdpSink(udp::Sink),
     /// Send numbered datagrams.

@@ -38,6 +38,11 @@ impl Relabels {
         let Some(published) = published else { return changed };
         for (address, new) in &next.endpoints {
             let Some(old) = published.endpoints.get(address) else { continue };
+            if old.owner != new.owner {
+                // Somebody else has the address now, and inherits nothing.
+                changed |= self.open.remove(address).is_some();
+                continue;
+            }
             if old.identity == new.identity {
                 continue;
             }

@@ -1,4 +1,5 @@
-//! Forged VXLAN packets: any VNI, any inner packet and, from a raw socket, any outer source.
+//! Forged VXLAN packets: any VNI, any flags, any inner packet and, from a raw socket, any outer source; and storms of
+//! random ones.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::thread;
@@ -47,6 +48,20 @@ pub struct Vxlan {
     /// Another outer source than this machine's.
     #[arg(long)]
     outer_source: Option<IpAddr>,
+    /// The flags of the VXLAN header; 8 says that there is a VNI.
+    #[arg(long, default_value_t = 8)]
+    flags: u8,
+    /// This inner IP packet, in hexadecimal, instead of a built one.
+    #[arg(long, value_parser = hexadecimal)]
+    packet: Option<Hexadecimal>,
+}
+
+/// Bytes, as an argument.
+#[derive(Clone, Debug)]
+pub struct Hexadecimal(Vec<u8>);
+
+fn hexadecimal(text: &str) -> Result<Hexadecimal> {
+    Ok(Hexadecimal(hex::decode(text)?))
 }
 
 /// What a forged packet carries.
@@ -67,7 +82,7 @@ impl Vxlan {
         let outlet = self.outlet()?;
         let mut report = SendReport::default();
         for number in 0..self.count {
-            let payload = vxlan(self.vni, &self.frame(number)?)?;
+            let payload = vxlan(self.flags, self.vni, &self.frame(number)?)?;
             match outlet.send(self.to, &payload) {
                 Ok(()) => report.sent += 1,
                 Err(error) => *report.errors.entry(error.to_string()).or_default() += 1,
@@ -95,6 +110,9 @@ impl Vxlan {
 
     /// The inner Ethernet frame.
     fn frame(&self, number: u64) -> Result<Vec<u8>> {
+        if let Some(Hexadecimal(packet)) = &self.packet {
+            return Ok(crate::prog_test::frames::ethernet(packet));
+        }
         let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
         let ip = match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
@@ -129,8 +147,8 @@ impl Vxlan {
 }
 
 /// The VXLAN header and the frame behind it.
-fn vxlan(vni: u32, frame: &[u8]) -> Result<Vec<u8>> {
-    let mut packet = 0x0800_0000_u32.to_be_bytes().to_vec();
+fn vxlan(flags: u8, vni: u32, frame: &[u8]) -> Result<Vec<u8>> {
+    let mut packet = vec![flags, 0, 0, 0];
     let shifted = vni.checked_mul(256).context("the VNI has more than 24 bits")?;
     packet.extend(shifted.to_be_bytes());
     packet.extend_from_slice(frame);
