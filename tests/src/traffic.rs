@@ -78,6 +78,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         Tool::TcpRr(tool) => tool.requests(),
         Tool::TcpCrr(tool) => tool.connections(),
         Tool::UdpFlood(tool) => tool.datagrams(),
+        Tool::Knock(tool) => tool.run(),
         Tool::UdpSink(tool) => tool.run(),
         Tool::UdpSend(tool) => tool.run(),
         Tool::Ping(tool) => tool.run(),
