@@ -3,6 +3,7 @@
 
 pub mod convert;
 pub mod node;
+pub mod parts;
 mod secret;
 pub mod token;
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use proto::v1::{Generation, ResourceSet, Update};
 
-/// The size of a chunk, in bytes; only a single resource that is larger makes a larger one.
+/// The size of a chunk, in bytes, and of a part; only a single resource that is larger makes a larger part.
 pub(super) const CHUNK_BYTES: usize = 1 << 20;
 
 /// The encoded set, in as many parts as it needs; none for an empty set.
@@ -47,24 +47,36 @@ pub(super) fn parts(set: ResourceSet) -> Vec<Bytes> {
     split.done
 }
 
-/// The parts as updates; at least one, since an update without parts still says which generation it leads to.
+/// The parts as updates; at least one, since an update without parts still says which generation it leads to. No
+/// chunk is larger than [`CHUNK_BYTES`]: a part that is goes on in the next ones.
 pub(super) fn updates(base: Option<Generation>, generation: Generation, parts: Vec<Bytes>) -> Vec<Update> {
-    let mut chunks: Vec<Vec<Bytes>> = vec![Vec::new()];
-    let mut length = 0;
-    for part in parts {
-        if length > 0 && length + part.len() > CHUNK_BYTES {
-            chunks.push(Vec::new());
-            length = 0;
+    let empty = || Update { generation: Some(generation), base, ..Update::default() };
+    let mut chunks = vec![empty()];
+    let mut room = CHUNK_BYTES;
+    for mut part in parts {
+        if part.len() > room && room < CHUNK_BYTES {
+            chunks.push(empty());
+            room = CHUNK_BYTES;
         }
-        length += part.len();
-        if let Some(chunk) = chunks.last_mut() {
-            chunk.push(part);
+        loop {
+            let piece = part.split_to(part.len().min(room));
+            room -= piece.len();
+            let continues = !part.is_empty();
+            if let Some(chunk) = chunks.last_mut() {
+                chunk.parts.push(piece);
+                chunk.continues = continues;
+            }
+            if !continues {
+                break;
+            }
+            chunks.push(empty());
+            room = CHUNK_BYTES;
         }
     }
-    let count = chunks.len();
-    let update =
-        |(index, parts)| Update { generation: Some(generation), base, last: index + 1 == count, parts };
-    chunks.into_iter().enumerate().map(update).collect()
+    if let Some(chunk) = chunks.last_mut() {
+        chunk.last = true;
+    }
+    chunks
 }
 
 #[derive(Default)]
@@ -117,6 +129,27 @@ mod tests {
         assert!(updates.iter().all(|update| update.encoded_len() <= CHUNK_BYTES + 256));
         assert_eq!(updates.iter().filter(|update| update.last).count(), 1);
         assert!(updates.last().unwrap().last);
+    }
+
+    #[test]
+    fn a_part_that_is_larger_than_any_message_arrives() {
+        let large = |byte: u8, length: usize| Bytes::from(vec![byte; length]);
+        let parts = vec![
+            large(1, 10),
+            large(2, 3 * proto::MAX_MESSAGE_BYTES),
+            large(3, 10),
+            large(4, CHUNK_BYTES),
+            large(5, CHUNK_BYTES + 1),
+        ];
+        let updates = updates(None, Generation::default(), parts.clone());
+        assert!(updates.iter().all(|update| update.encoded_len() <= CHUNK_BYTES + 256));
+        assert_eq!(updates.iter().filter(|update| update.last).count(), 1);
+        assert!(updates.last().unwrap().last);
+        let mut arrived = proto::parts::Parts::default();
+        for update in updates {
+            arrived.add(update.parts, update.continues);
+        }
+        assert!(arrived.finish().unwrap() == parts);
     }
 
     #[test]

@@ -8,9 +8,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use policy::state::NodeState;
 use proto::node::Node;
+use proto::parts::Parts;
 use proto::v1;
 
 use crate::kernel::{Applied, Tag};
@@ -62,7 +62,7 @@ pub struct Core {
 struct Chunks {
     generation: Tag,
     base: Option<Tag>,
-    parts: Vec<Bytes>,
+    parts: Parts,
 }
 
 impl Version {
@@ -158,26 +158,29 @@ impl Core {
     }
 
     fn update(&mut self, update: v1::Update) -> Vec<Outcome> {
-        let v1::Update { generation, base, last, parts } = update;
+        let v1::Update { generation, base, last, parts, continues } = update;
         let Some(generation) = generation.map(tag) else {
             return vec![Outcome::Resync("an update without a generation".to_owned())];
         };
         let base = base.map(tag);
         let mut chunks = match self.chunks.take() {
             Some(chunks) if chunks.generation == generation && chunks.base == base => chunks,
-            Some(_) | None => Chunks { generation, base, parts: Vec::new() },
+            Some(_) | None => Chunks { generation, base, parts: Parts::default() },
         };
-        chunks.parts.extend(parts);
+        chunks.parts.add(parts, continues);
         if last {
-            self.complete(&chunks)
+            self.complete(chunks)
         } else {
             self.chunks = Some(chunks);
             Vec::new()
         }
     }
 
-    fn complete(&mut self, update: &Chunks) -> Vec<Outcome> {
+    fn complete(&mut self, update: Chunks) -> Vec<Outcome> {
         let generation = update.generation;
+        let Ok(parts) = update.parts.finish() else {
+            return vec![Outcome::Resync("an update ended within a part".to_owned())];
+        };
         if let Some(head) = &self.head {
             if head.tag == generation {
                 let applied = self.applied.iter().filter(|version| version.tag == generation);
@@ -193,7 +196,7 @@ impl Core {
                 "an update builds on a generation that this host does not have".to_owned(),
             )];
         };
-        if let Err(error) = node.apply(&update.parts) {
+        if let Err(error) = node.apply(&parts) {
             return vec![Outcome::Reject(generation, error.to_string())];
         }
         match Version::try_new(generation, node) {

@@ -82,6 +82,7 @@ impl Gateway {
                 base: base.map(wire),
                 last: at + 1 == count,
                 parts,
+                continues: false,
             })
         };
         groups.iter().enumerate().map(message).collect()
@@ -329,6 +330,7 @@ fn what_cannot_be_converted_is_rejected_whole() {
         base: world.runs.map(wire),
         last: true,
         parts: vec![set.encode_to_vec().into()],
+        continues: false,
     };
     let outcomes = world.core.receive(wrap(update));
     assert!(matches!(&outcomes[..], [Outcome::Reject(tag, _)] if tag.counter == 9), "{outcomes:?}");
@@ -408,4 +410,22 @@ fn the_state_of_the_previous_run_comes_first() {
     assert_eq!(core.answer(&answer), [Outcome::Ack(version.clone())]);
     assert_eq!(core.connect(), Some(&version));
     assert_eq!(version.state.settings.identity, Identity::try_new(300).unwrap());
+}
+
+#[test]
+fn a_part_that_goes_on_in_the_next_chunk_is_put_together() {
+    let mut world = started();
+    let tag = world.runs.unwrap();
+    let set = v1::ResourceSet { endpoints: vec![endpoint(2, 259)], ..v1::ResourceSet::default() };
+    let mut part: bytes::Bytes = set.encode_to_vec().into();
+    let rest = part.split_off(3);
+    let generation = Some(v1::Generation { counter: tag.counter + 1, ..wire(tag) });
+    let chunk = |part, last, continues| {
+        wrap(v1::Update { generation, base: Some(wire(tag)), last, parts: vec![part], continues })
+    };
+    assert_eq!(world.core.receive(chunk(part.clone(), false, true)), []);
+    let outcomes = world.core.receive(chunk(rest, true, false));
+    assert!(matches!(&outcomes[..], [Outcome::Target(_)]), "{outcomes:?}");
+    let outcomes = world.core.receive(chunk(part, true, true));
+    assert!(matches!(&outcomes[..], [Outcome::Resync(_)]), "{outcomes:?}");
 }
