@@ -129,11 +129,12 @@ impl EnrollmentService {
     async fn admit(&self, peer: &PeerIdentity, request: v1::JoinRequest) -> Result<Joined, EnrollmentError> {
         let secret = Zeroizing::new(request.token_secret);
         let csr = CheckedCsr::from_der(&request.csr)?;
-        let host = host::Host::try_new(request.report.as_ref(), &request.machine, peer.remote.ip())?;
+        let host = host::Host::try_new(request.report.as_ref(), &request.machine, peer.source())?;
         let now = self.clock.now();
         let token = {
             let (store, id, secret) = (self.store.clone(), request.token_id.clone(), secret.clone());
-            blocking(move || Ok(store.check_token(&id, &secret, now)??)).await?
+            let key = csr.key_hash();
+            blocking(move || Ok(store.check_token(&id, &secret, key, now)??)).await?
         };
         let name = name::of(&token, &request.name, &request.hostname)?;
         let wanted = self.declared_addresses(&token, &name)?;
@@ -144,6 +145,7 @@ impl EnrollmentService {
             key: csr.key_hash(),
             machine: host.machine,
             underlay: host.underlay,
+            source: peer.source(),
             agent_version: shortened(&request.agent_version),
             wanted,
         };

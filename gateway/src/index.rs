@@ -27,7 +27,7 @@ mod settings;
 mod tests;
 mod workloads;
 
-pub use relabel::LONGEST_PHASE;
+pub use relabel::{LONGEST_PHASE, Round};
 
 use holders::Holders;
 use relabel::Relabels;
@@ -69,6 +69,8 @@ pub struct Index {
     addresses: Holders,
     underlay: Holders,
     relabels: Relabels,
+    /// Who keeps which labels for now.
+    held: BTreeMap<Arc<str>, Arc<Labels>>,
     warnings: BTreeSet<String>,
 }
 
@@ -87,6 +89,7 @@ impl Index {
             addresses: Holders::default(),
             underlay: Holders::default(),
             relabels: Relabels::default(),
+            held: BTreeMap::new(),
             warnings: BTreeSet::new(),
         }
     }
@@ -143,6 +146,7 @@ impl Index {
     /// Brings the facts up to date, and says which label sets need a number. Comes before [`Index::compile`].
     pub fn labels(&mut self) -> BTreeSet<Labels> {
         self.warnings.clear();
+        self.held = self.relabels.held();
         self.refresh_workloads();
         self.refresh_pods();
         policy::resolve::identity_labels(&self.facts)
@@ -171,6 +175,17 @@ impl Index {
         let mut warnings = resolved.warnings;
         warnings.extend(self.warnings.iter().cloned());
         Ok(Compiled { state, nodes, warnings })
+    }
+
+    /// Goes on with the changes of identities that an earlier process began. Comes before the first state.
+    pub fn resume_relabels(&mut self, rounds: BTreeMap<IpAddr, Round>) {
+        self.relabels.resume(rounds);
+    }
+
+    /// The changes of identities that are under way.
+    #[must_use]
+    pub fn relabel_rounds(&self) -> BTreeMap<IpAddr, Round> {
+        self.relabels.rounds()
     }
 
     /// Learns that a compiled state was published under this number.

@@ -20,8 +20,9 @@ use crate::source::catalog::{Catalog, FileChange};
 use crate::source::files::{Files, Report};
 use crate::source::folder::UnreadableFolder;
 use crate::source::last_good;
-use crate::store::{IdentityError, Store, StoreError, Workloads};
+use crate::store::{IdentityError, RelabelRecords, Store, StoreError, Workloads};
 
+mod relabels;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -82,6 +83,8 @@ struct Core {
     index: Index,
     gateways: Arc<Vec<String>>,
     numbers: BTreeMap<Labels, Identity>,
+    /// The changes of identities that the store has.
+    kept_relabels: RelabelRecords,
     feed: watch::Sender<Option<Arc<Feed>>>,
     overview: watch::Sender<Arc<Overview>>,
     registry: Arc<Registry>,
@@ -116,6 +119,7 @@ impl Pipeline {
             index: Index::new(mesh),
             gateways: Arc::new(gateways),
             numbers: BTreeMap::new(),
+            kept_relabels: RelabelRecords::new(),
             feed,
             overview,
             registry: Arc::clone(&registry),
@@ -137,10 +141,13 @@ impl Pipeline {
         let mut workloads = core.store.watch_workloads();
         workloads.mark_changed();
         let mut progress = core.registry.progress();
+        let mut contradicted = core.registry.contradicted();
         loop {
             let deadline = core.deadline().map(tokio::time::Instant::from_std);
             let relabels = core.index.deadline().is_some();
             let event = tokio::select! {
+                // First: that sessions end with the gateway must not look like receivers that are gone.
+                biased;
                 () = shutdown.wait() => break,
                 report = reports.recv() => {
                     let Some(report) = report else {
@@ -151,6 +158,7 @@ impl Pipeline {
                 }
                 Ok(()) = workloads.changed() => Event::Workloads(workloads.borrow_and_update().clone()),
                 Ok(()) = progress.changed(), if relabels => Event::Time,
+                Ok(()) = contradicted.changed() => Event::Time,
                 () = sleep_until(deadline), if deadline.is_some() => Event::Time,
             };
             let stepped = tokio::task::spawn_blocking(move || {
@@ -180,6 +188,7 @@ impl Core {
             self.index.apply(crate::source::Change::Put(key.clone(), object.clone()));
         }
         self.log_rejected(&BTreeSet::new());
+        self.resume_relabels()?;
         self.publish(Instant::now())?;
         self.keep();
         self.show();
@@ -226,16 +235,21 @@ impl Core {
     /// Compiles, and publishes what is new.
     fn publish(&mut self, now: Instant) -> Result<(), CompileError> {
         let incarnation = self.store.incarnation();
-        self.index.advance(self.registry.acknowledged(incarnation), now);
+        self.index.advance(self.registry.acknowledged(incarnation, now), now);
         self.index.set_rejected(self.catalog.rejected());
         self.assign_numbers()?;
         let feed = self.feed.borrow().clone();
         let before = feed.as_ref().map(|feed| Arc::clone(&feed.latest));
         let compiled =
             self.index.compile(&self.numbers, before.as_ref().map(|before| &**before.compiled()))?;
-        if before.as_ref().is_some_and(|before| **before.compiled() == compiled) {
+        let contradicted = *self.registry.contradicted().borrow();
+        let stays = |before: &Arc<Published>| {
+            **before.compiled() == compiled && before.generation().counter > contradicted
+        };
+        if before.as_ref().is_some_and(stays) {
             return Ok(());
         }
+        self.keep_relabels();
         let counter = self.store.next_generation()?;
         let generation = Generation { incarnation, counter };
         let next =

@@ -23,7 +23,7 @@ use crate::mesh_view::MeshView;
 use crate::metrics::{Gauges, Metrics};
 use crate::pipeline::{self, Mesh, Pipeline};
 use crate::server::{self, Services};
-use crate::session::{MeshService, SessionMetrics};
+use crate::session::{MeshService, SessionMetrics, WRITE_DEADLINE};
 use crate::store::{self, Store};
 use crate::tls::{self, OwnCertificate};
 
@@ -64,6 +64,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     parts.serve(&mut tasks, listener, socket, &certificate, &shutdown)?;
     background.spawn(certificate.keep_fresh(parts.clock.clone()));
     background.spawn(parts.housekeeping());
+    background.spawn(parts.cut_stalled());
     background.spawn(watchdog());
     service::ready("serving");
     tracing::info!(listen = %parts.config.listen, socket = %parts.config.admin_socket.display(), "gateway ready");
@@ -211,12 +212,31 @@ impl Parts {
                 let (store, connected, now) = (store.clone(), mesh.registry().connected(), clock.now());
                 let done = tokio::task::spawn_blocking(move || {
                     store.seen(&connected, now)?;
+                    for workload in store.end_claims(now)? {
+                        tracing::info!(%workload, "claim to an underlay address ended: another host has it now");
+                    }
                     store.tidy(now, keep)
                 });
                 match done.await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => tracing::warn!(%error, "old records not forgotten"),
                     Err(error) => tracing::warn!(%error, "old records not forgotten"),
+                }
+            }
+        }
+    }
+
+    /// Cuts connections whose agents take nothing of what they are sent.
+    fn cut_stalled(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (registry, sessions) = (self.mesh.registry().clone(), self.foundation.sessions.clone());
+        async move {
+            let mut due = tokio::time::interval(WRITE_DEADLINE / 12);
+            loop {
+                let now = due.tick().await.into_std();
+                let count = registry.writes().cut_overdue(WRITE_DEADLINE, now);
+                if count > 0 {
+                    tracing::warn!(count, deadline = ?WRITE_DEADLINE, "sessions cut whose agents take nothing");
+                    sessions.stalled(count);
                 }
             }
         }

@@ -9,6 +9,7 @@ mod metrics;
 mod registry;
 mod service;
 mod transition;
+mod writes;
 
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ pub use metrics::SessionMetrics;
 pub use registry::{DuplicateHost, Ended, Registry, Rejection, Session, SessionStatus};
 pub use service::MeshService;
 pub use transition::{Log, Transition};
+pub use writes::{WRITE_DEADLINE, Write, Writes};
 
 use std::sync::Arc;
 

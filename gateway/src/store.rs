@@ -6,12 +6,14 @@
 
 mod address;
 mod authority;
+mod claim;
 mod error;
 mod generation;
 mod identity;
 mod join;
 mod object;
 mod record;
+mod relabel;
 mod table;
 mod token;
 mod workload;
@@ -29,11 +31,13 @@ use tokio::sync::watch;
 
 pub use address::{InvalidPools, PoolError, Pools};
 pub use authority::RootError;
+pub use claim::Claim;
 pub use error::{OpenError, StoreError};
 pub use generation::INCARNATION_UNSET;
 pub use identity::IdentityError;
 pub use join::{JoinError, JoinRefusal, Joining};
 pub use record::{InvalidWorkloadName, TRANSIT_NAMESPACE, Target, Token, Workload, WorkloadName, unix_time};
+pub use relabel::{RelabelRecord, RelabelRecords};
 pub use token::{Minted, Minting, TokenRefusal};
 pub use workload::{RenewRefusal, Report, WorkloadError};
 

@@ -3,10 +3,12 @@
 
 mod accept;
 mod connection;
+mod cut;
 mod own;
 mod peer;
 
 pub use accept::{Limits, incoming};
 pub use connection::Connection;
+pub use cut::Cut;
 pub use own::{OwnCertificate, OwnCertificateError};
 pub use peer::PeerIdentity;

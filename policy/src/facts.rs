@@ -50,6 +50,8 @@ pub struct Pod {
     pub tunnels: Arc<Vec<IpAddr>>,
     /// The names (`namespace/name`) of those transit nodes.
     pub behind: Arc<BTreeSet<String>>,
+    /// The identity labels that it keeps, whatever the other fields say, until a change of its identity is over.
+    pub held: Option<Arc<Labels>>,
 }
 
 /// An external workload.
@@ -69,6 +71,8 @@ pub struct Workload {
     pub tunnels: Arc<Vec<IpAddr>>,
     /// Whether it is a transit node: its identity is then [`Identity::REMOTE_NODE`], and no policy selects it.
     pub transit: bool,
+    /// The identity labels that it keeps, whatever the other fields say, until a change of its identity is over.
+    pub held: Option<Arc<Labels>>,
 }
 
 /// A port with a name.
@@ -95,6 +99,9 @@ impl Facts {
     /// The identity labels of a pod.
     #[must_use]
     pub fn labels_of_pod(&self, pod: &Pod) -> Labels {
+        if let Some(held) = &pod.held {
+            return Labels::clone(held);
+        }
         let none = BTreeMap::new();
         Labels::of_pod(&pod.labels, self.placement(&pod.namespace, &pod.service_account, &none))
     }
@@ -104,6 +111,9 @@ impl Facts {
     pub fn labels_of_workload(&self, workload: &Workload) -> Labels {
         if workload.transit {
             return Labels::of_remote_node();
+        }
+        if let Some(held) = &workload.held {
+            return Labels::clone(held);
         }
         let none = BTreeMap::new();
         Labels::of_workload(

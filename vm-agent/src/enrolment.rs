@@ -16,6 +16,8 @@ use crate::transport::{self, ConnectError};
 
 /// How long a gateway may take to answer.
 const ANSWER: Duration = Duration::from_secs(20);
+/// How long to wait before a join is asked for again that was not answered.
+const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
 
 /// A join or a leave that no gateway agreed to.
 #[derive(Debug, thiserror::Error)]
@@ -100,10 +102,22 @@ impl From<ConnectError> for Answer {
     }
 }
 
+/// Asks a gateway, and again where no answer came: it gives the same answer to the same key, although the token is used
+/// up by the first one.
 async fn ask(gateway: &str, tls: rustls::ClientConfig, request: JoinRequest) -> Result<JoinResponse, Answer> {
-    let connection = transport::connect(gateway, tls).await?;
-    let mut client = EnrollmentClient::new(connection.channel);
-    answered(gateway, timeout(ANSWER, client.join(request)).await)
+    let mut pauses = PAUSES.into_iter();
+    loop {
+        let connection = transport::connect(gateway, tls.clone()).await?;
+        let mut client = EnrollmentClient::new(connection.channel);
+        let answer = answered(gateway, timeout(ANSWER, client.join(request.clone())).await);
+        match (answer, pauses.next()) {
+            (Err(Answer::Lost(reason)), Some(pause)) => {
+                tracing::info!(gateway, reason, "no answer to the join: asking again");
+                tokio::time::sleep(pause).await;
+            }
+            (answer, _) => return answer,
+        }
+    }
 }
 
 fn answered<T>(

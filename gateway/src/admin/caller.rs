@@ -97,7 +97,11 @@ mod tests {
     fn who_shows_nothing_may_nothing() {
         assert!(Caller::of(&Extensions::new(), crate::store::unix_time(0)).is_err());
         let mut extensions = Extensions::new();
-        extensions.insert(PeerIdentity { svid: None, remote: "192.0.2.1:1".parse().unwrap() });
+        extensions.insert(PeerIdentity {
+            svid: None,
+            remote: "192.0.2.1:1".parse().unwrap(),
+            cut: crate::tls::Cut::default(),
+        });
         let refused = Caller::of(&extensions, crate::store::unix_time(0)).unwrap_err();
         assert_eq!(refused.remote, "192.0.2.1");
     }

@@ -24,7 +24,7 @@ impl Host {
     pub(super) fn try_new(
         report: Option<&v1::HostReport>,
         machine: &[u8],
-        remote: IpAddr,
+        source: Option<IpAddr>,
     ) -> Result<Self, EnrollmentError> {
         if machine.len() != 32 {
             return Err(EnrollmentError::Machine(machine.len()));
@@ -43,8 +43,7 @@ impl Host {
                 underlay.push(address);
             }
         }
-        // A connection over loopback comes from the gateway's own machine: nothing translates it.
-        if !remote.is_loopback() && !underlay.contains(&remote) {
+        if let Some(remote) = source.filter(|source| !underlay.contains(source)) {
             return Err(EnrollmentError::Translated {
                 remote,
                 reported: crate::audit::text(&underlay).join(", "),
@@ -87,7 +86,8 @@ mod tests {
     }
 
     fn check(addresses: &[&str], remote: &str) -> Result<Host, EnrollmentError> {
-        Host::try_new(Some(&report(addresses)), &[0; 32], remote.parse().unwrap())
+        let remote: IpAddr = remote.parse().unwrap();
+        Host::try_new(Some(&report(addresses)), &[0; 32], Some(remote).filter(|remote| !remote.is_loopback()))
     }
 
     #[test]
@@ -111,9 +111,9 @@ mod tests {
         assert!(matches!(check(&[], "192.0.2.1"), Err(EnrollmentError::AddressCount(0))));
         assert!(matches!(check(&["192.0.2.1"; 17], "192.0.2.1"), Err(EnrollmentError::AddressCount(17))));
         let odd = v1::HostReport { underlay_addresses: vec![vec![1, 2, 3]], ..v1::HostReport::default() };
-        let odd = Host::try_new(Some(&odd), &[0; 32], "192.0.2.1".parse().unwrap());
+        let odd = Host::try_new(Some(&odd), &[0; 32], None);
         assert!(matches!(odd, Err(EnrollmentError::AddressBytes(3))));
-        let short = Host::try_new(Some(&report(&["192.0.2.1"])), &[0; 3], "192.0.2.1".parse().unwrap());
+        let short = Host::try_new(Some(&report(&["192.0.2.1"])), &[0; 3], None);
         assert!(matches!(short, Err(EnrollmentError::Machine(3))));
     }
 }

@@ -1,4 +1,4 @@
-//! Who holds what several claim: the first holder keeps it while it claims it; between newcomers the name decides.
+//! Who holds what several claim: the first holder keeps it while it claims it; between newcomers the order of claims decides.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -19,7 +19,7 @@ pub(super) struct Contested {
 }
 
 impl Holders {
-    /// Settles all claims of now; claims come in the order of names. Who is not the holder is returned.
+    /// Settles all claims of now, which come in the order of preference between newcomers. Who is not the holder is returned.
     pub(super) fn settle<'a>(
         &mut self,
         claims: impl Iterator<Item = (IpAddr, &'a Arc<str>)>,

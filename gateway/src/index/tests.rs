@@ -8,6 +8,8 @@ use crate::manifest::{Manifest, manifests, node};
 use crate::source::Instead;
 use crate::store::Workload;
 
+mod relabel;
+
 /// An index with numbers for its label sets, given in the order of their first appearance.
 struct Fixture {
     index: Index,
@@ -106,7 +108,9 @@ fn record(name: &str, target: Target, address: &str, underlay: &[&str]) -> Workl
         addresses: vec![ip(address)],
         underlay: underlay.iter().map(|text| ip(text)).collect(),
         agent_version: String::new(),
+        claims: BTreeMap::new(),
         joined_at: 0,
+        joined_with: String::new(),
         certificate_expires: 0,
     }
 }
@@ -219,18 +223,26 @@ fn the_first_holder_of_an_address_keeps_it() {
 fn nobody_takes_the_underlay_address_of_another() {
     let mut f = Fixture::new();
     f.put(&group("db", "{app: db}"));
-    f.workloads(&[member("db-2", "10.9.0.2", &["192.0.2.1"])]);
-    f.publish();
-    f.workloads(&[
-        member("db-1", "10.9.0.1", &["192.0.2.1", "10.9.0.2", "192.0.2.9"]),
-        member("db-2", "10.9.0.2", &["192.0.2.1"]),
-    ]);
+    let claiming = |mut workload: Workload, order, proved| {
+        let claim = |address: &IpAddr| (*address, crate::store::Claim { proved, order });
+        workload.claims = workload.underlay.iter().map(claim).collect();
+        workload
+    };
+    let first = claiming(member("db-2", "10.9.0.2", &["192.0.2.1"]), 1, false);
+    let second = member("db-1", "10.9.0.1", &["192.0.2.1", "10.9.0.2", "192.0.2.9"]);
+    // Also the first time that it compiles, as after a restart.
+    f.workloads(&[claiming(second.clone(), 2, false), first.clone()]);
     let compiled = f.publish();
     assert_eq!(*compiled.state.endpoints[&ip("10.9.0.1")].tunnels, [ip("192.0.2.9")]);
     assert_eq!(*compiled.state.endpoints[&ip("10.9.0.2")].tunnels, [ip("192.0.2.1")]);
     let warnings: Vec<_> = compiled.warnings.iter().cloned().collect();
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert!(warnings.iter().all(|warning| warning.contains("shop/db-1")), "{warnings:?}");
+    // Who only says to have it gives way to who connects from it.
+    f.workloads(&[claiming(second, 2, true), first]);
+    let compiled = f.publish();
+    assert_eq!(*compiled.state.endpoints[&ip("10.9.0.1")].tunnels, [ip("192.0.2.1"), ip("192.0.2.9")]);
+    assert_eq!(*compiled.state.endpoints[&ip("10.9.0.2")].tunnels, Vec::<IpAddr>::new());
 }
 
 #[test]
@@ -277,83 +289,6 @@ fn whom_a_rejected_object_concerns_is_told() {
             "ExternalWorkloadGroup/shop/db: spec.x: unknown field (p.yaml:3)",
         ]
     );
-}
-
-/// Identity, previous and mark of an address.
-fn on_wire(compiled: &Compiled, address: &str) -> (u32, Option<u32>, u32) {
-    let endpoint = &compiled.state.endpoints[&ip(address)];
-    (endpoint.identity.get(), endpoint.previous.map(Identity::get), endpoint.mark.get())
-}
-
-#[test]
-fn a_relabel_goes_through_its_three_phases_as_receivers_confirm() {
-    let mut f = Fixture::new();
-    f.put(&pod("a", "{app: one}", "n1", "10.1.0.1"));
-    f.publish();
-    f.put(&pod("a", "{app: two}", "n1", "10.1.0.1"));
-    let first = f.publish();
-    assert_eq!(on_wire(&first, "10.1.0.1"), (257, Some(256), 256));
-    assert!(!f.index.advance(Some(f.generation - 1), f.now), "receivers have not confirmed");
-    assert!(f.index.advance(Some(f.generation), f.now));
-    assert_eq!(on_wire(&f.publish(), "10.1.0.1"), (257, Some(256), 257));
-    assert!(!f.index.advance(Some(f.generation - 1), f.now));
-    assert!(f.index.advance(Some(f.generation), f.now));
-    assert_eq!(on_wire(&f.publish(), "10.1.0.1"), (257, None, 257));
-    assert_eq!(f.index.deadline(), None);
-}
-
-#[test]
-fn a_silent_receiver_does_not_hold_a_relabel_for_ever() {
-    let mut f = Fixture::new();
-    f.put(&pod("a", "{app: one}", "n1", "10.1.0.1"));
-    f.publish();
-    f.put(&pod("a", "{app: two}", "n1", "10.1.0.1"));
-    f.publish();
-    assert_eq!(f.index.deadline(), Some(f.now + LONGEST_PHASE));
-    assert!(!f.index.advance(Some(0), f.now + Duration::from_millis(4_999)));
-    assert!(f.index.advance(Some(0), f.now + LONGEST_PHASE));
-    assert_eq!(on_wire(&f.compile(), "10.1.0.1"), (257, Some(256), 257));
-}
-
-#[test]
-fn without_receivers_a_relabel_waits_for_nobody() {
-    let mut f = Fixture::new();
-    f.put(&pod("a", "{app: one}", "n1", "10.1.0.1"));
-    f.publish();
-    f.put(&pod("a", "{app: two}", "n1", "10.1.0.1"));
-    f.publish();
-    assert!(f.index.advance(None, f.now));
-}
-
-#[test]
-fn a_relabel_during_a_relabel_keeps_what_senders_write() {
-    let mut f = Fixture::new();
-    f.put(&pod("a", "{app: one}", "n1", "10.1.0.1"));
-    f.publish();
-    f.put(&pod("a", "{app: two}", "n1", "10.1.0.1"));
-    f.publish();
-    f.put(&pod("a", "{app: three}", "n1", "10.1.0.1"));
-    assert_eq!(on_wire(&f.publish(), "10.1.0.1"), (258, Some(256), 256));
-    assert!(f.index.advance(Some(f.generation), f.now));
-    assert_eq!(on_wire(&f.publish(), "10.1.0.1"), (258, Some(256), 258));
-    f.put(&pod("a", "{app: two}", "n1", "10.1.0.1"));
-    assert_eq!(on_wire(&f.publish(), "10.1.0.1"), (257, Some(258), 258));
-    f.put(&pod("a", "{app: three}", "n1", "10.1.0.1"));
-    assert_eq!(on_wire(&f.publish(), "10.1.0.1"), (258, None, 258));
-    assert_eq!(f.index.deadline(), None);
-}
-
-#[test]
-fn an_address_that_goes_ends_its_relabel() {
-    let mut f = Fixture::new();
-    f.put(&pod("a", "{app: one}", "n1", "10.1.0.1"));
-    f.publish();
-    f.put(&pod("a", "{app: two}", "n1", "10.1.0.1"));
-    f.publish();
-    f.delete(Kind::Pod, "shop", "a");
-    f.publish();
-    f.put(&pod("a", "{app: three}", "n1", "10.1.0.1"));
-    assert_eq!(on_wire(&f.publish(), "10.1.0.1"), (258, None, 258));
 }
 
 #[test]

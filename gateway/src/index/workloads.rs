@@ -7,21 +7,24 @@ use std::sync::Arc;
 use policy::facts::Workload as Fact;
 
 use super::Index;
-use crate::store::{Target, Workload};
+use super::holders::Holders;
+use crate::store::{Claim, Target, Workload};
 
 impl Index {
     pub(super) fn refresh_workloads(&mut self) {
         let mut warnings = BTreeSet::new();
         let names: BTreeMap<_, Arc<str>> =
             self.workloads.keys().map(|name| (name, name.to_string().into())).collect();
-        let claims = self.workloads.iter().flat_map(|(name, workload)| {
-            let name = names.get(name);
-            workload
-                .underlay
-                .iter()
-                .filter_map(move |address| name.map(|name| (address.to_canonical(), name)))
-        });
-        for contested in self.underlay.settle(claims) {
+        let mut claims = Vec::new();
+        for (name, workload) in self.workloads.iter() {
+            let Some(name) = names.get(name) else { continue };
+            let claim = |address| (Claim::rank(workload.claims.get(address)), address.to_canonical(), name);
+            claims.extend(workload.underlay.iter().map(claim));
+        }
+        claims.sort_unstable();
+        // The claims themselves say who came first: nothing is remembered here.
+        self.underlay = Holders::default();
+        for contested in self.underlay.settle(claims.into_iter().map(|(_, address, name)| (address, name))) {
             warnings.insert(format!(
                 "external workload {} reports the underlay address {}, which {} has: it is not used",
                 contested.claimant, contested.address, contested.holder
@@ -58,6 +61,7 @@ impl Index {
             namespace: workload.name.namespace.clone(),
             addresses: workload.addresses.clone(),
             tunnels: Arc::new(tunnels),
+            held: self.held.get(name).cloned(),
             ..Fact::default()
         };
         match &workload.target {

@@ -20,7 +20,10 @@ use super::*;
 use crate::mesh_view::MeshView as _;
 use crate::session::{MeshService, SessionMetrics};
 use crate::store::{Joining, Minting, Pools, Settings as StoreSettings, Target, WorkloadName};
-use crate::tls::PeerIdentity;
+use crate::tls::{Cut, PeerIdentity};
+
+mod folder;
+mod sessions;
 
 const GROUP: &str = "{apiVersion: outrigger.dev/v1alpha1, kind: ExternalWorkloadGroup, \
      metadata: {name: db, namespace: shop}, spec: {template: {labels: {app: db}}}}\n";
@@ -119,13 +122,14 @@ impl Gateway {
             key: csr.key_hash(),
             machine: b"machine".to_vec(),
             underlay: vec![underlay.parse().unwrap()],
+            source: None,
             agent_version: "1".into(),
             wanted: Vec::new(),
         };
         let issue = || authority.issue(&csr, &id, now, Duration::from_hours(1));
         let (workload, issued) = self.store.join(&joining, now, issue).unwrap();
         let svid = Svid::from_der(&issued.chain[0]).unwrap();
-        let peer = PeerIdentity { svid: Some(svid), remote: self.address };
+        let peer = PeerIdentity { svid: Some(svid), remote: self.address, cut: Cut::default() };
         self.peers.lock().unwrap().insert(name.to_owned(), peer);
         Host { name: workload.name.clone(), header: name.to_owned(), address: workload.addresses[0] }
     }
@@ -453,7 +457,7 @@ async fn an_agent_that_has_the_state_is_told_so_and_a_refusal_is_shown() {
 async fn strangers_and_early_callers_are_refused() {
     let gateway = Gateway::start(&[("group.yaml", GROUP.into())]).await;
     let mut host = gateway.join("db-1", "192.0.2.1");
-    let nobody = PeerIdentity { svid: None, remote: gateway.address };
+    let nobody = PeerIdentity { svid: None, remote: gateway.address, cut: Cut::default() };
     gateway.peers.lock().unwrap().insert("nobody".into(), nobody);
     host.header = "nobody".into();
     assert_eq!(gateway.connect(&host, hello("one")).await.err().unwrap().code(), Code::Unauthenticated);
@@ -474,26 +478,4 @@ async fn strangers_and_early_callers_are_refused() {
     let mut request = Request::new(tokio_stream::once(agent(agent_message::Message::Hello(hello("one")))));
     request.metadata_mut().insert("peer", "db-1".parse().unwrap());
     assert_eq!(client.sync(request).await.unwrap_err().code(), Code::Unavailable);
-}
-
-#[test]
-fn without_a_folder_there_is_no_start() {
-    let folder = tempfile::tempdir().unwrap();
-    let error = Pipeline::open(settings(folder.path()), store(folder.path()), Clock::system()).unwrap_err();
-    let (text, path) = (error.to_string(), folder.path().join("manifests"));
-    assert!(text.contains(&path.display().to_string()) && text.contains("No such file"), "{text}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_folder_that_vanishes_is_reported_and_read_again_when_it_is_back() {
-    let gateway = Gateway::start(&[("group.yaml", GROUP.into())]).await;
-    let manifests = gateway.folder.path().join("manifests");
-    let away = gateway.folder.path().join("away");
-    fs::rename(&manifests, &away).unwrap();
-    eventually("it is reported", || gateway.mesh.summary().rejected.len() == 1).await;
-    assert!(gateway.mesh.group_exists("shop", "db"));
-    fs::rename(&away, &manifests).unwrap();
-    eventually("it is read again", || gateway.mesh.summary().rejected.is_empty()).await;
-    gateway.save("group2.yaml", &GROUP.replace("name: db", "name: web"));
-    eventually("it is watched again", || gateway.mesh.group_exists("shop", "web")).await;
 }

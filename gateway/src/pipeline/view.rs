@@ -148,6 +148,9 @@ fn conditions(status: &SessionStatus, rejected: &[String]) -> BTreeMap<String, C
     if let Some(duplicate) = &status.duplicate {
         conditions.insert("DuplicateHost".to_owned(), condition("TwoMachines", duplicate.to_string()));
     }
+    if let Some(reason) = &status.refused_report {
+        conditions.insert("ReportRefused".to_owned(), condition("Translated", reason.clone()));
+    }
     if !rejected.is_empty() {
         conditions.insert("ObjectsRejected".to_owned(), condition("InvalidObject", rejected.join("; ")));
     }

@@ -18,6 +18,8 @@ pub struct Cursor {
     sent: Option<Generation>,
     /// The newest it refused; it is tried again with the next one.
     refused: Option<Generation>,
+    /// The number under which it has another state: what it is sent must have another one.
+    contradicted: Option<Generation>,
 }
 
 /// The answer to a hello.
@@ -27,6 +29,8 @@ pub enum Greeting {
     UpToDate(Generation),
     /// The agent knows more than this gateway.
     Behind(Generation),
+    /// The agent has another state under the number of the latest one: updates follow under a new number.
+    Contradicts(Generation),
     /// Updates follow.
     Follows,
 }
@@ -45,15 +49,18 @@ pub enum Step {
 }
 
 impl Cursor {
-    /// The place that a hello tells. An agent of another incarnation starts from nothing: the numbers of two stores
-    /// cannot be compared, and only an administrator gives the mesh another store.
+    /// The place that a hello tells; `told` is whether this process told the agent the state it has. An agent of another
+    /// incarnation starts from nothing: the numbers of two stores cannot be compared, and only an administrator gives
+    /// the mesh another store. So does one that was told its state by somebody else: where the store was restored from
+    /// a backup, numbers are given a second time, and a delta from one of them could build on another state.
     #[must_use]
-    pub fn open(workload: WorkloadName, hello: &Hello, feed: &Feed) -> (Self, Greeting) {
+    pub fn open(workload: WorkloadName, hello: &Hello, feed: &Feed, told: bool) -> (Self, Greeting) {
         let latest = feed.latest.generation();
         let digest = feed.latest.digest(&workload);
         let is_same = digest.is_some_and(|digest| *hello.digest == digest);
-        let place =
-            |applied, at, greeting| (Self { workload, applied, at, sent: None, refused: None }, greeting);
+        let place = |applied, at, greeting| {
+            (Self { workload, applied, at, sent: None, refused: None, contradicted: None }, greeting)
+        };
         match hello.applied {
             Some(applied) if is_newer(applied, latest) => {
                 place(Some(applied), None, Greeting::Behind(latest))
@@ -65,7 +72,11 @@ impl Cursor {
             Some(applied) if is_same && applied != latest => {
                 place(Some(applied), Some(latest.counter), Greeting::Follows)
             }
-            Some(applied) if applied.incarnation == latest.incarnation && applied != latest => {
+            Some(applied) if applied == latest => {
+                let (place, greeting) = place(None, None, Greeting::Contradicts(latest));
+                (Self { contradicted: Some(latest), ..place }, greeting)
+            }
+            Some(applied) if applied.incarnation == latest.incarnation && told => {
                 place(Some(applied), Some(applied.counter), Greeting::Follows)
             }
             Some(_) | None => place(None, None, Greeting::Follows),
@@ -78,7 +89,7 @@ impl Cursor {
         if self.applied.is_some_and(|applied| is_newer(applied, latest)) {
             return Step::Behind;
         }
-        if self.sent.is_some() || self.applied == Some(latest) || self.refused == Some(latest) {
+        if self.sent.is_some() || [self.applied, self.refused, self.contradicted].contains(&Some(latest)) {
             return Step::Wait;
         }
         let Some(audience) = feed.latest.audience(&self.workload) else { return Step::Absent };

@@ -14,6 +14,8 @@ pub struct SessionMetrics {
     update_bytes: Counter,
     acknowledged: Counter,
     rejected: Counter,
+    reports: Counter,
+    reports_refused: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -51,6 +53,10 @@ pub(super) enum EndReason {
     Absent,
     /// The store failed.
     Store,
+    /// The host has other addresses than its connection comes from.
+    Moved,
+    /// The agent reads nothing.
+    Stalled,
 }
 
 /// The first answer of a session.
@@ -80,10 +86,30 @@ impl SessionMetrics {
         registry.register("update_bytes", "Bytes of resources sent to agents", self.update_bytes.clone());
         registry.register("updates_acknowledged", "Updates that agents applied", self.acknowledged.clone());
         registry.register("updates_rejected", "Updates that agents refused", self.rejected.clone());
+        registry.register("host_reports", "Reports of hosts about themselves", self.reports.clone());
+        registry.register(
+            "host_reports_refused",
+            "Reports whose session came from none of the reported addresses",
+            self.reports_refused.clone(),
+        );
+    }
+
+    pub(super) fn reported(&self) {
+        self.reports.inc();
+    }
+
+    pub(super) fn refused_report(&self) {
+        self.reports_refused.inc();
     }
 
     pub(super) fn end(&self, reason: EndReason) {
         self.ended.get_or_create(&End { reason: reason.name() }).inc();
+    }
+
+    /// Sessions were cut because their agents took nothing.
+    pub fn stalled(&self, count: usize) {
+        let ended = self.ended.get_or_create(&End { reason: EndReason::Stalled.name() }).clone();
+        ended.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
     }
 
     pub(super) fn answered(&self, answer: Answer) {
@@ -118,6 +144,8 @@ impl EndReason {
             Self::Behind => "behind",
             Self::Absent => "absent",
             Self::Store => "store",
+            Self::Moved => "moved",
+            Self::Stalled => "stalled",
         }
     }
 }

@@ -3,12 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use pki::KeyHash;
 use proto::v1::Generation;
 use tokio::sync::watch;
 
+use super::Writes;
 use crate::store::WorkloadName;
+
+/// How long an agent whose session broke is expected back.
+const COMES_BACK: Duration = Duration::from_secs(5);
 
 /// Why a session is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +57,8 @@ pub struct SessionStatus {
     pub rejected: Option<Rejection>,
     /// A second machine that came with its key; until the next session begins.
     pub duplicate: Option<DuplicateHost>,
+    /// Why what the host reports is not recorded; until it reports something else.
+    pub refused_report: Option<String>,
 }
 
 /// All sessions.
@@ -60,6 +67,9 @@ pub struct Registry {
     workloads: Mutex<BTreeMap<WorkloadName, Entry>>,
     /// Counts what could let a change of an identity go on: acknowledgements and ends of sessions.
     progress: watch::Sender<u64>,
+    /// The newest generation under whose number an agent has another state.
+    contradicted: watch::Sender<u64>,
+    writes: Arc<Writes>,
 }
 
 /// A session, as its own stream has it. Dropping it ends it.
@@ -69,6 +79,8 @@ pub struct Session {
     workload: WorkloadName,
     number: u64,
     ended: watch::Receiver<Option<Ended>>,
+    /// Whether this process told the agent the state it has.
+    told: bool,
 }
 
 #[derive(Debug, Default)]
@@ -76,6 +88,12 @@ struct Entry {
     status: SessionStatus,
     live: Option<Live>,
     last_number: u64,
+    /// When its last session ended.
+    gone: Option<Instant>,
+    /// What this process sent to the agent last, and what the agent confirmed of it: it has one of both. A number that
+    /// it brings from elsewhere may be that of another state, where the store was restored from a backup.
+    sent: Option<Generation>,
+    confirmed: Option<Generation>,
 }
 
 #[derive(Debug)]
@@ -88,7 +106,12 @@ struct Live {
 
 impl Default for Registry {
     fn default() -> Self {
-        Self { workloads: Mutex::default(), progress: watch::Sender::new(0) }
+        Self {
+            workloads: Mutex::default(),
+            progress: watch::Sender::new(0),
+            contradicted: watch::Sender::new(0),
+            writes: Arc::default(),
+        }
     }
 }
 
@@ -122,11 +145,13 @@ impl Registry {
         entry.last_number += 1;
         let number = entry.last_number;
         entry.live = Some(Live { number, key, machine: machine.to_vec(), end });
+        let told = applied.is_some() && (applied == entry.sent || applied == entry.confirmed);
         entry.status.connected = true;
         entry.status.duplicate = None;
         entry.status.applied = applied;
         entry.status.rejected = None;
-        Ok(Session { registry: Arc::clone(self), workload: workload.clone(), number, ended })
+        entry.status.refused_report = None;
+        Ok(Session { registry: Arc::clone(self), workload: workload.clone(), number, ended, told })
     }
 
     /// What is known of a workload's agent.
@@ -142,23 +167,51 @@ impl Registry {
         workloads.iter().filter(|(_, entry)| entry.live.is_some()).map(|(name, _)| name.clone()).collect()
     }
 
-    /// The oldest generation of this incarnation that a connected agent has applied: 0 where one has applied none,
-    /// `None` without agents. Agents that refuse a generation count with what they keep.
+    /// The oldest generation of this incarnation that an agent has applied: 0 where one has applied none, `None` without
+    /// agents. Agents count while they are connected and a while after, since their hosts go on without a session.
+    /// Agents that refuse a generation count with what they keep.
     #[must_use]
-    pub fn acknowledged(&self, incarnation: u64) -> Option<u64> {
+    pub fn acknowledged(&self, incarnation: u64, now: Instant) -> Option<u64> {
         let workloads = self.lock();
-        let live = workloads.values().filter(|entry| entry.live.is_some());
-        live.map(|entry| {
-            let applied = entry.status.applied.filter(|applied| applied.incarnation == incarnation);
-            applied.map_or(0, |applied| applied.counter)
-        })
-        .min()
+        let counts = |entry: &&Entry| {
+            let recent = |gone| now.saturating_duration_since(gone) < COMES_BACK;
+            entry.live.is_some() || entry.gone.is_some_and(recent)
+        };
+        workloads
+            .values()
+            .filter(counts)
+            .map(|entry| {
+                let applied = entry.status.applied.filter(|applied| applied.incarnation == incarnation);
+                applied.map_or(0, |applied| applied.counter)
+            })
+            .min()
     }
 
     /// Changes when [`Registry::acknowledged`] may have.
     #[must_use]
     pub fn progress(&self) -> watch::Receiver<u64> {
         self.progress.subscribe()
+    }
+
+    /// An agent has another state under this number: it is not used any longer.
+    pub fn contradict(&self, counter: u64) {
+        self.contradicted.send_if_modified(|newest| {
+            let newer = counter > *newest;
+            *newest = counter.max(*newest);
+            newer
+        });
+    }
+
+    /// The newest number that is not to be used any longer.
+    #[must_use]
+    pub fn contradicted(&self) -> watch::Receiver<u64> {
+        self.contradicted.subscribe()
+    }
+
+    /// What is on its way to agents.
+    #[must_use]
+    pub const fn writes(&self) -> &Arc<Writes> {
+        &self.writes
     }
 
     /// Forgets workloads that are gone.
@@ -172,17 +225,38 @@ impl Registry {
 }
 
 impl Session {
+    /// Whether this process told the agent the state it came with.
+    #[must_use]
+    pub const fn told(&self) -> bool {
+        self.told
+    }
+
+    /// The agent is sent a generation.
+    pub fn sent(&self, generation: Option<Generation>) {
+        if let Some(entry) =
+            self.registry.lock().get_mut(&self.workload).filter(|entry| entry.is_at(self.number))
+        {
+            entry.sent = generation;
+        }
+    }
+
     /// The agent applied a generation.
     pub fn acknowledged(&self, generation: Generation) {
-        self.update(|status| {
-            status.applied = Some(generation);
-            status.rejected = None;
+        self.update(|entry| {
+            entry.confirmed = Some(generation);
+            entry.status.applied = Some(generation);
+            entry.status.rejected = None;
         });
     }
 
     /// The agent refused a generation.
     pub fn refused(&self, rejection: Rejection) {
-        self.update(|status| status.rejected = Some(rejection));
+        self.update(|entry| entry.status.rejected = Some(rejection));
+    }
+
+    /// What the host reports is not recorded, or (`None`) is again.
+    pub fn refused_report(&self, reason: Option<String>) {
+        self.update(|entry| entry.status.refused_report = reason);
     }
 
     /// Returns when the session is over although its stream is not. Cancel safe.
@@ -194,10 +268,10 @@ impl Session {
         }
     }
 
-    fn update(&self, change: impl FnOnce(&mut SessionStatus)) {
+    fn update(&self, change: impl FnOnce(&mut Entry)) {
         let mut workloads = self.registry.lock();
         if let Some(entry) = workloads.get_mut(&self.workload).filter(|entry| entry.is_at(self.number)) {
-            change(&mut entry.status);
+            change(entry);
         }
         drop(workloads);
         self.registry.progress.send_modify(|count| *count += 1);
@@ -209,6 +283,7 @@ impl Drop for Session {
         let mut workloads = self.registry.lock();
         if let Some(entry) = workloads.get_mut(&self.workload).filter(|entry| entry.is_at(self.number)) {
             entry.live = None;
+            entry.gone = Some(Instant::now());
             entry.status.connected = false;
         }
         drop(workloads);
@@ -277,18 +352,22 @@ mod tests {
     }
 
     #[test]
-    fn the_slowest_connected_agent_counts() {
+    fn the_slowest_agent_counts_until_it_is_given_up() {
         let registry = Arc::new(Registry::default());
-        assert_eq!(registry.acknowledged(7), None);
+        let now = Instant::now();
+        assert_eq!(registry.acknowledged(7, now), None);
         let one = registry.begin(&name(), key(1), b"one", Some(generation(5))).unwrap();
-        assert_eq!(registry.acknowledged(7), Some(5));
-        assert_eq!(registry.acknowledged(8), Some(0));
+        assert_eq!(registry.acknowledged(7, now), Some(5));
+        assert_eq!(registry.acknowledged(8, now), Some(0));
         let two = registry.begin(&"shop/db-2".parse().unwrap(), key(1), b"two", None).unwrap();
-        assert_eq!(registry.acknowledged(7), Some(0));
+        assert_eq!(registry.acknowledged(7, now), Some(0));
         two.acknowledged(generation(6));
-        assert_eq!(registry.acknowledged(7), Some(5));
+        assert_eq!(registry.acknowledged(7, now), Some(5));
         drop(one);
-        assert_eq!(registry.acknowledged(7), Some(6));
+        assert_eq!(registry.acknowledged(7, now), Some(5), "its host goes on with what it has");
+        assert_eq!(registry.acknowledged(7, Instant::now() + COMES_BACK), Some(6));
+        registry.retain(|_| false);
+        assert_eq!(registry.acknowledged(7, now), Some(6), "it was deleted");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::tls::PeerIdentity;
 mod report;
 mod stream;
 
+use report::InvalidReport;
 use stream::{Peer, SyncStream};
 
 /// Bytes of a machine's hash: a SHA-256.
@@ -86,8 +87,14 @@ impl MeshService {
                 Status::unavailable("the gateway has not read its source whole yet"),
             )
         })?;
-        let report = report::read(&hello.agent_version, hello.report.as_ref())
-            .map_err(|invalid| Refused(EndReason::Protocol, Status::invalid_argument(invalid)))?;
+        let report = report::read(&hello.agent_version, hello.report.as_ref(), peer.source());
+        let (report, refused_report) = match report {
+            Ok(report) => (report, None),
+            Err(refused @ InvalidReport::Translated { .. }) => (None, Some(refused.to_string())),
+            Err(invalid) => {
+                return Err(Refused(EndReason::Protocol, Status::invalid_argument(invalid.to_string())));
+            }
+        };
         let session = self.registry.begin(&workload.name, workload.key, &hello.machine, hello.applied).map_err(|duplicate| {
             tracing::warn!(
                 workload = %duplicate.workload, connected = duplicate.connected, refused = duplicate.refused,
@@ -95,13 +102,21 @@ impl MeshService {
             );
             Refused(EndReason::DuplicateHost, Status::failed_precondition(duplicate.to_string()))
         })?;
+        if let Some(reason) = refused_report {
+            self.metrics.refused_report();
+            tracing::warn!(workload = %workload.name, reason, "host report refused");
+            session.refused_report(Some(reason));
+        }
         if let Some(report) = report {
+            self.metrics.reported();
             report::record(&self.store, &workload, report)
                 .await
                 .map_err(|error| Refused(EndReason::Store, Status::unavailable(error.to_string())))?;
         }
         tracing::info!(workload = %workload.name, version = hello.agent_version, "session open");
-        let peer = Peer { workload, hello, expires, session, inbound };
+        let source = peer.source();
+        let cut = peer.cut.clone();
+        let peer = Peer { workload, hello, source, cut, expires, session, inbound };
         Ok(stream::run(self.clone(), peer, feed, &latest))
     }
 

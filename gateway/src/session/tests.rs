@@ -171,6 +171,8 @@ struct Agent {
 struct World {
     feed: Feed,
     counter: u64,
+    /// The first number that this process gave.
+    started: u64,
     agents: BTreeMap<u8, Agent>,
 }
 
@@ -179,7 +181,7 @@ impl World {
         let generation = Generation { incarnation: INCARNATION, counter: 1 };
         let published = Published::new(generation, Arc::new(first.compiled()), Arc::default(), None);
         let agents = WORKLOADS.map(|number| (number, Agent::default())).collect();
-        let mut world = Self { feed: Feed::new(published), counter: 1, agents };
+        let mut world = Self { feed: Feed::new(published), counter: 1, started: 1, agents };
         WORKLOADS.for_each(|number| world.reconnect(number));
         world
     }
@@ -201,6 +203,7 @@ impl World {
             }
             Happening::Restart => {
                 self.counter += 1000;
+                self.started = self.counter;
                 let same = Compiled::clone(self.feed.latest.compiled());
                 self.feed = Feed::new(self.published(same, None));
                 WORKLOADS.for_each(|number| self.reconnect(number));
@@ -217,7 +220,8 @@ impl World {
         let agent = self.agents.get_mut(&number).unwrap();
         let digest = if agent.applied.is_some() { agent.node.digest().to_vec() } else { Vec::new() };
         let hello = Hello { applied: agent.applied, digest, ..Hello::default() };
-        let (cursor, greeting) = Cursor::open(workload(number), &hello, &self.feed);
+        let told = agent.applied.is_some_and(|applied| applied.counter >= self.started);
+        let (cursor, greeting) = Cursor::open(workload(number), &hello, &self.feed, told);
         assert!(!matches!(greeting, Greeting::Behind(_)), "the gateway is never older here");
         agent.cursor = Some(cursor);
         agent.received = None;
@@ -340,8 +344,8 @@ fn a_hello_is_answered_by_what_the_agent_knows() {
     world.answer(0, true);
     let digest = world.agents[&0].node.digest();
     let latest = world.feed.latest.generation();
-    let open = |applied, digest: &[u8]| {
-        let (mut cursor, greeting) = Cursor::open(workload(0), &hello(applied, digest), &world.feed);
+    let open_as = |applied, digest: &[u8], told| {
+        let (mut cursor, greeting) = Cursor::open(workload(0), &hello(applied, digest), &world.feed, told);
         let base = match cursor.next(&world.feed) {
             Step::Send(updates) => Some((updates[0].base, updates[0].parts.len())),
             Step::Wait | Step::Behind => None,
@@ -349,11 +353,13 @@ fn a_hello_is_answered_by_what_the_agent_knows() {
         };
         (greeting, base)
     };
+    let open = |applied, digest: &[u8]| open_as(applied, digest, true);
     let at = |incarnation, counter| Some(Generation { incarnation, counter });
     assert_eq!(open(Some(latest), &digest), (Greeting::UpToDate(latest), None));
     let snapshot = (Greeting::Follows, Some((None, 3)));
     assert_eq!(open(None, &[]), snapshot);
-    assert_eq!(open(Some(latest), b"something else"), snapshot);
+    // The number stands for another state there: what follows must have another number.
+    assert_eq!(open(Some(latest), b"something else"), (Greeting::Contradicts(latest), None));
     assert_eq!(open(at(INCARNATION + 1, 900), b"something else"), snapshot);
     assert_eq!(open(at(INCARNATION, latest.counter + 1), &digest).0, Greeting::Behind(latest));
     let older = at(INCARNATION, 1);
@@ -362,6 +368,7 @@ fn a_hello_is_answered_by_what_the_agent_knows() {
         (Greeting::Follows, Some((older, 0))),
         "nothing differs between 1 and 2"
     );
+    assert_eq!(open_as(older, b"unknown", false), snapshot, "somebody else gave it that number");
     let other = at(INCARNATION + 1, 5);
     assert_eq!(open(other, &digest), (Greeting::Follows, Some((other, 0))), "only the number differs");
 }
@@ -440,7 +447,7 @@ fn an_agent_that_lags_behind_the_log_gets_a_snapshot() {
 #[test]
 fn a_workload_that_is_not_there_gets_nothing() {
     let world = World::new(&everything_to(0));
-    let (mut cursor, _) = Cursor::open(workload(2), &hello(None, &[]), &world.feed);
+    let (mut cursor, _) = Cursor::open(workload(2), &hello(None, &[]), &world.feed, false);
     assert_eq!(cursor.next(&world.feed), Step::Absent);
 }
 

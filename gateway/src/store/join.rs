@@ -1,5 +1,6 @@
 //! Joining: one transaction from the token to the certificate. Either all of it happened, or nothing did.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use pki::{IssueError, Issued, KeyHash, UnixTime};
@@ -7,6 +8,7 @@ use redb::WriteTransaction;
 use zeroize::Zeroizing;
 
 use super::address::{self, PoolError};
+use super::claim;
 use super::record::{Token, Workload, WorkloadName};
 use super::table::{REVOKED_KEYS, SEEN, TOKENS, WORKLOADS, get, put};
 use super::token::{self, TokenRefusal};
@@ -28,6 +30,8 @@ pub struct Joining {
     pub machine: Vec<u8>,
     /// Where its tunnel packets come from.
     pub underlay: Vec<IpAddr>,
+    /// Where its connection comes from, if that proves an address.
+    pub source: Option<IpAddr>,
     /// Its agent's version.
     pub agent_version: String,
     /// Mesh addresses that its object asks for; else the pools decide.
@@ -117,7 +121,8 @@ impl JoinRefusal {
 
 impl Store {
     /// Lets a host join: uses the token, gives addresses, records the key, and keeps all of it only if `issue` gives the
-    /// certificate.
+    /// certificate. A host that joined with this token already, and asks again because the answer was lost, is given
+    /// the same again: it proves the same key.
     ///
     /// # Errors
     /// [`JoinError`]; then nothing changed.
@@ -128,40 +133,61 @@ impl Store {
         issue: impl FnOnce() -> Result<Issued, IssueError>,
     ) -> Result<(Workload, Issued), JoinError> {
         self.write_workloads(|transaction| {
-            let mut token = token::checked(
+            let token = token::valid(
                 &transaction.open_table(TOKENS).map_err(StoreError::from)?,
                 &joining.token_id,
                 &joining.token_secret,
                 now,
             )?
             .map_err(JoinRefusal::from)?;
-            let existing = holder(transaction, joining, &token)?;
-            self.check_key(transaction, joining)?;
-            let addresses = self.addresses(transaction, joining, existing.as_ref(), now)?;
-            if let Some(existing) = existing.as_ref().filter(|existing| existing.key != joining.key) {
-                RevokedKey::new(&joining.name, now, "replaced").keep(transaction, existing.key)?;
-            }
-            token.uses_left = token.uses_left.saturating_sub(1);
-            token.used_by.push(joining.name.clone());
-            put(transaction, TOKENS, &token.id, &token)?;
-            let issued = issue()?;
-            let workload = Workload {
-                name: joining.name.clone(),
-                target: token.target,
-                key: joining.key,
-                previous_key: existing.map(|existing| existing.key),
-                machine: hex::encode(&joining.machine),
-                addresses,
-                underlay: joining.underlay.clone(),
-                agent_version: joining.agent_version.clone(),
-                joined_at: now.as_secs(),
-                certificate_expires: issued.expires.as_secs(),
+            let mut workload = match joined_before(transaction, joining, &token)? {
+                Some(workload) => workload,
+                None => self.admit(transaction, joining, token, now)?,
             };
+            let issued = issue()?;
+            workload.underlay.clone_from(&joining.underlay);
+            workload.agent_version.clone_from(&joining.agent_version);
+            workload.certificate_expires = issued.expires.as_secs();
+            claim::renew(transaction, &mut workload, joining.source)?;
             let key = joining.name.to_string();
             put(transaction, WORKLOADS, &key, &workload)?;
             let mut seen = transaction.open_table(SEEN).map_err(StoreError::from)?;
             seen.insert(key.as_str(), now.as_secs()).map_err(StoreError::from)?;
             Ok(((workload.clone(), issued), vec![(joining.name.clone(), Some(workload))]))
+        })
+    }
+
+    /// Uses the token for a host that has not joined.
+    fn admit(
+        &self,
+        transaction: &WriteTransaction,
+        joining: &Joining,
+        token: Token,
+        now: UnixTime,
+    ) -> Result<Workload, JoinError> {
+        let mut token = token::unused(token).map_err(JoinRefusal::from)?;
+        let existing = holder(transaction, joining, &token)?;
+        self.check_key(transaction, joining)?;
+        let addresses = self.addresses(transaction, joining, existing.as_ref(), now)?;
+        if let Some(existing) = existing.as_ref().filter(|existing| existing.key != joining.key) {
+            RevokedKey::new(&joining.name, now, "replaced").keep(transaction, existing.key)?;
+        }
+        token.uses_left = token.uses_left.saturating_sub(1);
+        token.used_by.push(joining.name.clone());
+        put(transaction, TOKENS, &token.id, &token)?;
+        Ok(Workload {
+            name: joining.name.clone(),
+            target: token.target,
+            key: joining.key,
+            previous_key: existing.map(|existing| existing.key),
+            machine: hex::encode(&joining.machine),
+            addresses,
+            underlay: Vec::new(),
+            claims: BTreeMap::new(),
+            agent_version: String::new(),
+            joined_at: now.as_secs(),
+            joined_with: token.id,
+            certificate_expires: 0,
         })
     }
 
@@ -202,6 +228,19 @@ impl Store {
         address::occupy(transaction, &addresses)?;
         Ok(addresses)
     }
+}
+
+/// The workload that this very host became with this token.
+fn joined_before(
+    transaction: &WriteTransaction,
+    joining: &Joining,
+    token: &Token,
+) -> Result<Option<Workload>, JoinError> {
+    let table = transaction.open_table(WORKLOADS).map_err(StoreError::from)?;
+    let found: Option<Workload> = get(&table, "workloads", &joining.name.to_string())?;
+    Ok(found.filter(|found| {
+        found.joined_with(token, joining.key) && found.machine == hex::encode(&joining.machine)
+    }))
 }
 
 /// Who has the name now, if the token may take it over.

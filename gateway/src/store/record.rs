@@ -1,5 +1,6 @@
 //! What the store keeps, as JSON in its tables: a field that is added later needs `#[serde(default)]`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -7,6 +8,8 @@ use std::time::Duration;
 
 use pki::{KeyHash, UnixTime};
 use serde::{Deserialize, Serialize};
+
+use super::claim::Claim;
 
 /// The name of an external workload: `namespace/name`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -61,10 +64,16 @@ pub struct Workload {
     pub addresses: Vec<IpAddr>,
     /// Where its tunnel packets come from, preferred first.
     pub underlay: Vec<IpAddr>,
+    /// Its claims to these addresses.
+    #[serde(default)]
+    pub claims: BTreeMap<IpAddr, Claim>,
     /// The agent's version, as last reported.
     pub agent_version: String,
     /// When it joined, in seconds since 1970.
     pub joined_at: u64,
+    /// The token it joined with.
+    #[serde(default)]
+    pub joined_with: String,
     /// When its latest certificate stops being valid, in seconds since 1970.
     pub certificate_expires: u64,
 }

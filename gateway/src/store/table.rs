@@ -22,6 +22,8 @@ pub(super) const REVOKED_KEYS: Records = TableDefinition::new("revoked_keys");
 pub(super) const RESTING_ADDRESSES: Records = TableDefinition::new("resting_addresses");
 /// Identities by number.
 pub(super) const IDENTITIES: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("identities");
+/// Changes of identities that are under way, by address.
+pub(super) const RELABELS: Records = TableDefinition::new("relabels");
 /// The last valid version of each object.
 pub(super) const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects");
 
@@ -41,7 +43,7 @@ pub(super) fn prepare(database: &Database, format: u64) -> Result<u64, StoreErro
     };
     if found <= format {
         transaction.open_table(ROOT)?;
-        for records in [TOKENS, WORKLOADS, REVOKED_KEYS, RESTING_ADDRESSES, OBJECTS] {
+        for records in [TOKENS, WORKLOADS, REVOKED_KEYS, RESTING_ADDRESSES, RELABELS, OBJECTS] {
             transaction.open_table(records)?;
         }
         transaction.open_table(SEEN)?;

@@ -10,6 +10,8 @@ use zeroize::Zeroizing;
 
 use super::*;
 
+mod claims;
+
 const HOUR: u64 = 3600;
 const NOW: u64 = 1_000_000;
 
@@ -53,6 +55,7 @@ fn joining(minted: &Minted, called: &str, key_number: u8) -> Joining {
         key: key(key_number),
         machine: vec![key_number; 32],
         underlay: vec!["192.0.2.1".parse().unwrap()],
+        source: None,
         agent_version: "0.1.0".to_owned(),
         wanted: vec![],
     }
@@ -218,7 +221,8 @@ fn a_replaced_host_changes_nothing_of_its_successor() {
     let old = join(&store, &joining(&mint(&store, 1), "db1", 1)).unwrap();
     let (first, second) = (bound(&store, "db1"), bound(&store, "db1"));
     join(&store, &joining(&first, "db1", 2)).unwrap();
-    let report = Report { underlay: vec!["192.0.2.66".parse().unwrap()], agent_version: "0".to_owned() };
+    let report =
+        Report { underlay: vec!["192.0.2.66".parse().unwrap()], source: None, agent_version: "0".to_owned() };
     assert!(store.report(&name("db1"), key(1), &report).is_err());
     assert!(store.leave(&name("db1"), key(1), unix_time(NOW)).is_err());
     assert_eq!(refusal(join(&store, &joining(&second, "db1", 3))), JoinRefusal::Gone(name("db1")));
@@ -321,7 +325,11 @@ fn reports_are_published_when_they_change_something() {
     let store = open(&folder);
     join(&store, &joining(&mint(&store, 1), "db1", 1)).unwrap();
     let mut watched = store.watch_workloads();
-    let same = Report { underlay: vec!["192.0.2.1".parse().unwrap()], agent_version: "0.1.0".to_owned() };
+    let same = Report {
+        underlay: vec!["192.0.2.1".parse().unwrap()],
+        source: None,
+        agent_version: "0.1.0".to_owned(),
+    };
     store.report(&name("db1"), key(1), &same).unwrap();
     assert!(!watched.has_changed().unwrap());
     let moved = Report { underlay: vec!["192.0.2.9".parse().unwrap()], ..same };

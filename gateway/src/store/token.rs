@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use pki::UnixTime;
+use pki::{KeyHash, UnixTime};
 use redb::ReadableTable;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use super::record::{Target, Token, WorkloadName};
+use super::record::{Target, Token, Workload, WorkloadName};
 use super::table::{TOKENS, decode, get, put};
 use super::{Store, StoreError};
 
@@ -140,7 +140,7 @@ impl Store {
         })
     }
 
-    /// Checks a token without using it.
+    /// Checks a token without using it. One that is used up still serves the host with the key that used it.
     ///
     /// # Errors
     /// [`StoreError`] where it cannot be read; inside, why the token is refused.
@@ -148,15 +148,33 @@ impl Store {
         &self,
         id: &str,
         secret: &[u8],
+        key: KeyHash,
         now: UnixTime,
     ) -> Result<Result<Token, TokenRefusal>, StoreError> {
-        self.read(|transaction| checked(&transaction.open_table(TOKENS)?, id, secret, now))
+        let found = self.read(|transaction| valid(&transaction.open_table(TOKENS)?, id, secret, now))?;
+        let joined = |token: &Token| self.workloads().values().any(|found| found.joined_with(token, key));
+        Ok(found.and_then(|token| if joined(&token) { Ok(token) } else { unused(token) }))
     }
 }
 
-/// The token, if it may be used now. Whether the secret is right is decided first, so that nobody learns anything about
-/// a token without it.
-pub(super) fn checked(
+impl Workload {
+    /// Whether it joined with the token and has the key.
+    pub(super) fn joined_with(&self, token: &Token, key: KeyHash) -> bool {
+        self.joined_with == token.id && self.key == key
+    }
+}
+
+/// The token, if it allows another join.
+pub(super) fn unused(token: Token) -> Result<Token, TokenRefusal> {
+    if token.uses_left == 0 {
+        return Err(TokenRefusal::Used { id: token.id, used_by: token.used_by });
+    }
+    Ok(token)
+}
+
+/// The token, if it is valid now, used up or not. Whether the secret is right is decided first, so that nobody learns
+/// anything about a token without it.
+pub(super) fn valid(
     table: &impl ReadableTable<&'static str, &'static [u8]>,
     id: &str,
     secret: &[u8],
@@ -168,8 +186,6 @@ pub(super) fn checked(
         Err(TokenRefusal::Secret)
     } else if token.revoked {
         Err(TokenRefusal::Revoked(token.id))
-    } else if token.uses_left == 0 {
-        Err(TokenRefusal::Used { id: token.id, used_by: token.used_by })
     } else if now.as_secs() >= token.expires_at {
         let expired_at = super::unix_time(token.expires_at);
         Err(TokenRefusal::Expired { id: token.id, expired_at, now })

@@ -7,16 +7,17 @@ use pki::{IssueError, Issued, KeyHash, UnixTime};
 use redb::{ReadableTable, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
-use super::address;
 use super::record::{Workload, WorkloadName};
 use super::table::{REVOKED_KEYS, SEEN, TOKENS, WORKLOADS, decode, get, put};
-use super::{Store, StoreError, Token};
+use super::{Store, StoreError, Token, address, claim};
 
 /// What an agent says about its host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// Where its tunnel packets come from, preferred first.
     pub underlay: Vec<IpAddr>,
+    /// Where its connection comes from, if that proves an address.
+    pub source: Option<IpAddr>,
     /// The agent's version.
     pub agent_version: String,
 }
@@ -141,7 +142,8 @@ impl Store {
     /// [`WorkloadError`] where the workload is gone or has another key, or the store failed.
     pub fn report(&self, name: &WorkloadName, key: KeyHash, report: &Report) -> Result<(), WorkloadError> {
         let known = self.authorise(name, key)?;
-        if known.underlay == report.underlay && known.agent_version == report.agent_version {
+        let same = known.underlay == report.underlay && known.agent_version == report.agent_version;
+        if same && known.has_claims(report.source) {
             return Ok(());
         }
         self.write_workloads(|transaction| {
@@ -150,6 +152,7 @@ impl Store {
                 holder(&transaction.open_table(WORKLOADS).map_err(StoreError::from)?, name, key)?;
             workload.underlay.clone_from(&report.underlay);
             workload.agent_version.clone_from(&report.agent_version);
+            claim::renew(transaction, &mut workload, report.source)?;
             put(transaction, WORKLOADS, &text, &workload)?;
             Ok(((), vec![(name.clone(), Some(workload))]))
         })

@@ -13,7 +13,7 @@ use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use super::PeerIdentity;
+use super::{Cut, PeerIdentity};
 
 /// A connection and who is at its other end.
 pub struct Connection {
@@ -38,7 +38,7 @@ impl Connection {
         let svid = certificates.and_then(<[_]>::first).map(Svid::from_der).transpose()?;
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         let cut = svid.is_none().then(|| Box::pin(tokio::time::sleep(stranger)));
-        Ok(Self { stream, peer: PeerIdentity { svid, remote }, cut })
+        Ok(Self { stream, peer: PeerIdentity { svid, remote, cut: Cut::default() }, cut })
     }
 }
 
@@ -56,7 +56,8 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         to: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.cut.as_mut().is_some_and(|cut| cut.as_mut().poll(cx).is_ready()) {
+        let late = self.cut.as_mut().is_some_and(|cut| cut.as_mut().poll(cx).is_ready());
+        if late || self.peer.cut.is_done(cx) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         Pin::new(&mut self.stream).poll_read(cx, to)

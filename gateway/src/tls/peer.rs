@@ -1,9 +1,10 @@
 //! Who is at the other end of a TLS connection, as its certificate proves it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use pki::{KeyHash, Principal, SpiffeId, Svid, UnixTime};
 
+use super::Cut;
 use crate::store::WorkloadName;
 
 /// A peer, found in the extensions of every request. Its certificate chain and trust domain were verified in the
@@ -14,9 +15,18 @@ pub struct PeerIdentity {
     pub svid: Option<Svid>,
     /// Where the connection comes from; IPv4 in its own form also on a dual-stack socket.
     pub remote: SocketAddr,
+    /// What cuts the connection.
+    pub cut: Cut,
 }
 
 impl PeerIdentity {
+    /// The underlay address that it has, since it connects from there. A connection over loopback comes from the
+    /// gateway's own machine, and tells nothing.
+    #[must_use]
+    pub fn source(&self) -> Option<IpAddr> {
+        Some(self.remote.ip().to_canonical()).filter(|source| !source.is_loopback())
+    }
+
     /// Whom the certificate names.
     #[must_use]
     pub fn spiffe_id(&self) -> Option<&SpiffeId> {

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use gateway::admin::AdminService;
@@ -15,7 +15,7 @@ use gateway::mesh_view::MeshView;
 use gateway::metrics::Metrics;
 use gateway::pipeline::{self, Pipeline};
 use gateway::server::{self, Services};
-use gateway::session::{MeshService, SessionMetrics};
+use gateway::session::{MeshService, Registry, SessionMetrics};
 use gateway::store::{self, Pools, Store, unix_time};
 use gateway::tls::{self, OwnCertificate};
 use pki::{Authority, SpiffeId, TrustDomain, UnixTime};
@@ -70,16 +70,24 @@ pub(crate) struct Gateway {
     pub(crate) store: Arc<Store>,
     pub(crate) authority: Arc<Authority>,
     pub(crate) trust_domain: TrustDomain,
+    /// Who is connected; empty until it serves.
+    pub(crate) registry: OnceLock<Arc<Registry>>,
     folder: TempDir,
     shutdown: Shutdown,
 }
 
 impl Gateway {
     pub(crate) async fn start() -> Self {
+        Self::with("").await
+    }
+
+    /// With more manifests.
+    pub(crate) async fn with(more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let manifests = folder.path().join("manifests");
         std::fs::create_dir(&manifests).unwrap();
         std::fs::write(manifests.join("shop.yaml"), MANIFEST).unwrap();
+        std::fs::write(manifests.join("more.yaml"), more).unwrap();
         let hands = Arc::new(Hands(AtomicU64::new(START)));
         let clock = Clock::new(hands.clone());
         let pools = Pools::try_new(&["10.9.0.0/24".parse().unwrap(), "fd09::/112".parse().unwrap()]).unwrap();
@@ -98,6 +106,7 @@ impl Gateway {
             store,
             authority,
             trust_domain,
+            registry: OnceLock::new(),
             folder,
             shutdown: Shutdown::default(),
         };
@@ -114,6 +123,7 @@ impl Gateway {
     fn serve(&self, listener: TcpListener, clock: &Clock, settings: pipeline::Settings) {
         let (pipeline, mesh) = Pipeline::open(settings, self.store.clone(), clock.clone()).unwrap();
         tokio::spawn(pipeline.run(self.shutdown.clone()));
+        self.registry.set(mesh.registry().clone()).unwrap();
         let services = self.services(clock, &mesh);
         let id = SpiffeId::gateway(&self.trust_domain, "g1").unwrap();
         let own = OwnCertificate::issue(self.authority.clone(), id, clock.now()).unwrap();

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod flood;
 mod gateway;
 mod host;
 
@@ -67,6 +68,36 @@ async fn of_a_hundred_joins_at_once_one_succeeds() {
         refused(refusal, Code::Unauthenticated, &["used already"]);
     }
     assert_eq!(gateway.store.workloads().len(), 1);
+}
+
+#[tokio::test]
+async fn a_join_whose_answer_was_lost_is_answered_again_and_to_nobody_else() {
+    let gateway = Gateway::start().await;
+    let token = token(&gateway).await;
+    let key = KeyPair::generate().unwrap();
+    let mut host = stranger(&gateway, &token).await;
+    let mut joins = tokio::task::JoinSet::new();
+    for _ in 0..10 {
+        let (mut host, request) = (host.clone(), request(&token, &key, "db-1"));
+        joins.spawn(async move { host.join(request).await.unwrap().into_inner() });
+    }
+    let answers = joins.join_all().await;
+    assert!(answers.iter().all(|answer| answer.mesh_addresses == answers[0].mesh_addresses));
+    assert_eq!(gateway.store.workloads().len(), 1);
+    let again = Member { key, welcome: answers.into_iter().next_back().unwrap() };
+    again
+        .connect(&gateway)
+        .await
+        .renew(v1::RenewRequest { csr: again.key.request().unwrap() })
+        .await
+        .unwrap();
+    // What only names the key proves nothing: it is the request's own signature that counts.
+    let other = KeyPair::generate().unwrap();
+    let second = host.join(request(&token, &other, "db-1")).await.unwrap_err();
+    refused(&second, Code::Unauthenticated, &["shop/db-1"]);
+    let mut copied = request(&token, &again.key, "db-1");
+    copied.machine = vec![8; 32];
+    refused(&host.join(copied).await.unwrap_err(), Code::Unauthenticated, &["shop/db-1"]);
 }
 
 #[tokio::test]

@@ -10,24 +10,60 @@ use crate::store::{Report, Store, StoreError, Workload, WorkloadError};
 /// More underlay addresses than any host has.
 const MAX_ADDRESSES: usize = 64;
 
-/// The report, if there is one. Addresses that no tunnel packet can come from are left out.
+/// A report that is not recorded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum InvalidReport {
+    /// It has too many addresses.
+    #[error("{0} underlay addresses; at most {MAX_ADDRESSES} are accepted")]
+    Count(usize),
+    /// It has something that is no address.
+    #[error("{0}")]
+    Address(String),
+    /// The connection comes from somewhere else: what the host reports before is left as it is.
+    #[error(
+        "the session comes from {remote}, but the host reports {reported}: there is NAT between, which plain VXLAN cannot cross. If the host does have {remote}, set `underlayAddresses` in agent.yaml; until then the addresses reported before count"
+    )]
+    Translated {
+        /// Where the connection comes from.
+        remote: IpAddr,
+        /// What the host reports.
+        reported: String,
+    },
+}
+
+/// The report, if there is one. Addresses that no tunnel packet can come from are left out. Where the connection
+/// comes from must be among the rest, as it must for joining: one address of one family is enough for a host that has
+/// several, since only what stands between could change it.
 ///
 /// # Errors
-/// A text that says what is wrong with it.
-pub(super) fn read(agent_version: &str, report: Option<&HostReport>) -> Result<Option<Report>, String> {
+/// [`InvalidReport`].
+pub(super) fn read(
+    agent_version: &str,
+    report: Option<&HostReport>,
+    source: Option<IpAddr>,
+) -> Result<Option<Report>, InvalidReport> {
     let Some(report) = report else { return Ok(None) };
     let count = report.underlay_addresses.len();
     if count > MAX_ADDRESSES {
-        return Err(format!("{count} underlay addresses; at most {MAX_ADDRESSES} are accepted"));
+        return Err(InvalidReport::Count(count));
     }
     let mut underlay = Vec::new();
     for bytes in &report.underlay_addresses {
-        let address = proto::convert::address_from_wire(bytes).map_err(|error| error.to_string())?;
+        let address = proto::convert::address_from_wire(bytes)
+            .map_err(|error| InvalidReport::Address(error.to_string()))?
+            .to_canonical();
         if is_usable(address) && !underlay.contains(&address) {
             underlay.push(address);
         }
     }
-    Ok(Some(Report { underlay, agent_version: agent_version.chars().take(64).collect() }))
+    if let Some(remote) = source.filter(|source| !underlay.contains(source)) {
+        let reported = crate::audit::text(&underlay).join(", ");
+        return Err(InvalidReport::Translated {
+            remote,
+            reported: if reported.is_empty() { "none that is usable".to_owned() } else { reported },
+        });
+    }
+    Ok(Some(Report { underlay, source, agent_version: agent_version.chars().take(64).collect() }))
 }
 
 /// Records a report; nothing is written where nothing changed.
@@ -63,14 +99,32 @@ mod tests {
             ["10.0.0.1", "127.0.0.1", "::1", "fe80::1", "224.0.0.1", "0.0.0.0", "fd00::1", "10.0.0.1"];
         let addresses = texts.map(|text| proto::convert::address_to_wire(text.parse().unwrap()));
         let report = HostReport { underlay_addresses: addresses.to_vec(), ..HostReport::default() };
-        let underlay = read("1", Some(&report)).unwrap().unwrap().underlay;
+        let underlay = read("1", Some(&report), None).unwrap().unwrap().underlay;
         assert_eq!(underlay, ["10.0.0.1", "fd00::1"].map(|text| text.parse::<IpAddr>().unwrap()));
     }
 
     #[test]
     fn what_is_no_address_and_floods_are_refused() {
         let report = |addresses| HostReport { underlay_addresses: addresses, ..HostReport::default() };
-        assert!(read("1", Some(&report(vec![vec![1, 2, 3]]))).is_err());
-        assert!(read("1", Some(&report(vec![vec![10, 0, 0, 1]; 65]))).is_err());
+        assert!(read("1", Some(&report(vec![vec![1, 2, 3]])), None).is_err());
+        assert!(read("1", Some(&report(vec![vec![10, 0, 0, 1]; 65])), None).is_err());
+    }
+
+    #[test]
+    fn the_session_must_come_from_a_reported_address_of_any_family() {
+        let texts = ["10.0.0.1", "192.0.2.1", "fd00::1"];
+        let addresses = texts.map(|text| proto::convert::address_to_wire(text.parse().unwrap()));
+        let report = HostReport { underlay_addresses: addresses.to_vec(), ..HostReport::default() };
+        for source in texts {
+            let source = Some(source.parse().unwrap());
+            assert_eq!(read("1", Some(&report), source).unwrap().unwrap().source, source);
+        }
+        let refused = read("1", Some(&report), Some("198.51.100.7".parse().unwrap())).unwrap_err();
+        let text = refused.to_string();
+        assert!(matches!(refused, InvalidReport::Translated { .. }), "{refused:?}");
+        assert!(text.contains("198.51.100.7") && text.contains("10.0.0.1"), "{text}");
+        let empty = HostReport::default();
+        assert!(read("1", Some(&empty), Some("10.0.0.1".parse().unwrap())).is_err());
+        assert_eq!(read("1", None, Some("10.0.0.1".parse().unwrap())), Ok(None));
     }
 }

@@ -1,5 +1,6 @@
 //! One open session: what comes from the agent moves its cursor, what the cursor says goes to the agent.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +14,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
+use super::report::InvalidReport;
 use super::{MeshService, report};
 use crate::session::metrics::{Answer, EndReason};
-use crate::session::{Cursor, Ended, Feed, Greeting, Rejection, Session, Step};
+use crate::session::{Cursor, Ended, Feed, Greeting, Rejection, Session, Step, Write};
 use crate::store::{Workload, Workloads};
+use crate::tls::Cut;
 
 /// What the agent receives.
 pub(in crate::session) type SyncStream = Pin<Box<dyn Stream<Item = Result<GatewayMessage, Status>> + Send>>;
@@ -34,6 +37,10 @@ const MAX_REASON: usize = 1024;
 pub(super) struct Peer {
     pub(super) workload: Arc<Workload>,
     pub(super) hello: Hello,
+    /// Where its connection comes from, unless that is this machine.
+    pub(super) source: Option<IpAddr>,
+    /// What cuts its connection.
+    pub(super) cut: Cut,
     /// How long its certificate is still valid.
     pub(super) expires: Option<Duration>,
     pub(super) session: Session,
@@ -44,6 +51,8 @@ pub(super) struct Peer {
 struct Open {
     service: MeshService,
     workload: Arc<Workload>,
+    source: Option<IpAddr>,
+    cut: Cut,
     workloads: watch::Receiver<Arc<Workloads>>,
     session: Session,
     inbound: Streaming<AgentMessage>,
@@ -84,7 +93,10 @@ pub(super) fn run(
             match open.next().await {
                 Ok(messages) => {
                     for message in messages {
+                        let write = open.begin_write();
                         yield Ok(GatewayMessage { message: Some(message) });
+                        // The transport asks for more once the agent takes what it has.
+                        drop(write);
                     }
                 }
                 Err(End(reason, status)) => {
@@ -106,12 +118,14 @@ impl Open {
         feed: watch::Receiver<Option<Arc<Feed>>>,
         latest: &Feed,
     ) -> Self {
-        let Peer { workload, hello, expires, session, inbound } = peer;
-        let (cursor, greeting) = Cursor::open(workload.name.clone(), &hello, latest);
+        let Peer { workload, hello, source, cut, expires, session, inbound } = peer;
+        let (cursor, greeting) = Cursor::open(workload.name.clone(), &hello, latest, session.told());
         Self {
             workloads: service.store.watch_workloads(),
             service,
             workload,
+            source,
+            cut,
             session,
             inbound,
             cursor,
@@ -123,6 +137,11 @@ impl Open {
             absent_until: None,
             expires_at: Instant::now() + expires.unwrap_or(NEVER).min(NEVER),
         }
+    }
+
+    fn begin_write(&self) -> Write {
+        let now = Instant::now().into_std();
+        self.service.registry.writes().begin(self.cut.clone(), now)
     }
 
     /// What to send next, as soon as there is something.
@@ -137,6 +156,7 @@ impl Open {
                 self.answer(Answer::Behind);
                 return Ok(vec![Message::Behind(Behind { generation: Some(generation) })]);
             }
+            Some(Greeting::Contradicts(generation)) => self.service.registry.contradict(generation.counter),
             Some(Greeting::Follows) | None => {}
         }
         loop {
@@ -149,6 +169,7 @@ impl Open {
                 Step::Send(updates) => {
                     self.absent_until = None;
                     self.count(&updates);
+                    self.session.sent(updates.first().and_then(|update| update.generation));
                     return Ok(updates.into_iter().map(Message::Update).collect());
                 }
             }
@@ -218,9 +239,20 @@ impl Open {
         let reported = self.reported.take();
         let store = &self.service.store;
         let version = store.workload(&self.workload.name).map(|workload| workload.agent_version.clone());
-        let report = report::read(&version.unwrap_or_default(), reported.as_ref())
-            .map_err(|invalid| End(EndReason::Protocol, Some(Status::invalid_argument(invalid))))?;
+        let report = report::read(&version.unwrap_or_default(), reported.as_ref(), self.source);
+        let report = report.map_err(|invalid| match invalid {
+            // A host that has moved still uses the connection from where it was: the next one tells.
+            InvalidReport::Translated { .. } => {
+                let text = format!("{invalid}; connect from where the host is now");
+                End(EndReason::Moved, Some(Status::unavailable(text)))
+            }
+            InvalidReport::Count(_) | InvalidReport::Address(_) => {
+                End(EndReason::Protocol, Some(Status::invalid_argument(invalid.to_string())))
+            }
+        })?;
         let Some(report) = report else { return Ok(()) };
+        self.service.metrics.reported();
+        self.session.refused_report(None);
         report::record(store, &self.workload, report)
             .await
             .map_err(|error| End(EndReason::Store, Some(Status::unavailable(error.to_string()))))

@@ -1,0 +1,58 @@
+//! Keeps the changes of identities that are under way, and finds them again after a restart.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use policy::facts::Relabel;
+use policy::identity::Identity;
+
+use super::Core;
+use crate::index::Round;
+use crate::store::{RelabelRecord, RelabelRecords, StoreError};
+
+impl Core {
+    /// Goes on with what the process before this one began.
+    pub(super) fn resume_relabels(&mut self) -> Result<(), StoreError> {
+        self.kept_relabels = self.store.relabels()?;
+        let rounds = self.kept_relabels.iter().filter_map(|(address, record)| round(address, record));
+        self.index.resume_relabels(rounds.collect());
+        Ok(())
+    }
+
+    /// Keeps what is under way before anybody is told of it. Where that fails, a restart at this moment may cost
+    /// packets, and nothing else: so the state is published all the same.
+    pub(super) fn keep_relabels(&mut self) {
+        let records = records(&self.index.relabel_rounds());
+        if records == self.kept_relabels {
+            return;
+        }
+        match self.store.keep_relabels(&self.kept_relabels, &records) {
+            Ok(()) => self.kept_relabels = records,
+            Err(error) => {
+                tracing::warn!(%error, "changes of identities under way are not kept over a restart");
+            }
+        }
+    }
+}
+
+fn records(rounds: &BTreeMap<IpAddr, Round>) -> RelabelRecords {
+    let record = |round: &Round| RelabelRecord {
+        previous: round.relabel.previous.get(),
+        marked: round.relabel.marked,
+        owner: round.owner.as_ref().map(ToString::to_string),
+        labels: round.labels.as_ref().map(ToString::to_string),
+    };
+    rounds.iter().map(|(address, round)| (address.to_string(), record(round))).collect()
+}
+
+fn round(address: &str, record: &RelabelRecord) -> Option<(IpAddr, Round)> {
+    let RelabelRecord { previous, marked, owner, labels } = record;
+    let labels = labels.as_ref().map(|labels| labels.parse().map(Arc::new)).transpose().ok()?;
+    let round = Round {
+        relabel: Relabel { previous: Identity::try_new(*previous).ok()?, marked: *marked },
+        owner: owner.as_deref().map(Arc::from),
+        labels,
+    };
+    Some((address.parse().ok()?, round))
+}

@@ -1,0 +1,25 @@
+//! A folder that is not there, or not any more.
+
+use super::*;
+
+#[test]
+fn without_a_folder_there_is_no_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = Pipeline::open(settings(folder.path()), store(folder.path()), Clock::system()).unwrap_err();
+    let (text, path) = (error.to_string(), folder.path().join("manifests"));
+    assert!(text.contains(&path.display().to_string()) && text.contains("No such file"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_vanishes_is_reported_and_read_again_when_it_is_back() {
+    let gateway = Gateway::start(&[("group.yaml", GROUP.into())]).await;
+    let manifests = gateway.folder.path().join("manifests");
+    let away = gateway.folder.path().join("away");
+    fs::rename(&manifests, &away).unwrap();
+    eventually("it is reported", || gateway.mesh.summary().rejected.len() == 1).await;
+    assert!(gateway.mesh.group_exists("shop", "db"));
+    fs::rename(&away, &manifests).unwrap();
+    eventually("it is read again", || gateway.mesh.summary().rejected.is_empty()).await;
+    gateway.save("group2.yaml", &GROUP.replace("name: db", "name: web"));
+    eventually("it is watched again", || gateway.mesh.group_exists("shop", "web")).await;
+}
