@@ -6,5 +6,6 @@ pub mod cost;
 pub mod frames;
 pub mod kernel;
 pub mod mesh;
+pub mod twin;
 
 pub use cost::{Cost, measure};

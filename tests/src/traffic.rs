@@ -1,6 +1,7 @@
 //! The traffic tools: what the program `traffic` does, and the reports it gives to the fixtures. A tool that stays
 //! writes a report of one line of JSON every few milliseconds and ends when its standard input is closed.
 
+pub mod bare;
 pub mod http;
 pub mod inject;
 pub mod knock;
@@ -62,6 +63,8 @@ enum Tool {
     Ping(ping::Ping),
     /// Watch packets on a device.
     Sniff(sniff::Sniff),
+    /// Send crafted frames.
+    Bare(bare::Bare),
     /// Send crafted VXLAN packets.
     Vxlan(inject::Vxlan),
 }
@@ -83,6 +86,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         Tool::UdpSend(tool) => tool.run(),
         Tool::Ping(tool) => tool.run(),
         Tool::Sniff(tool) => tool.run(),
+        Tool::Bare(tool) => tool.run(),
         Tool::Vxlan(tool) => tool.run(),
     }
 }

@@ -66,5 +66,6 @@ pub(crate) fn files() -> Result<Vec<TextFile>> {
 }
 
 fn is_source(entry: &DirEntry) -> bool {
-    !(entry.file_type().is_dir() && NOT_SOURCE.iter().any(|name| entry.file_name() == *name))
+    // `.git` is a file in a second work tree.
+    !NOT_SOURCE.iter().any(|name| entry.file_name() == *name)
 }

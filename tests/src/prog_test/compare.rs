@@ -45,7 +45,8 @@ pub fn sequence(kernel: &mut Kernel, seed: u64, packets: u32) -> Result<Seen> {
                     Direction::Ingress => mesh.outer(sent.source, &mut rng),
                     Direction::Egress => Outer::NONE,
                 };
-                packet(kernel, &mesh, &sent, &outer, &mut counts).with_context(context)?;
+                let verdict = packet(kernel, &mesh, &sent, &outer).with_context(context)?;
+                *counts.reasons.entry((hook_of(sent.direction), verdict.reason)).or_default() += 1;
                 earlier.push(sent);
                 if earlier.len() > 30 {
                     earlier.remove(0);
@@ -57,10 +58,19 @@ pub fn sequence(kernel: &mut Kernel, seed: u64, packets: u32) -> Result<Seen> {
     Ok(counts)
 }
 
-fn packet(kernel: &mut Kernel, mesh: &Mesh, sent: &Sent, outer: &Outer, seen: &mut Seen) -> Result<()> {
-    let (hook, program) = match sent.direction {
-        Direction::Ingress => (Hook::MeshIngress, "test_mesh_ingress"),
-        Direction::Egress => (Hook::MeshEgress, "test_mesh_egress"),
+const fn hook_of(direction: Direction) -> Hook {
+    match direction {
+        Direction::Ingress => Hook::MeshIngress,
+        Direction::Egress => Hook::MeshEgress,
+    }
+}
+
+/// One packet of the mesh device through both; returns what they agree on.
+pub fn packet(kernel: &mut Kernel, mesh: &Mesh, sent: &Sent, outer: &Outer) -> Result<Verdict> {
+    let hook = hook_of(sent.direction);
+    let program = match sent.direction {
+        Direction::Ingress => "test_mesh_ingress",
+        Direction::Egress => "test_mesh_egress",
     };
     let frame = Frame { ifindex: 1, ..Frame::of_ethernet(&sent.frame).context("a frame")? };
     let moment = Moment { hook, control: mesh.control, now_ns: now_ns() };
@@ -76,8 +86,8 @@ fn packet(kernel: &mut Kernel, mesh: &Mesh, sent: &Sent, outer: &Outer, seen: &m
     events(kernel, mesh).with_context(told)?;
     kernel.reset(counter_slot(hook, verdict.reason))?;
     mesh.model.refill();
-    *seen.reasons.entry((hook, verdict.reason)).or_default() += 1;
-    flows_of(kernel, mesh, &verdict, sent).with_context(told)
+    flows_of(kernel, mesh, &verdict, sent).with_context(told)?;
+    Ok(verdict)
 }
 
 /// A packet on another device.
@@ -190,7 +200,7 @@ const fn timeless(flow: &Flow) -> Flow {
 }
 
 /// The clock that programs read.
-fn now_ns() -> u64 {
+pub(super) fn now_ns() -> u64 {
     nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map_or(0, |time| {
         let (seconds, rest) = (u64::try_from(time.tv_sec()), u64::try_from(time.tv_nsec()));
         seconds.unwrap_or(0) * 1_000_000_000 + rest.unwrap_or(0)

@@ -54,6 +54,9 @@ pub struct Vxlan {
     /// This inner IP packet, in hexadecimal, instead of a built one.
     #[arg(long, value_parser = hexadecimal)]
     packet: Option<Hexadecimal>,
+    /// A tag before the packet, as type and control in hexadecimal (`8100:0005`); the outermost first.
+    #[arg(long, value_parser = super::bare::tag)]
+    tag: Vec<[u8; 4]>,
 }
 
 /// Bytes, as an argument.
@@ -75,6 +78,8 @@ pub enum Inner {
     Ack,
     /// An ICMP echo request.
     Echo,
+    /// A datagram without a byte.
+    Empty,
 }
 
 impl Vxlan {
@@ -141,7 +146,10 @@ impl Vxlan {
                 ip.icmpv4_echo_request(1, sequence).write(&mut frame, b"forged")?;
             }
             Inner::Echo => ip.icmpv6_echo_request(1, sequence).write(&mut frame, b"forged")?,
+            Inner::Empty => ip.udp(self.source_port, self.port).write(&mut frame, &[])?,
         }
+        // Behind the two addresses.
+        frame.splice(12..12, self.tag.concat());
         Ok(frame)
     }
 }

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use regex::Regex;
+use walkdir::WalkDir;
 
 use super::Finding;
 use crate::{
@@ -71,17 +72,18 @@ fn row_of(test: &str) -> &str {
     rest.split_once('_').map_or(rest, |(row, _)| row)
 }
 
-/// The tests of the catalogue, by the file that has them.
+/// The tests of the catalogue, by target: `name.rs`, and the modules in `name/`.
 fn tests(folder: &Path) -> Result<BTreeMap<String, BTreeSet<String>>> {
     let function = Regex::new(r"(?m)#\[test\]\s+fn (threat_\w+)\(\)").context("a pattern")?;
-    let mut tests = BTreeMap::new();
-    for entry in fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
-        let path = entry?.path();
-        let Some(name) = path.file_stem().filter(|_| path.is_file()) else { continue };
-        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    let mut tests: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for entry in WalkDir::new(folder) {
+        let entry = entry.context("walk the tests")?;
+        let place = entry.path().strip_prefix(folder).context("a path below the tests")?.with_extension("");
+        let Some(target) = place.iter().next().filter(|_| entry.file_type().is_file()) else { continue };
+        let text = fs::read_to_string(entry.path()).with_context(|| place.display().to_string())?;
         let names = function.captures_iter(&text).filter_map(|found| found.get(1));
-        let names: BTreeSet<_> = names.map(|name| name.as_str().to_owned()).collect();
-        tests.insert(name.to_string_lossy().into_owned(), names);
+        let of_target = tests.entry(target.to_string_lossy().into_owned()).or_default();
+        of_target.extend(names.map(|name| name.as_str().to_owned()));
     }
     Ok(tests)
 }
