@@ -78,8 +78,10 @@ impl Compiler {
             machine: String::new(),
             addresses: vec![address.parse()?],
             underlay: vec![underlay.parse()?],
+            claims: BTreeMap::new(),
             agent_version: String::new(),
             joined_at: 0,
+            joined_with: String::new(),
             certificate_expires: 0,
         };
         self.workloads.insert(name, Arc::new(workload));
