@@ -92,6 +92,14 @@ pub struct Options {
     #[arg(long, env = "OUTRIGGER_GATEWAY_METRICS_LISTEN", value_name = "ADDRESS:PORT")]
     #[serde(deserialize_with = "::config::text")]
     pub metrics_listen: Option<SocketAddr>,
+    /// Connections of hosts and administrators at a time, 1 or more. [default: 16384]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_MAX_CONNECTIONS", value_name = "NUMBER")]
+    #[serde(deserialize_with = "::config::text")]
+    pub max_connections: Option<usize>,
+    /// The same from one address (IPv6: /64), except loopback; 0: no limit. [default: 64]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_MAX_CONNECTIONS_PER_SOURCE", value_name = "NUMBER")]
+    #[serde(deserialize_with = "::config::text")]
+    pub max_connections_per_source: Option<usize>,
     /// The audit log, lines of JSON. [default: audit.log in the state folder]
     #[arg(long, env = "OUTRIGGER_GATEWAY_AUDIT_LOG", value_name = "FILE")]
     pub audit_log: Option<PathBuf>,
@@ -135,6 +143,10 @@ pub struct Config {
     pub admin_socket: PathBuf,
     /// Where metrics and health are served.
     pub metrics_listen: SocketAddr,
+    /// Connections at a time.
+    pub max_connections: usize,
+    /// The same from one source; 0: no limit.
+    pub max_connections_per_source: usize,
     /// The audit log.
     pub audit_log: PathBuf,
     /// How logs are written.
@@ -214,6 +226,8 @@ impl Config {
             renew_grace: options.renew_grace.map_or(Duration::from_hours(90 * 24), |grace| grace.0),
             admin_socket: folder(options.admin_socket, DEFAULT_SOCKET),
             metrics_listen: options.metrics_listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9464))),
+            max_connections: options.max_connections.unwrap_or(16_384),
+            max_connections_per_source: options.max_connections_per_source.unwrap_or(64),
             audit_log: options.audit_log.unwrap_or_else(|| state_dir.join("audit.log")),
             log_format: options.log_format.unwrap_or_default(),
             log_level: options.log_level.unwrap_or_else(|| "info".to_owned()),
@@ -241,6 +255,9 @@ impl Config {
             let reason = format!("`{}` is no name: lower-case letters, digits and `-`", self.cluster_name);
             return Err(value(path, "clusterName", reason));
         }
+        if self.max_connections == 0 {
+            return Err(value(path, "maxConnections", "nobody could connect: 1 or more".to_owned()));
+        }
         if self.tunnel_port == 0 {
             return Err(value(path, "tunnelPort", "a port is 1 to 65535".to_owned()));
         }
@@ -266,6 +283,8 @@ impl Options {
             renew_grace: self.renew_grace.or(other.renew_grace),
             admin_socket: self.admin_socket.or(other.admin_socket),
             metrics_listen: self.metrics_listen.or(other.metrics_listen),
+            max_connections: self.max_connections.or(other.max_connections),
+            max_connections_per_source: self.max_connections_per_source.or(other.max_connections_per_source),
             audit_log: self.audit_log.or(other.audit_log),
             log_format: self.log_format.or(other.log_format),
             log_level: self.log_level.or(other.log_level),

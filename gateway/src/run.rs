@@ -25,7 +25,7 @@ use crate::pipeline::{self, Mesh, Pipeline};
 use crate::server::{self, Services};
 use crate::session::{MeshService, SessionMetrics, WRITE_DEADLINE};
 use crate::store::{self, Store};
-use crate::tls::{self, OwnCertificate};
+use crate::tls::{self, ConnectionMetrics, OwnCertificate};
 
 /// How long an address or identity rests before another may have it: as long as a certificate is valid, within which
 /// every agent has come back or lost its right to.
@@ -90,6 +90,7 @@ struct Foundation {
     audit: Arc<Audit>,
     metrics: Metrics,
     sessions: SessionMetrics,
+    connections: ConnectionMetrics,
     settings: Arc<Settings>,
 }
 
@@ -128,6 +129,7 @@ impl Foundation {
             audit: Arc::new(audit),
             metrics: Metrics::default(),
             sessions: SessionMetrics::default(),
+            connections: ConnectionMetrics::default(),
             settings: Arc::new(settings),
         })
     }
@@ -138,6 +140,7 @@ impl Parts {
         let mut registry = Registry::default();
         self.foundation.metrics.register(&mut registry);
         self.foundation.sessions.register(&mut registry);
+        self.foundation.connections.register(&mut registry);
         let mesh: Arc<dyn MeshView> = self.mesh.clone();
         Gauges::register(self.foundation.store.clone(), mesh, &mut registry);
         let health = Health::default();
@@ -160,8 +163,14 @@ impl Parts {
         let bundle = self.foundation.authority.bundle()?;
         let trust_domain = &self.config.trust_domain;
         let tls = pki::tls::server(&bundle, trust_domain, certificate.serving(), self.clock.source())?;
+        let limits = tls::Limits {
+            connections: self.config.max_connections,
+            per_source: self.config.max_connections_per_source,
+            ..tls::Limits::default()
+        };
+        let metrics = self.foundation.connections.clone();
         let (connections, accepting) =
-            tls::incoming(listener, Arc::new(tls), tls::Limits::default(), shutdown.clone());
+            tls::incoming(listener, Arc::new(tls), limits, metrics, shutdown.clone());
         tasks.spawn(accepting);
         let admin = services.admin.clone();
         tasks.spawn(ended("TLS", server::serve_tls(connections, services, shutdown.clone())));
@@ -170,7 +179,8 @@ impl Parts {
     }
 
     fn services(&self, shutdown: &Shutdown) -> Services {
-        let Foundation { store, authority, audit, metrics, sessions, settings } = &self.foundation;
+        let Foundation { store, authority, audit, metrics, sessions, connections: _, settings } =
+            &self.foundation;
         let mesh: Arc<dyn MeshView> = self.mesh.clone();
         let enrollment = EnrollmentService {
             store: store.clone(),

@@ -25,6 +25,11 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(20);
 /// Calls at a time on one connection; an agent makes two.
 const STREAMS: u32 = 16;
+/// Calls on one connection that the client ended before they were looked at, and calls that broke the protocol; with
+/// more the connection is cut.
+const RESETS: usize = 20;
+/// The largest headers of a call, in bytes.
+const MAX_HEADERS: u32 = 16 << 10;
 /// The largest request of enrollment and administration, and message of an agent.
 const MAX_REQUEST: usize = 64 << 10;
 
@@ -122,6 +127,9 @@ fn builder() -> Server {
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
         .max_concurrent_streams(Some(STREAMS))
+        .http2_max_pending_accept_reset_streams(Some(RESETS))
+        .http2_max_local_error_reset_streams(Some(RESETS))
+        .http2_max_header_list_size(Some(MAX_HEADERS))
 }
 
 fn admin(service: AdminService) -> AdminServer<AdminService> {

@@ -4,11 +4,13 @@
 mod accept;
 mod connection;
 mod cut;
+mod gate;
 mod own;
 mod peer;
 
 pub use accept::{Limits, incoming};
 pub use connection::Connection;
 pub use cut::Cut;
+pub use gate::{ConnectionMetrics, Pass};
 pub use own::{OwnCertificate, OwnCertificateError};
 pub use peer::PeerIdentity;

@@ -9,11 +9,12 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use telemetry::shutdown::Shutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Connection;
+use super::gate::{ConnectionMetrics, Gate, Pass};
 
 /// Pause after an accept error (such as no file descriptors left), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -21,17 +22,49 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What strangers may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// A handshake that takes longer is cut.
+    /// Who says nothing for so long, or takes longer for a handshake, is cut.
     pub handshake: Duration,
-    /// Handshakes at a time; more wait in the kernel's queue.
-    pub half_open: usize,
+    /// Handshakes at a time; who says nothing has begun none.
+    pub handshakes: usize,
     /// The connection of a peer without a certificate is cut then.
     pub stranger: Duration,
+    /// Connections at a time, open or opening.
+    pub connections: usize,
+    /// The same from one source, an IPv4 address or an IPv6 /64; loopback has no limit of its own. 0: none has.
+    pub per_source: usize,
+}
+
+/// Where connections come from.
+pub(super) trait Listen: Send + 'static {
+    /// The next connection.
+    fn accept(&mut self) -> impl Future<Output = io::Result<(TcpStream, SocketAddr)>> + Send;
+}
+
+/// What every handshake needs.
+#[derive(Clone)]
+struct Handshakes {
+    acceptor: TlsAcceptor,
+    limits: Limits,
+    permits: Arc<Semaphore>,
+    metrics: ConnectionMetrics,
+    connections: mpsc::Sender<io::Result<Connection>>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { handshake: Duration::from_secs(10), half_open: 256, stranger: Duration::from_mins(1) }
+        Self {
+            handshake: Duration::from_secs(10),
+            handshakes: 256,
+            stranger: Duration::from_mins(1),
+            connections: 16_384,
+            per_source: 64,
+        }
+    }
+}
+
+impl Listen for TcpListener {
+    async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        Self::accept(self).await
     }
 }
 
@@ -40,54 +73,84 @@ pub fn incoming(
     listener: TcpListener,
     config: Arc<ServerConfig>,
     limits: Limits,
+    metrics: ConnectionMetrics,
     shutdown: Shutdown,
 ) -> (ReceiverStream<io::Result<Connection>>, impl Future<Output = ()> + Send) {
-    let (sender, receiver) = mpsc::channel(16);
-    let accepting = accept_all(listener, TlsAcceptor::from(config), limits, shutdown, sender);
-    (ReceiverStream::new(receiver), accepting)
+    let (connections, receiver) = mpsc::channel(16);
+    let permits = Arc::new(Semaphore::new(limits.handshakes));
+    let handshakes =
+        Handshakes { acceptor: TlsAcceptor::from(config), limits, permits, metrics, connections };
+    (ReceiverStream::new(receiver), accept_all(listener, handshakes, shutdown))
 }
 
-async fn accept_all(
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-    limits: Limits,
-    shutdown: Shutdown,
-    connections: mpsc::Sender<io::Result<Connection>>,
-) {
-    let permits = Arc::new(Semaphore::new(limits.half_open));
+async fn accept_all(mut listener: impl Listen, handshakes: Handshakes, shutdown: Shutdown) {
+    let Limits { connections, per_source, .. } = handshakes.limits;
+    let gate = Gate::new(connections, per_source, handshakes.metrics.clone());
     loop {
-        // The semaphore is never closed.
-        let Ok(permit) = permits.clone().acquire_owned().await else { return };
         let accepted = tokio::select! {
             () = shutdown.wait() => return,
             accepted = listener.accept() => accepted,
         };
-        let (stream, remote) = match accepted {
-            Ok(accepted) => accepted,
+        match accepted {
+            Ok((stream, remote)) => {
+                // Who is not let in is closed at once.
+                if let Some((pass, evicted)) = gate.admit(remote.ip()) {
+                    tokio::spawn(handshakes.clone().open(stream, remote, pass, evicted));
+                }
+            }
             Err(error) => {
                 tracing::warn!(%error, "connection not accepted");
+                handshakes.metrics.refused("accept");
+                gate.make_room();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
             }
+        }
+    }
+}
+
+impl Handshakes {
+    /// Does one handshake and hands the connection over.
+    async fn open(self, stream: TcpStream, remote: SocketAddr, pass: Pass, evicted: oneshot::Receiver<()>) {
+        let begun = tokio::select! {
+            begun = self.begun(&stream) => begun,
+            _ = evicted => return,
         };
-        let (acceptor, connections) = (acceptor.clone(), connections.clone());
-        tokio::spawn(async move {
-            let shaking = shake(&acceptor, stream, remote, limits.stranger);
-            let shaken = tokio::time::timeout(limits.handshake, shaking).await;
-            drop(permit);
-            match shaken {
-                Ok(Ok(connection)) => {
-                    // Fails only when the server is gone.
-                    let _gone = connections.send(Ok(connection)).await;
-                }
-                Ok(Err(error)) => {
-                    let reason =
-                        pki::tls::refusal(&error).map_or(error.to_string(), |refusal| refusal.to_string());
-                    tracing::info!(%remote, reason, "TLS handshake refused");
-                }
-                Err(_elapsed) => tracing::info!(%remote, "TLS handshake took too long"),
+        let Some(permit) = begun else {
+            self.metrics.refused("silent");
+            return;
+        };
+        pass.begins();
+        let shaking = shake(&self.acceptor, stream, remote, self.limits.stranger, pass);
+        let shaken = tokio::time::timeout(self.limits.handshake, shaking).await;
+        drop(permit);
+        match shaken {
+            Ok(Ok(connection)) => {
+                // Fails only when the server is gone.
+                let _gone = self.connections.send(Ok(connection)).await;
             }
-        });
+            Ok(Err(error)) => {
+                self.metrics.refused("handshake");
+                let reason =
+                    pki::tls::refusal(&error).map_or(error.to_string(), |refusal| refusal.to_string());
+                tracing::info!(%remote, reason, "TLS handshake refused");
+            }
+            Err(_elapsed) => {
+                self.metrics.refused("handshake");
+                tracing::info!(%remote, "TLS handshake took too long");
+            }
+        }
+    }
+}
+
+impl Handshakes {
+    /// Waits until the peer speaks and it is its turn; `None` where it says nothing.
+    async fn begun(&self, stream: &TcpStream) -> Option<SemaphorePermit<'_>> {
+        let first = tokio::time::timeout(self.limits.handshake, stream.peek(&mut [0])).await;
+        match first {
+            // The semaphore is never closed.
+            Ok(Ok(1..)) => self.permits.acquire().await.ok(),
+            Ok(Ok(0) | Err(_)) | Err(_) => None,
+        }
     }
 }
 
@@ -96,8 +159,86 @@ async fn shake(
     stream: TcpStream,
     remote: SocketAddr,
     stranger: Duration,
+    pass: Pass,
 ) -> io::Result<Connection> {
     stream.set_nodelay(true)?;
     let stream = acceptor.accept(stream).await?;
-    Connection::try_new(stream, remote, stranger).map_err(io::Error::other)
+    Connection::try_new(stream, remote, stranger, pass).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use pki::tls::ServingCertificate;
+    use pki::{Authority, CheckedCsr, KeyPair, SpiffeId, TrustDomain};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio_stream::StreamExt as _;
+
+    use super::*;
+    use crate::clock::Clock;
+
+    /// A listener that fails first.
+    struct Failing(VecDeque<io::Error>, TcpListener);
+
+    impl Listen for Failing {
+        async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+            match self.0.pop_front() {
+                Some(error) => Err(error),
+                None => self.1.accept().await,
+            }
+        }
+    }
+
+    fn tls(clock: &Clock) -> (ServerConfig, rustls::ClientConfig) {
+        let domain = TrustDomain::try_new("outrigger.local").unwrap();
+        let authority = Authority::create(&domain, clock.now()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let csr = CheckedCsr::from_der(&key.request().unwrap()).unwrap();
+        let id = SpiffeId::gateway(&domain, "g").unwrap();
+        let mut chain = authority.issue(&csr, &id, clock.now(), Duration::from_hours(1)).unwrap().chain;
+        chain.push(authority.certificate().clone());
+        let serving = Arc::new(ServingCertificate::try_new(chain, &key).unwrap());
+        let server =
+            pki::tls::server(&authority.bundle().unwrap(), &domain, serving, clock.source()).unwrap();
+        let client = pki::tls::client_by_pins(&[authority.pin()], &domain, clock.source()).unwrap();
+        (server, client)
+    }
+
+    #[tokio::test]
+    async fn no_error_of_accept_and_no_nonsense_ends_the_loop() {
+        let (server, client) = tls(&Clock::system());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        // EMFILE, ENFILE, ENOMEM, ECONNABORTED, EPERM.
+        let errors = [24, 23, 12, 103, 1].map(io::Error::from_raw_os_error);
+        let (sender, receiver) = mpsc::channel(16);
+        let (limits, metrics) = (Limits::default(), ConnectionMetrics::default());
+        let permits = Arc::new(Semaphore::new(limits.handshakes));
+        let acceptor = TlsAcceptor::from(Arc::new(server));
+        let handshakes =
+            Handshakes { acceptor, limits, permits, metrics: metrics.clone(), connections: sender };
+        let shutdown = Shutdown::default();
+        let accepting = accept_all(Failing(errors.into(), listener), handshakes, shutdown.clone());
+        let accepting = tokio::spawn(accepting);
+        let hello_cut_off = [22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3];
+        let zeros = vec![0; 70_000];
+        let alert = [21, 3, 3, 0, 2, 2, 40];
+        for nonsense in [b"GET / HTTP/1.1\r\n\r\n".as_slice(), &zeros, &hello_cut_off, &alert, &[255; 5]] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let _closed = stream.write_all(nonsense).await;
+            stream.shutdown().await.ok();
+            let _reset = stream.read_to_end(&mut Vec::new()).await;
+        }
+        let tcp = TcpStream::connect(address).await.unwrap();
+        let connecting =
+            tokio_rustls::TlsConnector::from(Arc::new(client)).connect(pki::tls::server_name(), tcp);
+        let mut connections = ReceiverStream::new(receiver);
+        let (opened, handed_over) = tokio::join!(connecting, connections.next());
+        opened.unwrap();
+        assert!(handed_over.is_some_and(|connection| connection.is_ok()));
+        assert_eq!((metrics.count("accept"), metrics.count("handshake")), (5, 5));
+        shutdown.trigger();
+        accepting.await.unwrap();
+    }
 }

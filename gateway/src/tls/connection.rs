@@ -13,7 +13,7 @@ use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use super::{Cut, PeerIdentity};
+use super::{Cut, Pass, PeerIdentity};
 
 /// A connection and who is at its other end.
 pub struct Connection {
@@ -21,6 +21,8 @@ pub struct Connection {
     peer: PeerIdentity,
     /// When the connection of a peer that showed no certificate is cut: joining takes moments.
     cut: Option<Pin<Box<Sleep>>>,
+    /// Counts it.
+    _pass: Pass,
 }
 
 impl Connection {
@@ -33,12 +35,13 @@ impl Connection {
         stream: TlsStream<TcpStream>,
         remote: SocketAddr,
         stranger: Duration,
+        pass: Pass,
     ) -> Result<Self, InvalidSvid> {
         let certificates = stream.get_ref().1.peer_certificates();
         let svid = certificates.and_then(<[_]>::first).map(Svid::from_der).transpose()?;
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         let cut = svid.is_none().then(|| Box::pin(tokio::time::sleep(stranger)));
-        Ok(Self { stream, peer: PeerIdentity { svid, remote, cut: Cut::default() }, cut })
+        Ok(Self { stream, peer: PeerIdentity { svid, remote, cut: Cut::default() }, cut, _pass: pass })
     }
 }
 

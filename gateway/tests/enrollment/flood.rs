@@ -2,14 +2,19 @@
 
 use std::time::{Duration, Instant};
 
+use pki::KeyPair;
+use proto::v1::enrollment_client::EnrollmentClient;
 use proto::v1::mesh_client::MeshClient;
 use proto::v1::{AgentMessage, GatewayMessage, Hello, agent_message};
+use rustls::ClientConfig;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
+use tonic::transport::Channel;
 
-use crate::gateway::Gateway;
-use crate::host::{Member, tls};
+use crate::gateway::{CONNECTIONS, Gateway};
+use crate::host::{Member, pinning, request, tls, token};
 use crate::member;
 
 /// Longer than any of this takes.
@@ -29,8 +34,19 @@ struct Open {
     _outbound: mpsc::Sender<AgentMessage>,
 }
 
+/// Connects as agents do: again, where that failed.
+async fn connect(gateway: &Gateway, config: ClientConfig) -> Channel {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match tls(gateway, config.clone()).await {
+            Ok(channel) => return channel,
+            Err(error) => assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {error}"),
+        }
+    }
+}
+
 async fn sync(gateway: &Gateway, member: &Member) -> Open {
-    let channel = tls(gateway, member.config(gateway)).await.unwrap();
+    let channel = connect(gateway, member.config(gateway)).await;
     let (sender, receiver) = mpsc::channel(1);
     let hello = Hello { machine: vec![7; 32], ..Hello::default() };
     let message = AgentMessage { message: Some(agent_message::Message::Hello(hello)) };
@@ -68,4 +84,45 @@ async fn an_agent_that_takes_nothing_is_cut_and_another_one_is_not() {
         while let Ok(Some(_message)) = stalled.inbound.message().await {}
     });
     assert!(ended.await.is_ok(), "the connection is cut");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_half_open_handshakes_starve_nobody() {
+    let gateway = Gateway::start().await;
+    let first = member(&gateway, "db-1").await;
+    let mut live = sync(&gateway, &first).await;
+    assert!(live.inbound.message().await.unwrap().is_some());
+    // As many at a time as files allow; the gateway has room for a fraction.
+    let address = gateway.address;
+    let flood = tokio::spawn(async move {
+        let mut held = std::collections::VecDeque::new();
+        for number in 0..10_000 {
+            if number % 100 == 0 {
+                // The window in which a host has to speak is what the flood needs to fill all room.
+                tokio::time::sleep(Duration::from_millis(25)).await;
+            }
+            let Ok(stream) = TcpStream::connect(address).await else { continue };
+            held.push_back(stream);
+            if held.len() > 2 * CONNECTIONS {
+                held.pop_front();
+            }
+        }
+        held
+    });
+    let full = || gateway.connections.count("silent") > 1000;
+    eventually("the gateway is full", full).await;
+    // Somebody new gets in, who is there goes on, and both are told what changes.
+    let (token, key) = (token(&gateway).await, KeyPair::generate().unwrap());
+    let mut stranger = EnrollmentClient::new(connect(&gateway, pinning(&gateway, &token)).await);
+    let welcome = stranger.join(request(&token, &key, "db-2")).await.unwrap().into_inner();
+    let second = Member { key, welcome };
+    let mut joined = sync(&gateway, &second).await;
+    assert!(joined.inbound.message().await.unwrap().is_some());
+    assert!(!flood.is_finished(), "all of that was under the flood");
+    let held = flood.await.unwrap();
+    assert!(gateway.connections.count("silent") > 5000, "{}", gateway.connections.count("silent"));
+    assert_eq!(gateway.connections.count("limit"), 0);
+    let registry = gateway.registry.get().unwrap();
+    assert_eq!(registry.connected().len(), 2);
+    drop(held);
 }

@@ -17,7 +17,7 @@ use gateway::pipeline::{self, Pipeline};
 use gateway::server::{self, Services};
 use gateway::session::{MeshService, Registry, SessionMetrics};
 use gateway::store::{self, Pools, Store, unix_time};
-use gateway::tls::{self, OwnCertificate};
+use gateway::tls::{self, ConnectionMetrics, OwnCertificate};
 use pki::{Authority, SpiffeId, TrustDomain, UnixTime};
 use rustls::time_provider::TimeProvider;
 use telemetry::shutdown::Shutdown;
@@ -41,6 +41,8 @@ spec:
 const START: u64 = 1_767_225_600;
 /// How long certificates are valid.
 pub(crate) const TTL: Duration = Duration::from_hours(24);
+/// How many connections there may be.
+pub(crate) const CONNECTIONS: usize = 200;
 /// How long a connection without a certificate lasts.
 pub(crate) const STRANGER: Duration = Duration::from_secs(3);
 /// How long after its end a certificate may be renewed.
@@ -72,6 +74,8 @@ pub(crate) struct Gateway {
     pub(crate) trust_domain: TrustDomain,
     /// Who is connected; empty until it serves.
     pub(crate) registry: OnceLock<Arc<Registry>>,
+    /// What is counted of connections.
+    pub(crate) connections: ConnectionMetrics,
     folder: TempDir,
     shutdown: Shutdown,
 }
@@ -107,6 +111,7 @@ impl Gateway {
             authority,
             trust_domain,
             registry: OnceLock::new(),
+            connections: ConnectionMetrics::default(),
             folder,
             shutdown: Shutdown::default(),
         };
@@ -130,8 +135,15 @@ impl Gateway {
         // A server whose own certificate never expires in a test that turns the clock.
         let bundle = self.authority.bundle().unwrap();
         let tls = pki::tls::server(&bundle, &self.trust_domain, own.serving(), clock.source()).unwrap();
-        let limits = tls::Limits { handshake: Duration::from_secs(2), half_open: 64, stranger: STRANGER };
-        let (connections, accepting) = tls::incoming(listener, Arc::new(tls), limits, self.shutdown.clone());
+        let limits = tls::Limits {
+            handshake: Duration::from_secs(2),
+            handshakes: 16,
+            stranger: STRANGER,
+            connections: CONNECTIONS,
+            per_source: 0,
+        };
+        let (connections, accepting) =
+            tls::incoming(listener, Arc::new(tls), limits, self.connections.clone(), self.shutdown.clone());
         tokio::spawn(accepting);
         let socket = server::bind_socket(&self.socket).unwrap();
         tokio::spawn(server::serve_socket(socket, services.admin.clone(), self.shutdown.clone()));

@@ -63,12 +63,16 @@ pub(crate) fn request(token: &v1::JoinToken, key: &KeyPair, name: &str) -> v1::J
 
 /// A client that trusts whom the token pins.
 pub(crate) async fn stranger(gateway: &Gateway, token: &v1::JoinToken) -> EnrollmentClient<Channel> {
+    EnrollmentClient::new(tls(gateway, pinning(gateway, token)).await.unwrap())
+}
+
+/// What trusts whom the token pins.
+pub(crate) fn pinning(gateway: &Gateway, token: &v1::JoinToken) -> ClientConfig {
     let pins: Vec<_> = token.root_pins.iter().map(|pin| pki::KeyHash::try_from_bytes(pin).unwrap()).collect();
     let trust_domain = token.trust_domain.parse().unwrap();
     // The gateway's own certificate is as old as the test.
     let time = Arc::new(At(issued_at(gateway)));
-    let config = pki::tls::client_by_pins(&pins, &trust_domain, time).unwrap();
-    EnrollmentClient::new(tls(gateway, config).await.unwrap())
+    pki::tls::client_by_pins(&pins, &trust_domain, time).unwrap()
 }
 
 /// Joins.
