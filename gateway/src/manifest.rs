@@ -82,6 +82,9 @@ pub struct Manifest {
     pub object: Result<Object, InvalidField>,
 }
 
+/// Bytes of the longest name that Kubernetes gives.
+const LONGEST_NAME: usize = 253;
+
 /// One row of the table of kinds.
 struct Row {
     kind: Kind,
@@ -211,7 +214,9 @@ impl ObjectKey {
             None if row.namespaced => metadata::DEFAULT_NAMESPACE,
             Some(_) | None => "",
         };
-        Some(Self::new(row.kind, namespace, name))
+        // Nothing has a longer name; it would be shown wherever the object is.
+        let is_name = |text: &str| text.len() <= LONGEST_NAME;
+        (is_name(name) && is_name(namespace)).then(|| Self::new(row.kind, namespace, name))
     }
 }
 

@@ -54,6 +54,15 @@ pub enum Instead {
     Other,
 }
 
+/// A reason as it is shown: what a file holds may be a megabyte, and everyone who asks is told it.
+fn shown(reason: String) -> String {
+    const LONGEST: usize = 500;
+    match reason.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", reason.get(..end).unwrap_or_default()),
+        None => reason,
+    }
+}
+
 impl fmt::Display for Rejected {
     /// `file:line:column: object: reason`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -23,6 +23,7 @@ pub mod process;
 pub mod prog_test;
 pub mod shared;
 pub mod shop;
+pub mod stranger;
 pub mod sweep;
 pub mod traffic;
 pub mod wait;

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use nix::sched::{CloneFlags, setns};
 
 use crate::command::tool;
 
@@ -83,6 +84,18 @@ impl Namespace {
         let mut command = Command::new("nsenter");
         command.args(self.entry()).arg("--").arg(program);
         command
+    }
+
+    /// Runs `work` on a thread of this process that is inside the network namespace, as are the sockets it makes.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let network = std::fs::File::open(format!("/proc/{}/ns/net", self.holder.id()))?;
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(move || {
+                setns(&network, CloneFlags::CLONE_NEWNET).context("cannot enter the namespace")?;
+                work()
+            });
+            inside.join().unwrap_or_else(|_| bail!("the thread in {} panicked", self.name))
+        })
     }
 
     /// Runs `ip` with the commands of `batch`, one a line, inside the network namespace.

@@ -2,6 +2,7 @@
 //! writes a report of one line of JSON every few milliseconds and ends when its standard input is closed.
 
 pub mod bare;
+pub mod hold;
 pub mod http;
 pub mod inject;
 pub mod knock;
@@ -55,6 +56,8 @@ enum Tool {
     UdpFlood(load::Load),
     /// Try to connect again and again, and wait for no answer.
     Knock(knock::Knock),
+    /// Open connections and keep them.
+    Hold(hold::Hold),
     /// Receive numbered datagrams and report gaps.
     UdpSink(udp::Sink),
     /// Send numbered datagrams.
@@ -82,6 +85,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         Tool::TcpCrr(tool) => tool.connections(),
         Tool::UdpFlood(tool) => tool.datagrams(),
         Tool::Knock(tool) => tool.run(),
+        Tool::Hold(tool) => tool.run(),
         Tool::UdpSink(tool) => tool.run(),
         Tool::UdpSend(tool) => tool.run(),
         Tool::Ping(tool) => tool.run(),

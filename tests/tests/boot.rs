@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use e2e::binaries::Binary;
 use e2e::json;
 use e2e::process::Process;
@@ -18,23 +18,11 @@ static SHOP: Shared<Shop> = Shared::new();
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a reboot leaves of `db-1`: its disk.
-fn power_off(shop: &mut Shop) -> Result<()> {
-    shop.db.agent.kill()?;
-    let lost = "rm -rf /run/outrigger /sys/fs/bpf/outrigger; ip link delete ogr0; \
-        for family in -4 -6; do ip $family route show type unreachable | while read route; do \
-        ip $family route delete $route; done; done; tc qdisc delete dev eth0 clsact; true";
-    shop.db.host.run(&["sh", "-c", lost])?;
-    let left = shop.db.host.devices()?.to_string();
-    ensure!(!left.contains("ogr0"), "the machine was not reset: {left}");
-    Ok(())
-}
-
 #[test]
 fn the_last_good_state_is_enforced_without_the_gateway() {
     SHOP.test(|shop| {
         shop.cluster.gateway.kill()?;
-        power_off(shop)?;
+        shop.power_off()?;
         shop.db.agent.launch()?;
         shop.db.wait_status("the snapshot to be enforced", |status| {
             json::text(status, "phase") == "enforcing" && json::text(status, "state_source") == "snapshot"
@@ -52,7 +40,7 @@ fn without_a_good_state_there_is_no_mesh_and_nothing_in_clear() {
     SHOP.test(|shop| {
         let addresses = shop.db.addresses()?;
         shop.cluster.gateway.kill()?;
-        power_off(shop)?;
+        shop.power_off()?;
         std::fs::write(shop.db.state().join("snapshot.bin"), b"damaged")?;
         shop.db.agent.launch()?;
         let status = shop.db.wait_status("the damage to be told", |status| {

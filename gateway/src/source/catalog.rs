@@ -148,7 +148,7 @@ impl Catalog {
                     file: name.clone(),
                     position,
                     key: None,
-                    reason: message,
+                    reason: super::shown(message),
                     instead: if held { Instead::LastGood } else { Instead::Nothing },
                 };
                 self.rejected_files.insert(name.clone(), vec![report]);
@@ -239,7 +239,7 @@ impl Catalog {
                     file: winner,
                     position: error.position,
                     key: Some(key.clone()),
-                    reason: error.to_string(),
+                    reason: super::shown(error.to_string()),
                     instead,
                 });
                 (object, reports)

@@ -79,7 +79,7 @@ impl File {
                     file: name.to_owned(),
                     position: error.position,
                     key: None,
-                    reason: error.to_string(),
+                    reason: crate::source::shown(error.to_string()),
                     instead: if holds { Instead::LastGood } else { Instead::Nothing },
                 })
             })
