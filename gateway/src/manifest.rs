@@ -166,12 +166,21 @@ impl Manifest {
         Self { key, node, object }
     }
 
-    /// For an object that was never valid: what takes its place, a policy that isolates what it evidently selects.
-    /// `None` where nothing can be said, and for other kinds.
+    /// For an object that was never valid: what takes its place, so that it opens nothing. A policy that isolates what it
+    /// evidently selects; a namespace of which nothing is known to be absent. `None` where nothing can be said, and for
+    /// kinds that open nothing by being absent.
     #[must_use]
-    pub fn isolation(&self) -> Option<Object> {
-        self.key.as_ref().filter(|key| key.kind == Kind::NetworkPolicy)?;
-        policy::networkpolicy::isolation_of(&self.node.to_json()).map(Arc::new).map(Object::NetworkPolicy)
+    pub fn stand_in(&self) -> Option<Object> {
+        match self.key.as_ref()?.kind {
+            Kind::NetworkPolicy => {
+                let isolation = policy::networkpolicy::isolation_of(&self.node.to_json())?;
+                Some(Object::NetworkPolicy(Arc::new(isolation)))
+            }
+            Kind::Namespace => {
+                Some(Object::Namespace(Arc::new(Namespace { unreadable: true, ..Namespace::default() })))
+            }
+            Kind::Pod | Kind::ExternalWorkloadGroup | Kind::ExternalWorkload => None,
+        }
     }
 }
 

@@ -59,7 +59,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     // Dropped, and so ended, on return.
     let mut background = JoinSet::new();
     tasks.spawn(pipeline.run(shutdown.clone()));
-    parts.serve_metrics(&mut tasks, &shutdown).await?;
+    parts.serve_metrics(&mut tasks, &mut background, &shutdown).await?;
     let certificate = parts.own_certificate()?;
     parts.serve(&mut tasks, listener, socket, &certificate, &shutdown)?;
     background.spawn(certificate.keep_fresh(parts.clock.clone()));
@@ -136,7 +136,12 @@ impl Foundation {
 }
 
 impl Parts {
-    async fn serve_metrics(&self, tasks: &mut JoinSet<()>, shutdown: &Shutdown) -> Result<()> {
+    async fn serve_metrics(
+        &self,
+        tasks: &mut JoinSet<()>,
+        background: &mut JoinSet<()>,
+        shutdown: &Shutdown,
+    ) -> Result<()> {
         let mut registry = Registry::default();
         self.foundation.metrics.register(&mut registry);
         self.foundation.sessions.register(&mut registry);
@@ -146,6 +151,7 @@ impl Parts {
         let health = Health::default();
         // The pipeline has read the source and published a state before anything is served.
         health.ready("source");
+        background.spawn(self.mesh.watch_source(health.clone(), "source"));
         let listener = Listener::bind(self.config.metrics_listen, Arc::new(registry), health).await?;
         tasks.spawn(listener.serve(shutdown.clone()));
         Ok(())

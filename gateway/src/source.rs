@@ -50,6 +50,8 @@ pub enum Instead {
     LastGood,
     /// A policy that isolates what the object evidently selects, and allows nothing.
     Isolation,
+    /// A namespace whose labels no selector matches.
+    Unreadable,
     /// The same object of another file.
     Other,
 }

@@ -31,6 +31,8 @@ pub struct Facts {
 pub struct Namespace {
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// Whether it has labels that cannot be read.
+    pub unreadable: bool,
 }
 
 /// A pod.
@@ -103,7 +105,8 @@ impl Facts {
             return Labels::clone(held);
         }
         let none = BTreeMap::new();
-        Labels::of_pod(&pod.labels, self.placement(&pod.namespace, &pod.service_account, &none))
+        let labels = Labels::of_pod(&pod.labels, self.placement(&pod.namespace, &pod.service_account, &none));
+        self.marked(labels, &pod.namespace)
     }
 
     /// The identity labels of an external workload.
@@ -116,10 +119,17 @@ impl Facts {
             return Labels::clone(held);
         }
         let none = BTreeMap::new();
-        Labels::of_workload(
+        let labels = Labels::of_workload(
             &workload.labels,
             self.placement(&workload.namespace, &workload.service_account, &none),
-        )
+        );
+        self.marked(labels, &workload.namespace)
+    }
+
+    /// The labels, marked where those of the namespace cannot be read.
+    fn marked(&self, labels: Labels, namespace: &str) -> Labels {
+        let unreadable = self.namespaces.get(namespace).is_some_and(|found| found.unreadable);
+        if unreadable { labels.in_unreadable_namespace() } else { labels }
     }
 
     fn placement<'a>(

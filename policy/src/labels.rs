@@ -30,6 +30,8 @@ pub const OBJECT_PREFIX: &str = "k8s:";
 pub const NAMESPACE_LABEL_PREFIX: &str = "k8s:io.cilium.k8s.namespace.labels.";
 /// The namespace label that always holds the namespace's name.
 pub const NAMESPACE_NAME_KEY: &str = "kubernetes.io/metadata.name";
+/// `source:key` that marks a namespace whose labels cannot be read: nothing is known to be absent among them.
+pub const UNREADABLE_NAMESPACE: &str = "reserved:unreadable-namespace";
 /// `source:key` of the identity of transit nodes.
 pub const REMOTE_NODE: &str = "reserved:remote-node";
 
@@ -103,6 +105,20 @@ impl Labels {
         labels.insert(SERVICE_ACCOUNT.to_owned(), placement.service_account.to_owned());
         labels.insert(CLUSTER.to_owned(), placement.cluster.to_owned());
         Self(labels)
+    }
+
+    /// The same in a namespace whose labels cannot be read.
+    #[must_use]
+    pub(crate) fn in_unreadable_namespace(mut self) -> Self {
+        self.0.insert(UNREADABLE_NAMESPACE.to_owned(), String::new());
+        self
+    }
+
+    /// Whether it is not known if there is a label, by `source:key`: one of a namespace whose labels cannot be read.
+    pub(crate) fn may_have(&self, source_and_key: &str) -> bool {
+        self.0.contains_key(UNREADABLE_NAMESPACE)
+            && source_and_key.starts_with(NAMESPACE_LABEL_PREFIX)
+            && !self.0.contains_key(source_and_key)
     }
 
     /// The value of a label, by `source:key`.

@@ -99,6 +99,17 @@ fn policies(
         warnings.extend(object.warnings.iter().map(|warning| format!("{}: {warning}", object.origin)));
         let subjects: Vec<Identity> =
             directory.subjects().filter(|id| directory.matches(&object.subject, *id)).collect();
+        // Whom it may select is isolated as if it did, and allowed nothing by it.
+        let uncertain = |id: &Identity| directory.may_match(&object.subject, *id) && !subjects.contains(id);
+        for identity in directory.subjects().filter(uncertain) {
+            for (direction, rules) in
+                [(Direction::Ingress, &object.ingress), (Direction::Egress, &object.egress)]
+            {
+                if let Some(policy) = policies.get_mut(&identity).filter(|_| rules.is_some()) {
+                    isolate(policy.of_mut(direction), &object.origin);
+                }
+            }
+        }
         if !subjects.is_empty() {
             add(object, &subjects, &mut policies, &mut cache, warnings);
         }

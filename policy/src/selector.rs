@@ -167,6 +167,10 @@ impl Requirement {
     }
 
     fn matches(&self, labels: &Labels) -> bool {
+        // What cannot be read fulfils nothing: neither that a label is there, nor that it is not.
+        if labels.may_have(&self.label) {
+            return false;
+        }
         let value = labels.0.get(&self.label);
         match &self.test {
             Test::In(values) => value.is_some_and(|value| values.contains(value)),
@@ -190,6 +194,12 @@ impl Selector {
     pub fn and_all(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self
+    }
+
+    /// Whether the labels fulfil every requirement that is about labels that can be read.
+    #[must_use]
+    pub fn may_match(&self, labels: &Labels) -> bool {
+        self.0.iter().all(|requirement| labels.may_have(&requirement.label) || requirement.matches(labels))
     }
 
     /// Whether the labels fulfil every requirement.

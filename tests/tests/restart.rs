@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use e2e::cluster::allow_ingress;
+use e2e::cluster::{allow_ingress, group, pod_manifest};
 use e2e::host::Host;
 use e2e::json;
 use e2e::shared::Shared;
 use e2e::shop::{Shop, Traffic};
+use nix::sys::signal::Signal;
 
 static SHOP: Shared<Shop> = Shared::new();
 
@@ -84,6 +85,44 @@ fn a_gateway_killed_and_started_again_loses_nothing_and_keeps_its_names_and_numb
         ensure!(shop.db.identity()? == identity, "another identity");
         let now = json::addresses(&shop.db.status()?, "mesh_addresses")?;
         ensure!(now == addresses, "other addresses: {now:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn relabels_on_top_of_each_other_and_a_gateway_killed_within_one_lose_nothing() {
+    SHOP.test(|shop| {
+        let failed_before = shop.db.counted("spoofed")? + shop.db.counted("unknown_source")?;
+        under_traffic(shop, |shop, traffic| {
+            let relabel = |shop: &Shop, tier: &str| -> Result<()> {
+                let labels = |app| [("app", app), ("tier", tier)];
+                shop.cluster.gateway.apply("pod-api.yaml", &pod_manifest(&shop.api, &labels("api")))?;
+                shop.cluster.gateway.apply("group-db.yaml", &group("db", &labels("db"), "")).map(|_| ())
+            };
+            for round in 0..20 {
+                relabel(shop, ["gold", "silver", "bronze"][round % 3])?;
+                // Not a wait for anything: the pace of the edits, about that of the phases.
+                std::thread::sleep(Duration::from_millis(40));
+            }
+            shop.cluster.settle()?;
+            traffic.wait_flowing(20)?;
+            // A receiver that is silent keeps the first phase open.
+            shop.cluster.transit.process()?.signal(Signal::SIGSTOP)?;
+            let before = json::number(&shop.cluster.gateway.status()?, "generation");
+            relabel(shop, "iron")?;
+            let gateway = &shop.cluster.gateway;
+            gateway.wait_status("the relabel to begin", |now| json::number(now, "generation") > before)?;
+            shop.cluster.gateway.kill()?;
+            shop.cluster.transit.process()?.signal(Signal::SIGCONT)?;
+            shop.cluster.gateway.launch()?;
+            shop.db.wait_status("the new labels", |status| {
+                json::flag(status, "connected") && json::text(status, "labels").contains("iron")
+            })?;
+            shop.cluster.settle()?;
+            traffic.wait_flowing(50)
+        })?;
+        let failed = shop.db.counted("spoofed")? + shop.db.counted("unknown_source")? - failed_before;
+        ensure!(failed == 0, "{failed} packets failed the source check");
         Ok(())
     });
 }

@@ -15,5 +15,5 @@ pub(super) fn decode(node: &Node, metadata: Metadata) -> Result<Namespace, Inval
         check_labels(place, &metadata.labels)
             .map_err(|error| error.within(Step::Field("metadata"), place.position))?;
     }
-    Ok(Namespace { labels: metadata.labels })
+    Ok(Namespace { labels: metadata.labels, unreadable: false })
 }

@@ -224,7 +224,7 @@ spec:
     assert!(message.contains("10.0.0.0/33"), "{message}");
     let manifest = read(text).remove(0);
     assert!(
-        matches!(manifest.isolation(), Some(Object::NetworkPolicy(policy)) if policy.ingress == Some(Vec::new()))
+        matches!(manifest.stand_in(), Some(Object::NetworkPolicy(policy)) if policy.ingress == Some(Vec::new()))
     );
     let (line, field, _) = refusal(&text.replace("ingress:\n", "ingres:\n"));
     assert_eq!((line, field.starts_with("spec")), (8, true), "{field}");

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use policy::state::{Default as Verdict, Policy};
+use telemetry::health::Health;
 use tokio::sync::watch;
 
 use crate::index::{Compiled, Index};
@@ -28,6 +29,8 @@ pub(super) struct Overview {
     declared: BTreeMap<(String, String), Declared>,
     policies: usize,
     rejected: Vec<RejectedObject>,
+    /// Why the source cannot be read, or nothing new comes of it.
+    trouble: Option<String>,
 }
 
 impl Mesh {
@@ -37,6 +40,27 @@ impl Mesh {
         registry: Arc<Registry>,
     ) -> Self {
         Self { feed, overview, registry }
+    }
+
+    /// Keeps a check in line with whether the source is read and compiled, for ever.
+    pub fn watch_source(
+        &self,
+        health: Health,
+        check: &'static str,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let mut overview = self.overview.clone();
+        async move {
+            loop {
+                let trouble = overview.borrow_and_update().trouble.clone();
+                match trouble {
+                    Some(reason) => health.unready(check, reason),
+                    None => health.ready(check),
+                }
+                if overview.changed().await.is_err() {
+                    return health.unready(check, "the source is not followed any more");
+                }
+            }
+        }
     }
 
     /// What sessions follow.
@@ -66,7 +90,8 @@ impl Overview {
             reason: reason.clone(),
             last_good_in_force,
         };
-        let mut rejected: Vec<_> = troubles.map(|reason| plain(reason, true)).collect();
+        let troubles: Vec<&String> = troubles.collect();
+        let mut rejected: Vec<_> = troubles.iter().map(|reason| plain(reason, true)).collect();
         rejected.extend(catalog.rejected().iter().map(rejected_object));
         rejected.extend(
             compiled.into_iter().flat_map(|compiled| &compiled.warnings).map(|text| plain(text, false)),
@@ -81,6 +106,7 @@ impl Overview {
             declared: index.declared().iter().map(declared).collect(),
             policies: index.policies(),
             rejected,
+            trouble: troubles.first().map(ToString::to_string),
         }
     }
 }
@@ -164,6 +190,7 @@ fn rejected_object(rejected: &Rejected) -> RejectedObject {
         object: key.as_ref().map(ToString::to_string).unwrap_or_default(),
         reason: match instead {
             Instead::Isolation => format!("{reason} (isolates what it selects)"),
+            Instead::Unreadable => format!("{reason} (no selector that asks for its labels matches it)"),
             Instead::Nothing | Instead::LastGood | Instead::Other => reason.clone(),
         },
         last_good_in_force: *instead == Instead::LastGood,

@@ -231,9 +231,11 @@ impl Catalog {
             Err(error) => {
                 let (object, instead) = match good {
                     Some(good) => (Some(good.object.clone()), Instead::LastGood),
-                    None => manifest
-                        .isolation()
-                        .map_or((None, Instead::Nothing), |isolation| (Some(isolation), Instead::Isolation)),
+                    None => match manifest.stand_in() {
+                        Some(namespace @ Object::Namespace(_)) => (Some(namespace), Instead::Unreadable),
+                        Some(isolation) => (Some(isolation), Instead::Isolation),
+                        None => (None, Instead::Nothing),
+                    },
                 };
                 reports.push(Rejected {
                     file: winner,

@@ -181,6 +181,11 @@ impl<'a> Directory<'a> {
         self.labels.get(&identity).is_some_and(|labels| selector.matches(labels))
     }
 
+    /// Whether the selector may match, as far as the labels can be read.
+    pub(super) fn may_match(&self, selector: &Selector, identity: Identity) -> bool {
+        self.labels.get(&identity).is_some_and(|labels| selector.may_match(labels))
+    }
+
     /// The identities of pods and external workloads that the selector matches.
     pub(super) fn select(&self, selector: &Selector) -> BTreeSet<Identity> {
         self.populations.keys().copied().filter(|identity| self.matches(selector, *identity)).collect()

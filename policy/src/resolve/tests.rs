@@ -285,3 +285,49 @@ fn peer_sets_are_shared() {
     assert_eq!(sets.len(), 4);
     assert!(sets.iter().all(|set| Arc::ptr_eq(set, sets[0])));
 }
+
+#[test]
+fn a_namespace_whose_labels_cannot_be_read_is_chosen_by_no_selector_over_them() {
+    let chosen = |selector: &str, namespace: Namespace| {
+        let spec = format!("{{\"podSelector\": {{}}, \"ingress\": [{{\"from\": [{selector}]}}]}}");
+        let there = Pod { namespace: "there".into(), ..Pod::clone(&pod(&[("app", "web")], "10.0.0.1", &[])) };
+        let mut facts =
+            facts(&spec, &[("there/web", Arc::new(there))], &[("shop/db", workload(&[], "10.9.0.1", &[]))]);
+        facts.namespaces.insert("there".into(), Arc::new(namespace));
+        let resolved = resolved(&facts);
+        let web = identity_of(&resolved, "10.0.0.1");
+        let rules = &policy_of(&resolved, "10.9.0.1").ingress.rules;
+        matches!(&rules[0].peers, Peers::Only { identities, .. } if identities.contains(&web))
+    };
+    let unreadable = || Namespace { unreadable: true, ..Namespace::default() };
+    let expression = |operator: &str, values: &str| {
+        format!(
+            "{{\"namespaceSelector\": {{\"matchExpressions\": [{{\"key\": \"team\", \"operator\": \"{operator}\"{values}}}]}}}}"
+        )
+    };
+    let absent = [expression("DoesNotExist", ""), expression("NotIn", ", \"values\": [\"red\"]")];
+    for selector in &absent {
+        assert!(chosen(selector, Namespace::default()), "{selector}");
+        assert!(!chosen(selector, unreadable()), "{selector}");
+    }
+    for selector in [expression("Exists", ""), expression("In", ", \"values\": [\"red\"]")] {
+        assert!(!chosen(&selector, unreadable()), "{selector}");
+    }
+    // What any labels would fulfil, and the name, are known.
+    assert!(chosen("{\"namespaceSelector\": {}}", unreadable()));
+    let by_name = "{\"namespaceSelector\": {\"matchLabels\": {\"kubernetes.io/metadata.name\": \"there\"}}}";
+    assert!(chosen(by_name, unreadable()));
+}
+
+#[test]
+fn whom_a_policy_may_select_by_unreadable_labels_is_isolated_and_allowed_nothing() {
+    let spec = "{\"podSelector\": {\"matchExpressions\": [{\"key\": \"io.cilium.k8s.namespace.labels.team\", \
+        \"operator\": \"DoesNotExist\"}]}, \"ingress\": [{}]}";
+    let mut facts = facts(spec, &[], &[("shop/db", workload(&[], "10.9.0.1", &[]))]);
+    let ingress = |facts: &Facts| policy_of(&resolved(facts), "10.9.0.1").ingress.clone();
+    assert_eq!(ingress(&facts).rules.len(), 1);
+    let unreadable = Namespace { unreadable: true, ..Namespace::default() };
+    facts.namespaces.insert("shop".into(), Arc::new(unreadable));
+    let ingress = ingress(&facts);
+    assert!(ingress.rules.is_empty() && matches!(ingress.default, Default::Deny { .. }), "{ingress:?}");
+}

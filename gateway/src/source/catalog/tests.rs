@@ -88,6 +88,25 @@ fn everything_of_a_file_that_cannot_be_read_stays() {
 }
 
 #[test]
+fn a_namespace_that_was_never_valid_has_labels_that_cannot_be_read() {
+    let mut catalog = Catalog::default();
+    let broken = namespace("shop", "blue").replace("team: blue", "team: [blue]");
+    assert_eq!(apply(&mut catalog, vec![text("n.yaml", &broken)]), ["+Namespace/shop"]);
+    let unreadable = |catalog: &Catalog| match catalog.in_force().values().next() {
+        Some(Object::Namespace(namespace)) => namespace.unreadable,
+        other => panic!("{other:?}"),
+    };
+    assert!(unreadable(&catalog));
+    assert!(matches!(&*rejected(&catalog), [one] if one.ends_with("Namespace/shop Unreadable")));
+    assert!(catalog.unsaved().is_empty(), "what was never good is not kept");
+    apply(&mut catalog, vec![text("n.yaml", namespace("shop", "blue"))]);
+    assert!(!unreadable(&catalog));
+    // From now on the last good version stays.
+    apply(&mut catalog, vec![text("n.yaml", &broken)]);
+    assert!(!unreadable(&catalog));
+}
+
+#[test]
 fn a_policy_that_was_never_valid_isolates_until_it_is() {
     let mut catalog = Catalog::default();
     assert_eq!(

@@ -87,7 +87,7 @@ impl Cluster {
         });
         let namespaces = self.namespaces.iter().map(|(name, team)| {
             let labels = team.iter().map(|team| ("app".to_owned(), team.clone())).collect();
-            (name.clone(), Arc::new(Namespace { labels }))
+            (name.clone(), Arc::new(Namespace { labels, unreadable: false }))
         });
         let policies = self.policies.iter().map(|raw| crate::networkpolicy::parse(raw).unwrap());
         Facts {
