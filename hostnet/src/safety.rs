@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use crate::facts::HostFacts;
 use crate::inventory::{Inventory, Route};
+use crate::underlay::underlay_addresses;
 use crate::{inventory, observed::is_backstop};
 
 /// A prefix that is not routed into the mesh, and why.
@@ -81,6 +82,16 @@ pub fn check_prefixes<'a>(
         })
         .collect();
     if refused.is_empty() { Ok(()) } else { Err(refused) }
+}
+
+/// Whether a prefix covers what this host reaches everything else by: a default gateway, or an address of its underlay.
+/// Guarding it would cut the host off, even if no route of the host's own lost its way.
+#[must_use]
+pub fn covers_underlay(prefix: &IpNet, inventory: &Inventory, device: &str) -> bool {
+    let gateways =
+        inventory.routes.iter().filter(|route| route.is_default()).flat_map(|route| &route.gateways);
+    let own = underlay_addresses(inventory, device);
+    gateways.chain(&own).any(|address| prefix.contains(address))
 }
 
 /// Every address the host needs, with what it is.

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::process::Command;
+use std::time::Duration;
 
 use hostnet::{
     ApplyError, Changes, Conflict, Desired, Device, Inventory, Kernel as _, Netlink, Observed, RouteKind,
@@ -198,6 +199,31 @@ fn every_kind_of_change_is_noticed() {
             changes.next().await.expect(change);
         }
     });
+}
+
+/// More notifications than a socket holds are one change, and not the last one.
+#[test]
+fn a_flood_of_changes_is_one_change() {
+    isolated(|| async {
+        let mut changes = Changes::subscribe().unwrap();
+        flood(10_000);
+        changes.next().await.unwrap();
+        // What the kernel could not store is told once, after what it could.
+        while tokio::time::timeout(Duration::from_millis(50), changes.next()).await.is_ok() {}
+        ip("link add eth1 type veth peer name far1");
+        changes.next().await.expect("the change after the flood");
+    });
+}
+
+/// Adds so many routes at once.
+fn flood(count: u32) {
+    let lines: Vec<String> = (0..count)
+        .map(|number| format!("route add unreachable 10.{}.{}.0/24", number / 256, number % 256))
+        .collect();
+    let mut child =
+        Command::new("ip").args(["-batch", "-"]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), lines.join("\n").as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::io;
 
 use futures_util::TryStreamExt;
-use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcMessage, TcOption};
+use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
 
 use super::{Netlink, into_io};
 
@@ -15,6 +15,9 @@ pub struct Classifier {
 }
 
 const KIND: &str = "bpf";
+const CLSACT: &str = "clsact";
+/// The handle that every `clsact` has.
+const CLSACT_HANDLE: TcHandle = TcHandle { major: 0xffff, minor: 0 };
 
 impl Netlink {
     /// The BPF classifier at a priority and handle of a device's `clsact`; `None` when there is none.
@@ -42,6 +45,40 @@ impl Netlink {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+impl Netlink {
+    /// Removes the `clsact` of a device if it has one without any classifier; tells whether.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn remove_empty_clsact(&self, ifindex: u32) -> io::Result<bool> {
+        let index = i32::try_from(ifindex).map_err(io::Error::other)?;
+        let mut disciplines = self.handle.qdisc().get().execute();
+        let mut has_clsact = false;
+        while let Some(message) = disciplines.try_next().await.map_err(into_io)? {
+            let is_clsact = message.attributes.contains(&TcAttribute::Kind(CLSACT.to_owned()));
+            has_clsact |= message.header.index == index && is_clsact;
+        }
+        if !has_clsact
+            || self.has_classifiers(index, true).await?
+            || self.has_classifiers(index, false).await?
+        {
+            return Ok(false);
+        }
+        let mut request = self.handle.qdisc().del(index);
+        request.message_mut().header.parent = TcHandle::CLSACT;
+        request.message_mut().header.handle = CLSACT_HANDLE;
+        request.execute().await.map_err(into_io)?;
+        Ok(true)
+    }
+
+    async fn has_classifiers(&self, index: i32, ingress: bool) -> io::Result<bool> {
+        let mut filters = self.handle.traffic_filter(index);
+        let request = filters.get();
+        let request = if ingress { request.ingress() } else { request.egress() };
+        Ok(request.execute().try_next().await.map_err(into_io)?.is_some())
     }
 }
 

@@ -115,3 +115,15 @@ fn every_refused_prefix_is_listed() {
     let refused = check_prefixes(&prefixes, &host(), &facts(), None, "ogr0").unwrap_err();
     assert_eq!(refused.len(), 2);
 }
+
+#[test]
+fn what_the_host_reaches_everything_by_is_told_from_what_it_reaches() {
+    let mut host = host();
+    for link in host.links.values_mut() {
+        link.up = true;
+    }
+    let covers = |prefix| covers_underlay(&net(prefix), &host, "ogr0");
+    assert!(covers("172.16.0.0/16") && covers("172.16.5.7/32") && covers("fe80::/10"));
+    assert!(!covers("10.8.0.0/16"), "a VPN is reached, nothing is reached by it");
+    assert!(!covers("10.244.0.0/16"), "the mesh address is no underlay");
+}
