@@ -3,5 +3,6 @@
 pub mod health;
 pub mod listener;
 pub mod logging;
+pub mod pulse;
 pub mod service;
 pub mod shutdown;
