@@ -223,7 +223,7 @@ impl Stream {
     /// The next update, applied and confirmed.
     async fn follow(&mut self) -> Update {
         let update = self.update().await;
-        self.say(agent_message::Message::Ack(Ack { generation: update.generation })).await;
+        self.say(agent_message::Message::Ack(Ack { generation: update.generation, ..Ack::default() })).await;
         update
     }
 
@@ -320,7 +320,7 @@ async fn a_relabel_is_told_in_the_phases_that_agents_confirm() {
     assert_ne!(after, before);
     let silence = tokio::time::timeout(Duration::from_millis(200), stream.inbound.message()).await;
     assert!(silence.is_err(), "the next phase waits for the ack: {silence:?}");
-    stream.say(agent_message::Message::Ack(Ack { generation: update.generation })).await;
+    stream.say(agent_message::Message::Ack(Ack { generation: update.generation, ..Ack::default() })).await;
     stream.follow().await;
     assert_eq!(stream.on_wire("10.1.0.1"), (after, Some(before), after));
     stream.follow().await;

@@ -177,6 +177,9 @@ fn conditions(status: &SessionStatus, rejected: &[String]) -> BTreeMap<String, C
     if let Some(reason) = &status.refused_report {
         conditions.insert("ReportRefused".to_owned(), condition("Translated", reason.clone()));
     }
+    if !status.trouble.is_empty() {
+        conditions.insert("NetworkIncomplete".to_owned(), condition("HostNetwork", status.trouble.clone()));
+    }
     if !rejected.is_empty() {
         conditions.insert("ObjectsRejected".to_owned(), condition("InvalidObject", rejected.join("; ")));
     }

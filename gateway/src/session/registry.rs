@@ -55,6 +55,8 @@ pub struct SessionStatus {
     pub applied: Option<Generation>,
     /// What it refused and has not applied a later one since.
     pub rejected: Option<Rejection>,
+    /// What its host's network lacks of what it applied; empty: nothing.
+    pub trouble: String,
     /// A second machine that came with its key; until the next session begins.
     pub duplicate: Option<DuplicateHost>,
     /// Why what the host reports is not recorded; until it reports something else.
@@ -151,6 +153,7 @@ impl Registry {
         entry.status.applied = applied;
         entry.status.rejected = None;
         entry.status.refused_report = None;
+        entry.status.trouble.clear();
         Ok(Session { registry: Arc::clone(self), workload: workload.clone(), number, ended, told })
     }
 
@@ -257,6 +260,11 @@ impl Session {
     /// What the host reports is not recorded, or (`None`) is again.
     pub fn refused_report(&self, reason: Option<String>) {
         self.update(|entry| entry.status.refused_report = reason);
+    }
+
+    /// The agent says what its host's network lacks.
+    pub fn troubled(&self, trouble: String) {
+        self.update(|entry| entry.status.trouble = trouble);
     }
 
     /// Returns when the session is over although its stream is not. Cancel safe.

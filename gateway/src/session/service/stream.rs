@@ -210,11 +210,14 @@ impl Open {
     fn receive(&mut self, received: AgentMessage) -> Result<(), End> {
         let protocol = |text: &str| End(EndReason::Protocol, Some(Status::invalid_argument(text)));
         match received.message {
-            Some(agent_message::Message::Ack(Ack { generation })) => {
+            Some(agent_message::Message::Ack(Ack { generation, trouble })) => {
                 let generation = generation.ok_or_else(|| protocol("an ack names its generation"))?;
                 if self.cursor.acknowledge(generation) {
                     self.service.metrics.acknowledged();
                     self.session.acknowledged(generation);
+                }
+                if self.cursor.applied() == Some(generation) {
+                    self.session.troubled(trouble.chars().take(MAX_REASON).collect());
                 }
             }
             Some(agent_message::Message::Reject(Reject { generation, reason })) => {
