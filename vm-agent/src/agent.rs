@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use pki::UnixTime;
 use telemetry::health::Health;
@@ -36,7 +36,7 @@ pub struct Agent {
     pub refusals: AtomicU64,
     /// Held while a file is written beside the operations, and while these remove files.
     pub writing: Mutex<()>,
-    report: Mutex<Report>,
+    report: watch::Sender<Report>,
 }
 
 /// What the tasks say about themselves, for `status`.
@@ -66,6 +66,8 @@ pub enum Standing {
     Clone(String),
     /// It joined, and nothing can be brought up.
     Failed(String),
+    /// It left, and not everything could be removed.
+    Leaving(String),
 }
 
 /// The session with a gateway.
@@ -134,7 +136,7 @@ impl Agent {
             health: Health::default(),
             refusals: AtomicU64::new(0),
             writing: Mutex::default(),
-            report: Mutex::default(),
+            report: watch::Sender::default(),
         }
     }
 
@@ -147,12 +149,22 @@ impl Agent {
     /// What the tasks say now.
     #[must_use]
     pub fn report(&self) -> Report {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.report.borrow().clone()
+    }
+
+    /// What the tasks say, as it changes.
+    #[must_use]
+    pub fn reports(&self) -> watch::Receiver<Report> {
+        self.report.subscribe()
     }
 
     /// Changes what is said. Must not block.
     pub fn tell(&self, change: impl FnOnce(&mut Report)) {
-        change(&mut self.report.lock().unwrap_or_else(PoisonError::into_inner));
+        self.report.send_if_modified(|report| {
+            let before = report.clone();
+            change(report);
+            *report != before
+        });
     }
 
     /// Gives or, with `None`, takes back a warning.
@@ -222,7 +234,7 @@ impl Report {
             Standing::Unjoined => Phase::Unjoined,
             Standing::Joining => Phase::Joining,
             Standing::Clone(_) => Phase::Duplicate,
-            Standing::Failed(_) => Phase::Failed,
+            Standing::Failed(_) | Standing::Leaving(_) => Phase::Failed,
             Standing::Member if self.session.duplicate => Phase::Duplicate,
             Standing::Member => match kernel {
                 Some(Applied { tag: Some(_), .. }) => Phase::Enforcing,
@@ -236,7 +248,9 @@ impl Report {
     #[must_use]
     pub fn error(&self, kernel: Option<&Applied>) -> String {
         match &self.standing {
-            Standing::Clone(reason) | Standing::Failed(reason) => return reason.clone(),
+            Standing::Clone(reason) | Standing::Failed(reason) | Standing::Leaving(reason) => {
+                return reason.clone();
+            }
             Standing::Unjoined | Standing::Joining | Standing::Member => {}
         }
         let refused = kernel.and_then(|applied| applied.refused.as_ref());
@@ -244,7 +258,12 @@ impl Report {
             Some(refusal) => {
                 format!("generation {} is not in force: {}", refusal.tag.counter, refusal.reason)
             }
-            None => self.session.error.clone(),
+            None => match kernel.and_then(|applied| applied.trouble.as_ref()) {
+                Some(trouble) => {
+                    format!("policy is in force, the network is not as it should be: {trouble}")
+                }
+                None => self.session.error.clone(),
+            },
         }
     }
 }
@@ -260,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_lost_gateway_does_not_end_enforcement() {
-        let running = Applied { tag: Some(Tag::default()), epoch: 3, refused: None };
+        let running = Applied { tag: Some(Tag::default()), epoch: 3, ..Applied::default() };
         let mut report = member();
         report.session.error = "no route".to_owned();
         assert_eq!(report.phase(Some(&running)), Phase::Enforcing);
@@ -270,11 +289,19 @@ mod tests {
     #[test]
     fn a_refusal_fails_only_where_nothing_runs() {
         let refused = Some(Refusal { tag: Tag::default(), reason: "full".to_owned(), retrying: false });
-        let first = Applied { tag: None, epoch: 0, refused: refused.clone() };
+        let first = Applied { refused: refused.clone(), ..Applied::default() };
         assert_eq!(member().phase(Some(&first)), Phase::Failed);
         assert!(member().error(Some(&first)).contains("full"));
-        let later = Applied { tag: Some(Tag::default()), epoch: 1, refused };
+        let later = Applied { tag: Some(Tag::default()), epoch: 1, refused, trouble: None };
         assert_eq!(member().phase(Some(&later)), Phase::Enforcing);
+    }
+
+    #[test]
+    fn trouble_with_the_network_does_not_end_enforcement() {
+        let trouble = Some("cannot add route".to_owned());
+        let running = Applied { tag: Some(Tag::default()), trouble, ..Applied::default() };
+        assert_eq!(member().phase(Some(&running)), Phase::Enforcing);
+        assert!(member().error(Some(&running)).contains("cannot add route"));
     }
 
     #[test]

@@ -18,9 +18,11 @@ use policy::state::NodeState;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 
+mod backstop;
 mod counters;
 mod error;
 mod events;
+mod fit;
 mod grace;
 mod hooks;
 mod lower;
@@ -38,6 +40,7 @@ mod report;
 mod tables;
 mod trace;
 
+pub use backstop::backstop;
 pub use error::KernelError;
 pub use events::Events;
 pub use precondition::{Precondition, preflight};
@@ -123,6 +126,9 @@ pub struct Applied {
     pub epoch: u32,
     /// The newest target, if it was refused: the one of `tag` stays in force.
     pub refused: Option<Refusal>,
+    /// What the host's network lacks of the target that runs, and why; tried again by itself. Policy does not wait for
+    /// it.
+    pub trouble: Option<String>,
 }
 
 /// Why a target is not in force.
@@ -153,12 +159,12 @@ pub struct KernelStatus {
     pub reattached: u64,
     /// Publications since start.
     pub publications: u64,
+    /// How often the kernel was compared with what it should be, since start.
+    pub looks: u64,
     /// Entries in the active bank, per table.
     pub entries: BTreeMap<&'static str, usize>,
     /// The underlay addresses of this host, in order of preference.
     pub underlay: Vec<IpAddr>,
-    /// What keeps the network from being as it should be, while nothing new is asked for; tried again by itself.
-    pub trouble: Option<String>,
     /// What an administrator should know (forwarding off on a transit node, a hook that cannot be attached…).
     pub warnings: Vec<String>,
 }
@@ -255,12 +261,14 @@ impl Kernel {
         let changes = Changes::subscribe().map_err(netlink("subscribe to changes"))?;
         let (folder, sizes) = (pins.clone(), config.sizes);
         let load = move || {
-            let Loaded { programs, stubs, store } = programs::load(&folder, sizes)?;
+            let lock = folder.lock()?;
+            let Loaded { programs, stubs, store, is_adopted } = programs::load(&folder, sizes)?;
+            tracing::info!(is_adopted, "programs are in the kernel");
             let publisher = Publisher::adopt(store)?;
-            Ok::<_, KernelError>((programs, Hooks::new(folder, stubs), publisher))
+            Ok::<_, KernelError>((lock, programs, Hooks::new(folder, stubs), publisher))
         };
         let loaded = spawn_blocking(load).await.map_err(stopped)??;
-        let epoch = loaded.2.control().epoch();
+        let epoch = loaded.3.control().epoch();
         let (report, receivers) = Report::new(epoch);
         let (commands, inbox) = mpsc::channel(1);
         let reconcile = Reconcile::new(config, targets, inbox, (connection, changes), loaded, report);

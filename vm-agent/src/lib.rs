@@ -5,21 +5,25 @@
 //! agent ends, for whatever reason, what the kernel runs goes on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use telemetry::listener::Listener;
+use telemetry::pulse::Pulses;
 use telemetry::shutdown::Shutdown;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 pub mod admin;
 pub mod agent;
+pub mod announce;
 pub mod config;
 pub mod credentials;
 pub mod enrolment;
 pub mod kernel;
+pub mod lock;
 pub mod machine;
 pub mod member;
 pub mod metrics;
@@ -38,6 +42,11 @@ use config::Config;
 use machine::Machine;
 use state_dir::StateDir;
 
+/// No step of the kernel's owner takes so long.
+const LONGEST_STEP: Duration = Duration::from_secs(30);
+/// A join that asks several gateways in vain takes the longest.
+const LONGEST_OPERATION: Duration = Duration::from_mins(5);
+
 /// Runs the agent until shutdown; the only place that starts tasks.
 ///
 /// # Errors
@@ -47,6 +56,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         nix::unistd::geteuid().is_root(),
         "the agent changes the kernel's network: run it as root"
     );
+    let _device = lock::DeviceLock::take(&config.device.to_string())?;
     let state = StateDir::open(&config.state_dir, &config.mesh.to_string())?;
     let machine = Machine::observe(&config.machine_id_file, &config.dmi_uuid_file)?;
     let socket = admin::listen(&config.socket()).context("the socket of the `outrigger` command")?;
@@ -63,8 +73,11 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
 
     let mut tasks = JoinSet::new();
     let operations = operations::Operations::new(agent.clone(), inbox, reconciles);
-    tasks.spawn(reconciler::run(kernels));
-    tasks.spawn(operations.run(started));
+    let pulses = Pulses::default();
+    let limit = telemetry::service::watchdog_interval().unwrap_or(LONGEST_STEP);
+    tasks.spawn(reconciler::run(kernels, pulses.declare("kernel", limit)));
+    tasks.spawn(operations.run(started, pulses.declare("operations", LONGEST_OPERATION.max(limit))));
+    tasks.spawn(telemetry::service::watch(pulses));
     tasks.spawn(session::run(agent.clone(), rng()));
     tasks.spawn(renewal::run(agent.clone(), rng()));
     tasks.spawn(recorder::run(agent.clone()));
@@ -72,7 +85,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     tasks.spawn(listener.serve(shutdown.clone()));
     let service = admin::Service::new(agent.clone(), commands, events, shutdown.clone());
     tasks.spawn(admin::serve(socket, service, shutdown.clone()));
-    tasks.spawn(announce(agent, has_started));
+    tasks.spawn(announce::run(agent, has_started));
 
     let ended = tokio::select! {
         // First, because tasks end with it.
@@ -91,24 +104,6 @@ async fn end(tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
     match tasks.join_next().await {
         Some(Err(error)) => Err(error).context("a task of the agent failed"),
         Some(Ok(())) | None => anyhow::bail!("a task of the agent ended"),
-    }
-}
-
-/// Tells the service manager once the state of the previous run is enforced, or that there is none; later its phase.
-async fn announce(agent: Arc<Agent>, started: oneshot::Receiver<()>) {
-    // Without a start there is nothing to announce; the agent is stopping.
-    let _stopping = started.await;
-    telemetry::service::ready(agent.report().phase(None).name());
-    let mut members = agent.member.subscribe();
-    loop {
-        let status = match members.borrow_and_update().as_ref() {
-            Some(member) => format!("member of the mesh as {}", member.enrolment().workload),
-            None => "not a member of a mesh: `outrigger join`".to_owned(),
-        };
-        telemetry::service::status(&status);
-        if members.changed().await.is_err() {
-            return;
-        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use config::HostPort;
 use hostnet::{Kernel as _, Netlink};
 use pki::UnixTime;
 use proto::node::Node;
@@ -101,6 +102,16 @@ pub fn host_report(underlay: &[IpAddr]) -> v1::HostReport {
         kernel: kernel.map(|uts| uts.release().to_string_lossy().into_owned()).unwrap_or_default(),
         operating_system: pretty.unwrap_or_default().trim_matches('"').to_owned(),
     }
+}
+
+/// The gateways whose names are addresses, with what they are: known without a resolver, which at boot may not be there.
+#[must_use]
+pub fn literal_addresses(gateways: &[String]) -> Vec<(String, IpAddr)> {
+    let literal = |name: &String| {
+        let host = name.parse::<HostPort>().ok()?.host().parse().ok()?;
+        Some((format!("gateway {name}"), host))
+    };
+    gateways.iter().filter_map(literal).collect()
 }
 
 /// Reads the last good state.

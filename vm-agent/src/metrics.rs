@@ -50,6 +50,13 @@ impl Collector for Metrics {
             "Whether a state is enforced since the start of this process.",
             enforcing,
         )?;
+        let troubled = i64::from(applied.as_ref().is_some_and(|applied| applied.trouble.is_some()));
+        gauge(
+            &mut encoder,
+            "network_incomplete",
+            "Whether the host's network lacks something of the enforced state.",
+            troubled,
+        )?;
         counter(&mut encoder, "events_lost", "Events that readers were too slow for.", self.events.lost())?;
         let refusals = self.agent.refusals.load(Ordering::Relaxed);
         counter(
@@ -90,6 +97,7 @@ impl Metrics {
 
 fn kernel(encoder: &mut DescriptorEncoder<'_>, status: &KernelStatus) -> fmt::Result {
     counter(encoder, "publications", "States that were published to the kernel.", status.publications)?;
+    counter(encoder, "looks", "Comparisons of the kernel with what it should be.", status.looks)?;
     counter(
         encoder,
         "hooks_reattached",

@@ -1,14 +1,12 @@
 //! The one owner of the membership: brings it up at start, joins, leaves, seals. One thing at a time.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use hostnet::{Kernel as _, Netlink, Operation};
-use ipnet::IpNet;
 use proto::token::InvalidToken;
 use proto::v1::{AgentJoinRequest, AgentLeaveResponse, JoinProgress, SealResponse};
+use telemetry::pulse::Pulse;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tonic::Status;
@@ -136,6 +134,8 @@ pub struct Operations {
     agent: Arc<Agent>,
     commands: mpsc::Receiver<Command>,
     reconciles: mpsc::Sender<Reconcile>,
+    /// The membership that was ended and could not be removed whole.
+    leaving: Option<Arc<Member>>,
 }
 
 impl Operations {
@@ -146,23 +146,37 @@ impl Operations {
         commands: mpsc::Receiver<Command>,
         reconciles: mpsc::Sender<Reconcile>,
     ) -> Self {
-        Self { agent, commands, reconciles }
+        Self { agent, commands, reconciles, leaving: None }
     }
 
     /// Brings up what the previous run left, says so once, and then does what it is asked.
-    pub async fn run(mut self, started: oneshot::Sender<()>) {
+    pub async fn run(mut self, started: oneshot::Sender<()>, pulse: Pulse) {
+        let first = pulse.step();
         self.restore().await;
         self.first_answer().await;
+        drop(first);
         // Nobody waits when the agent is stopping.
         let _stopping = started.send(());
         loop {
-            let failed = matches!(self.agent.report().standing, Standing::Failed(_));
+            let standing = self.agent.report().standing;
+            let again = matches!(standing, Standing::Failed(_) | Standing::Leaving(_));
             tokio::select! {
                 command = self.commands.recv() => match command {
-                    Some(command) => self.execute(command).await,
+                    Some(command) => {
+                        let _step = pulse.step();
+                        self.execute(command).await;
+                    }
                     None => return,
                 },
-                () = sleep(RETRY), if failed => self.restore().await,
+                () = sleep(RETRY), if again => {
+                    let _step = pulse.step();
+                    if matches!(standing, Standing::Leaving(_)) {
+                        // What still fails is told by the report.
+                        drop(self.go().await);
+                    } else {
+                        self.restore().await;
+                    }
+                }
             }
         }
     }
@@ -194,13 +208,12 @@ impl Operations {
                 self.agent.health.ready(ENFORCEMENT);
                 return self.agent.tell(|report| report.standing = Standing::Unjoined);
             }
-            Err(error) => return self.failed(&error, &BTreeSet::new()).await,
+            Err(error) => return self.failed(&error, None).await,
         };
         if !enrolment.belongs_to(self.agent.machine) {
             return self.is_clone(&enrolment);
         }
         self.agent.tell(|report| report.standing = Standing::Joining);
-        let prefixes = enrolment.prefixes.clone();
         let restored = match member::restore(&self.agent) {
             Ok(restored) => restored,
             Err(reason) => {
@@ -208,7 +221,7 @@ impl Operations {
                     reason,
                     "the last good state is not enforced, a gateway is asked for the current one"
                 );
-                self.cannot_enforce(&reason, &prefixes).await;
+                self.cannot_enforce(&reason, Some(&enrolment)).await;
                 None
             }
         };
@@ -222,7 +235,7 @@ impl Operations {
         };
         match self.start_kernel().await {
             Ok(kernel) => self.begin(Member::new(kernel, enrolment, credentials, restored)),
-            Err(error) => self.failed(&error, &prefixes).await,
+            Err(error) => self.failed(&error, Some(&enrolment)).await,
         }
     }
 
@@ -254,20 +267,20 @@ impl Operations {
         Ok((kernel, targets))
     }
 
-    async fn failed(&self, error: &(dyn std::error::Error + Send + Sync), prefixes: &BTreeSet<IpNet>) {
+    async fn failed(&self, error: &(dyn std::error::Error + Send + Sync), enrolment: Option<&Enrolment>) {
         let reason = error.to_string();
         let known = matches!(&self.agent.report().standing, Standing::Failed(before) if *before == reason);
         if !known {
             tracing::error!(reason, "nothing can be brought up");
         }
         self.agent.health.unready(ENFORCEMENT, reason.clone());
-        self.cannot_enforce(&reason, prefixes).await;
+        self.cannot_enforce(&reason, enrolment).await;
         self.agent.tell(|report| report.standing = Standing::Failed(reason));
     }
 
     /// No mesh device, and the mesh unreachable rather than reached by the default route. In the scope `mesh` the NIC
     /// stays as it is in both modes.
-    async fn cannot_enforce(&self, reason: &str, prefixes: &BTreeSet<IpNet>) {
+    async fn cannot_enforce(&self, reason: &str, enrolment: Option<&Enrolment>) {
         let nic = match self.agent.config.on_failure {
             OnFailure::Failsafe => "failsafe: no policy governs the NIC in this scope",
             OnFailure::Open => "open",
@@ -275,8 +288,14 @@ impl Operations {
         let mut text = format!(
             "the last good state cannot be enforced: {reason}; the mesh is unreachable (onFailure {nic})"
         );
-        if let Err(error) = backstop(prefixes).await {
-            text = format!("{text}; not even its prefixes could be made unreachable: {error}");
+        if let Some(Enrolment { prefixes, gateways, .. }) = enrolment {
+            let protected = member::literal_addresses(gateways);
+            match kernel::backstop(&kernel_config(&self.agent), prefixes, protected).await {
+                Ok(left_out) => left_out.iter().for_each(|reason| text = format!("{text}; {reason}")),
+                Err(error) => {
+                    text = format!("{text}; not even its prefixes could be made unreachable: {error}");
+                }
+            }
         }
         self.agent.warn(Topic::Failure, Some(text));
     }
@@ -299,9 +318,27 @@ impl Operations {
         self.agent.member.send_replace(None)
     }
 
+    /// Ends the membership and removes what is in the kernel and on disk. What could not be removed whole is tried again
+    /// until it is.
+    async fn go(&mut self) -> Result<Vec<String>, OperationError> {
+        let member = self.end().or_else(|| self.leaving.take());
+        let removed = self.remove(member.as_ref()).await;
+        if let Err(error) = &removed {
+            let reason = format!(
+                "leaving is not complete: {error}. It is tried again every {} s, and by `outrigger leave`",
+                RETRY.as_secs()
+            );
+            tracing::error!(reason, "something of the membership is left");
+            self.leaving = member;
+            self.agent.health.unready(ENFORCEMENT, reason.clone());
+            self.agent.tell(|report| report.standing = Standing::Leaving(reason));
+        }
+        removed
+    }
+
     /// Removes what is in the kernel and on disk, and lists it.
-    async fn remove(&self, member: Option<Arc<Member>>) -> Result<Vec<String>, OperationError> {
-        let mut removed = match &member {
+    async fn remove(&self, member: Option<&Arc<Member>>) -> Result<Vec<String>, OperationError> {
+        let mut removed = match member {
             Some(member) => match member.kernel.leave().await {
                 Err(KernelError::Stopped) => kernel::remove(&kernel_config(&self.agent)).await?,
                 removed => removed?,
@@ -322,18 +359,6 @@ impl Operations {
         self.agent.health.ready(ENFORCEMENT);
         Ok(removed)
     }
-}
-
-/// Makes prefixes unreachable without touching anything else.
-async fn backstop(prefixes: &BTreeSet<IpNet>) -> Result<(), String> {
-    if prefixes.is_empty() {
-        return Ok(());
-    }
-    let mut netlink = Netlink::connect().map_err(|error| error.to_string())?;
-    for prefix in prefixes {
-        netlink.apply(&Operation::AddUnreachable(*prefix)).await.map_err(|error| error.to_string())?;
-    }
-    Ok(())
 }
 
 /// What the owner of kernel state is told.

@@ -9,8 +9,9 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
 use zeroize::Zeroizing;
+
+use crate::lock::{FolderLock, LockError};
 
 mod enrolment;
 mod snapshot;
@@ -62,8 +63,8 @@ pub enum StateError {
         source: io::Error,
     },
     /// Another agent works with the folder.
-    #[error("another agent already works with {}: one agent owns a state folder", .0.display())]
-    Locked(PathBuf),
+    #[error(transparent)]
+    Locked(#[from] LockError),
     /// Reading failed.
     #[error("reading {}: {source}", path.display())]
     Read {
@@ -94,7 +95,7 @@ pub enum StateError {
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
-    _lock: Flock<File>,
+    _lock: FolderLock,
 }
 
 impl StateDir {
@@ -106,13 +107,8 @@ impl StateDir {
         let path = root.join(mesh);
         let folder = |source| StateError::Folder { path: path.clone(), source };
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(folder)?;
-        // The folder itself is locked, so that nothing has to be left in it.
-        let lock = File::open(&path).map_err(folder)?;
-        match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Self { path, _lock: lock }),
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(StateError::Locked(path)),
-            Err((_, errno)) => Err(folder(errno.into())),
-        }
+        let lock = FolderLock::take(&path, "`mesh` or `stateDir`")?;
+        Ok(Self { path, _lock: lock })
     }
 
     /// The folder.

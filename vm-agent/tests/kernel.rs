@@ -17,6 +17,7 @@ use policy::state::{
     Default as DefaultVerdict, DirectionPolicy, Endpoint, EndpointKind, Mode, NodeSettings, NodeState,
     Policy, Role,
 };
+use telemetry::pulse::Pulse;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -27,6 +28,8 @@ use vm_agent::kernel::{
 
 #[path = "kernel/hazards.rs"]
 mod hazards;
+#[path = "kernel/network.rs"]
+mod network;
 
 const BPFFS: &str = "/sys/fs/bpf";
 const LIMIT: Duration = Duration::from_secs(20);
@@ -126,7 +129,7 @@ impl Running {
     async fn start(config: KernelConfig, first: Arc<Target>) -> Self {
         let (targets, receiver) = watch::channel(Some(first));
         let (kernel, reconcile) = Kernel::start(config, receiver).await.unwrap();
-        Self { kernel, targets, task: tokio::spawn(reconcile.run()) }
+        Self { kernel, targets, task: tokio::spawn(reconcile.run(Pulse::unwatched())) }
     }
 
     async fn wait(&self, what: &str, mut condition: impl FnMut(&Applied) -> bool) -> Applied {
@@ -147,6 +150,14 @@ impl Running {
             applied.refused.as_ref().is_some_and(|refused| refused.tag.counter == counter)
         };
         self.wait("the refusal", is).await.refused.unwrap().reason
+    }
+
+    /// Waits until the network of the target in force lacks something; returns what.
+    async fn troubled(&self, counter: u64) -> String {
+        let is = |applied: &Applied| {
+            applied.trouble.is_some() && applied.tag.is_some_and(|tag| tag.counter == counter)
+        };
+        self.wait("the trouble", is).await.trouble.unwrap()
     }
 
     async fn status(&self, what: &str, mut condition: impl FnMut(&KernelStatus) -> bool) {
@@ -252,10 +263,10 @@ fn a_refused_state_leaves_the_last_one_in_force() {
         host.applied(1).await;
 
         let mut cutting = state();
-        cutting.settings.prefixes.push("192.0.2.0/24".parse().unwrap());
+        cutting.settings.addresses.push("192.0.2.2".parse().unwrap());
         host.targets.send_replace(Some(target(2, cutting)));
         let reason = host.refused(2).await;
-        assert!(reason.contains("192.0.2.0/24") && reason.contains("192.0.2.1"), "{reason}");
+        assert!(reason.contains("192.0.2.2"), "{reason}");
 
         let mut large = state();
         for last in 0..=255 {

@@ -45,7 +45,9 @@ async fn start() -> Running {
     let (commands, inbox) = mpsc::channel(1);
     let (reconciles, _kernels) = mpsc::channel(1);
     let (started, has_started) = oneshot::channel();
-    tokio::spawn(Operations::new(agent.clone(), inbox, reconciles).run(started));
+    tokio::spawn(
+        Operations::new(agent.clone(), inbox, reconciles).run(started, telemetry::pulse::Pulse::unwatched()),
+    );
     has_started.await.unwrap();
     let shutdown = Shutdown::default();
     let service = Service::new(agent, commands, Events::default(), shutdown.clone());

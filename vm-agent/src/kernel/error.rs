@@ -10,6 +10,7 @@ use datapath::abi::Hook;
 use hostnet::{ApplyError, Conflict, Refused};
 
 use super::tables::TableError;
+use crate::lock::LockError;
 
 /// Why kernel state could not be had or changed.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +39,9 @@ pub enum KernelError {
         /// The configured folder.
         path: PathBuf,
     },
+    /// Another agent has the pins.
+    #[error(transparent)]
+    Locked(#[from] LockError),
     /// A file operation failed.
     #[error("cannot {operation} {path}: {source}")]
     File {
@@ -119,6 +123,7 @@ impl KernelError {
             | Self::NotPermitted(_)
             | Self::MissingFeature { .. }
             | Self::NoBpffs { .. }
+            | Self::Locked(_)
             | Self::File { .. }
             | Self::Object(_)
             | Self::ObjectLacks(_)

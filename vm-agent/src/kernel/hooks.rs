@@ -6,7 +6,7 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle};
 use aya::programs::{Link, LinkOrder, SchedClassifier, TcAttachType};
 use datapath::abi::Hook;
-use hostnet::{Classifier, Netlink};
+use hostnet::Netlink;
 
 use super::AttachedBy;
 use super::error::KernelError;
@@ -16,16 +16,16 @@ use super::programs::Stubs;
 #[cfg(test)]
 mod tests;
 
-/// Our place among the classifiers of a device: before those of others, which may end a packet's way.
+/// Our place among the classifiers of a device: before those of others, which may end a packet's way. Several meshes
+/// share it, each with its handle, and a stub that lets a packet pass hands it to the next.
 const PRIORITY: u16 = 1;
-/// What tells our classifier from others of that priority ("OR").
-const HANDLE: TcHandle = TcHandle::new(0, 0x4f52);
 
 /// The hooks of this mesh.
 pub(super) struct Hooks {
     pins: Pins,
     stubs: Stubs,
     by: AttachedBy,
+    handle: TcHandle,
 }
 
 /// A device that a hook is on.
@@ -48,7 +48,8 @@ impl Hooks {
     /// Takes over the stubs. Uses tc links where the kernel has them.
     pub(super) fn new(pins: Pins, stubs: Stubs) -> Self {
         let links = SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok();
-        Self { pins, stubs, by: if links { AttachedBy::Link } else { AttachedBy::Classifier } }
+        let handle = handle(pins.mesh());
+        Self { pins, stubs, by: if links { AttachedBy::Link } else { AttachedBy::Classifier }, handle }
     }
 
     /// How hooks are attached on this kernel.
@@ -74,10 +75,15 @@ impl Hooks {
             AttachedBy::Link => ensure_link(stub, id, hook, device, &pin).map_err(failed),
             AttachedBy::Classifier => {
                 let there = netlink
-                    .classifier(device.ifindex, hook_is_ingress(hook), PRIORITY, u32::from(HANDLE))
+                    .classifier(device.ifindex, hook_is_ingress(hook), PRIORITY, u32::from(self.handle))
                     .await
                     .map_err(|error| failed(error.to_string()))?;
-                ensure_classifier(stub, id, hook, device, there.as_ref()).map_err(failed)
+                if there.as_ref().is_some_and(|there| there.program_id == Some(id)) {
+                    return Ok(Outcome::InPlace);
+                }
+                add_qdisc(&self.pins, device)?;
+                ensure_classifier(stub, self.handle, hook, device, there.is_some()).map_err(failed)?;
+                Ok(Outcome::Attached)
             }
         }
     }
@@ -93,15 +99,46 @@ impl Hooks {
     }
 }
 
-/// Takes our guard off a device where it is a classifier; tells whether there was one.
-pub(super) async fn remove_classifier(netlink: &Netlink, ifindex: u32, device: &str) -> bool {
-    let hook = Hook::GuardIngress;
-    let there = netlink.classifier(ifindex, hook_is_ingress(hook), PRIORITY, u32::from(HANDLE)).await;
-    if !matches!(there, Ok(Some(_))) {
-        return false;
+/// What tells the classifiers of a mesh from those of others, of other meshes too: a number of its name (FNV-1a), the
+/// same in every process and version.
+fn handle(mesh: &str) -> TcHandle {
+    let hash =
+        mesh.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    // 0 would have the kernel choose.
+    TcHandle::from(hash.max(1))
+}
+
+/// Sees to it that a device has a `clsact`, and remembers if it is a mesh that made it.
+fn add_qdisc(pins: &Pins, device: &HookedDevice) -> Result<(), KernelError> {
+    // Whether it was there already shows here; why there is none, when the classifier is attached.
+    let is_made = tc::qdisc_add_clsact(&device.name).is_ok();
+    if is_made || pins.another_made_qdisc(device.ifindex) { pins.made_qdisc(device.ifindex) } else { Ok(()) }
+}
+
+/// Takes our guard off a device where it is a classifier, and the `clsact` that a mesh made if it is empty now; tells
+/// what was there.
+pub(super) async fn remove_classifier(
+    netlink: &Netlink,
+    pins: &Pins,
+    device: &HookedDevice,
+) -> Result<Vec<String>, KernelError> {
+    let HookedDevice { name, ifindex } = device;
+    let (hook, handle) = (Hook::GuardIngress, handle(pins.mesh()));
+    let failed = |source| KernelError::Netlink { operation: "read classifiers", source };
+    let mut removed = Vec::new();
+    let there = netlink.classifier(*ifindex, hook_is_ingress(hook), PRIORITY, u32::from(handle)).await;
+    if there.map_err(failed)?.is_some() {
+        let link = SchedClassifierLink::attached(name, direction(hook), PRIORITY, handle, None);
+        let detached = link.map(Link::detach).map_err(|error| error.to_string());
+        detached
+            .and_then(|detached| detached.map_err(|error| error.to_string()))
+            .map_err(|reason| KernelError::Hook { hook, device: name.clone(), reason })?;
+        removed.push(format!("classifier on {name}"));
     }
-    let link = SchedClassifierLink::attached(device, direction(hook), PRIORITY, HANDLE, None);
-    link.is_ok_and(|link| Link::detach(link).is_ok())
+    if pins.has_made_qdisc(*ifindex) && netlink.remove_empty_clsact(*ifindex).await.map_err(failed)? {
+        removed.push(format!("clsact of {name}"));
+    }
+    Ok(removed)
 }
 
 fn hook_is_ingress(hook: Hook) -> bool {
@@ -146,26 +183,20 @@ fn ensure_link(
 
 fn ensure_classifier(
     stub: &mut SchedClassifier,
-    id: u32,
+    handle: TcHandle,
     hook: Hook,
     device: &HookedDevice,
-    there: Option<&Classifier>,
-) -> Result<Outcome, String> {
-    if there.is_some_and(|there| there.program_id == Some(id)) {
-        return Ok(Outcome::InPlace);
-    }
-    // The queueing discipline may be there already, ours or another's.
-    drop(tc::qdisc_add_clsact(&device.name));
-    let link_id = if there.is_some() {
-        let link = SchedClassifierLink::attached(&device.name, direction(hook), PRIORITY, HANDLE, None)
+    is_there: bool,
+) -> Result<(), String> {
+    let link_id = if is_there {
+        let link = SchedClassifierLink::attached(&device.name, direction(hook), PRIORITY, handle, None)
             .map_err(|error| error.to_string())?;
         stub.attach_to_link(link).map_err(|error| error.to_string())?
     } else {
-        let options =
-            TcAttachOptions::Netlink(NlOptions { priority: PRIORITY, handle: HANDLE, classid: None });
+        let options = TcAttachOptions::Netlink(NlOptions { priority: PRIORITY, handle, classid: None });
         stub.attach_with_options(&device.name, direction(hook), options).map_err(|error| error.to_string())?
     };
     // A classifier belongs to its device; dropping the link would remove it.
     std::mem::forget(stub.take_link(link_id).map_err(|error| error.to_string())?);
-    Ok(Outcome::Attached)
+    Ok(())
 }

@@ -23,14 +23,15 @@ mod tests;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Lowered {
     /// The tables.
-    pub(super) contents: Arc<Contents>,
+    pub(super) contents: Contents,
     /// The origins of the rules, by the ids that stand in the tables.
     pub(super) rules: RuleNames,
 }
 
-/// Lowers a state. Equal states give equal tables, whatever was lowered before.
+/// Lowers a state with those of its prefixes that this host takes. Equal states give equal tables, whatever was lowered
+/// before.
 #[must_use]
-pub(super) fn lower(state: &NodeState) -> Lowered {
+pub(super) fn lower(state: &NodeState, prefixes: &[IpNet]) -> Lowered {
     let policy = policy::lower(&state.policy);
     let sets = TunnelSets::of(state);
     let settings = settings(state, &policy);
@@ -40,15 +41,10 @@ pub(super) fn lower(state: &NodeState) -> Lowered {
         cidrs: policy.cidrs(Bank::A).collect(),
         classes: policy.classes(Bank::A).collect(),
         policy: policy.policy(Bank::A).collect(),
-        prefixes: state
-            .settings
-            .prefixes
-            .iter()
-            .map(|prefix| (prefix_key(*prefix), PrefixEntry::default()))
-            .collect(),
+        prefixes: prefixes.iter().map(|prefix| (prefix_key(*prefix), PrefixEntry::default())).collect(),
         settings: Some(settings),
     };
-    Lowered { contents: Arc::new(contents), rules: Arc::new(policy.names) }
+    Lowered { contents, rules: Arc::new(policy.names) }
 }
 
 fn endpoints(state: &NodeState, sets: &TunnelSets) -> BTreeMap<EndpointKey, EndpointEntry> {

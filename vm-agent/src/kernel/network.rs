@@ -7,13 +7,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use datapath::abi::Hook;
 use hostnet::{
     ApplyError, Desired, Device, HostFacts, Inventory, Kernel as _, Netlink, Observed, Operation,
-    UnderlayMtu, apply, check_prefixes, guarded, guarded_on_transit, mesh_mtu, plan, underlay_addresses,
-    underlay_mtu,
+    UnderlayMtu, apply, guarded, guarded_on_transit, mesh_mtu, plan, underlay_addresses, underlay_mtu,
 };
 use ipnet::IpNet;
 use policy::state::{NodeSettings, Role};
+use tokio::task::spawn_blocking;
 
 use super::error::KernelError;
+use super::fit::{Fit, Surroundings};
 use super::hooks::{HookedDevice, Hooks, Outcome};
 use super::{DeviceStatus, HookStatus, KernelConfig, Target};
 
@@ -50,26 +51,36 @@ impl Network {
         dump.map_err(|source| KernelError::Netlink { operation: "read links, addresses and routes", source })
     }
 
-    /// Refuses prefixes and addresses that would cut this host off.
-    pub(super) fn check(
+    /// The part of the settings that this host takes; of prefixes in force, which may stay, those of `held`.
+    pub(super) async fn fit(
         &self,
         settings: &NodeSettings,
         protected: &Protected,
+        held: &[IpNet],
         inventory: &Inventory,
-    ) -> Result<(), KernelError> {
-        let mut facts = gather()?;
+    ) -> Result<Fit, KernelError> {
+        let mut facts = match gather().await {
+            // What cannot be known holds back what is new, not what is in force.
+            Err(error) if settings.prefixes.iter().all(|prefix| held.contains(prefix)) => {
+                let doubtful = vec![error.to_string()];
+                return Ok(Fit { prefixes: settings.prefixes.clone(), missing: Vec::new(), doubtful });
+            }
+            facts => facts?,
+        };
         facts.protected.clone_from(&protected.0);
         let KernelConfig { allowed_cidrs, device, .. } = &self.config;
-        // An address of the host takes that of another machine away, and one it has already leaves it to the guard.
-        let addresses = settings.addresses.iter().copied().map(IpNet::from);
-        let blocks: Vec<IpNet> = settings.prefixes.iter().copied().chain(addresses).collect();
-        check_prefixes(&blocks, inventory, &facts, allowed_cidrs.as_deref(), device)
-            .map_err(KernelError::Unsafe)
+        Surroundings { inventory, facts: &facts, allowed: allowed_cidrs.as_deref(), device, held }
+            .fit(settings)
     }
 
     /// What the settings of a node ask of its network, of IPv6 only where the host has it: without, there is no way
     /// that mesh traffic could take. Where only the underlay is too small for it, IPv6 stays unreachable.
-    pub(super) fn desired(&self, settings: &NodeSettings, inventory: &Inventory) -> Desired {
+    pub(super) fn desired(
+        &self,
+        settings: &NodeSettings,
+        prefixes: &[IpNet],
+        inventory: &Inventory,
+    ) -> Desired {
         let mtu = underlay_mtu(inventory, &self.underlay(inventory)).unwrap_or(NO_UNDERLAY);
         let mtu = mesh_mtu(mtu, self.config.mtu);
         let has_ipv6 = has_ipv6();
@@ -77,7 +88,7 @@ impl Network {
         let addresses = settings.addresses.iter().copied();
         let addresses = addresses.filter(|address| carries_ipv6 || address.is_ipv4());
         let source = |v4: bool| addresses.clone().find(|address| address.is_ipv4() == v4);
-        let prefixes = settings.prefixes.iter().map(IpNet::trunc);
+        let prefixes = prefixes.iter().map(IpNet::trunc);
         let prefixes = prefixes.filter(|prefix| has_ipv6 || prefix.addr().is_ipv4());
         let routed = prefixes.clone().filter(|prefix| carries_ipv6 || prefix.addr().is_ipv4());
         Desired {
@@ -125,6 +136,12 @@ impl Network {
             }
         }
         hooked
+    }
+
+    /// The same for a mesh device that is on its way out: nothing else gets a hook any more.
+    pub(super) async fn secure_device(&mut self) -> Result<(), KernelError> {
+        let is_there = Observed::of(&self.inventory().await?, &self.config.device).device.is_some();
+        if is_there { self.secure().await } else { Ok(()) }
     }
 
     /// What netlink adds before a publication.
@@ -309,8 +326,9 @@ fn require_port(creation: &Operation) -> Result<(), ApplyError> {
     Ok(())
 }
 
-fn gather() -> Result<HostFacts, KernelError> {
-    let ssh = std::env::var("SSH_CONNECTION").ok();
-    HostFacts::gather(ssh.as_deref())
-        .map_err(|source| KernelError::Netlink { operation: "read what must stay reachable", source })
+/// What this host must reach. On a thread of its own: a file system may let its reader wait.
+pub(super) async fn gather() -> Result<HostFacts, KernelError> {
+    let read = || HostFacts::gather(std::env::var("SSH_CONNECTION").ok().as_deref());
+    let gathered = spawn_blocking(read).await.map_err(|_cut_off| KernelError::Stopped)?;
+    gathered.map_err(|source| KernelError::Netlink { operation: "read what must stay reachable", source })
 }

@@ -1,11 +1,16 @@
 //! Where things are pinned, so that they outlive the agent.
 
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use datapath::abi::{Hook, VERSION};
 
 use super::error::{KernelError, on_file};
+use crate::lock::FolderLock;
+
+/// A symbolic link to nothing, since bpffs holds no files: its target is the digest of the object.
+const OBJECT: &str = "object";
 
 /// The pins of one mesh: `stable/` outlives versions of the ABI, `v<N>/` belongs to one.
 #[derive(Clone, Debug)]
@@ -33,8 +38,61 @@ impl Pins {
         self.stable(&format!("link_{}_{ifindex}", hook.program()))
     }
 
+    /// Makes the folders, and keeps other agents away from them.
+    pub(super) fn lock(&self) -> Result<FolderLock, KernelError> {
+        self.create()?;
+        Ok(FolderLock::take(&self.mesh, "`mesh` or `bpffs`")?)
+    }
+
+    /// Whether anything was pinned.
+    pub(super) fn exist(&self) -> bool {
+        self.mesh.is_dir()
+    }
+
+    /// The digest of the object whose programs are pinned; `None` if that is not known.
+    pub(super) fn object(&self) -> Option<String> {
+        fs::read_link(self.versioned(OBJECT)).ok()?.into_os_string().into_string().ok()
+    }
+
+    /// Notes whose programs are pinned.
+    pub(super) fn set_object(&self, digest: &str) -> Result<(), KernelError> {
+        let path = self.versioned(OBJECT);
+        unpin(&path)?;
+        symlink(digest, &path).map_err(on_file("note", path))
+    }
+
+    /// The name of the mesh.
+    pub(super) fn mesh(&self) -> &str {
+        self.mesh.file_name().and_then(std::ffi::OsStr::to_str).unwrap_or_default()
+    }
+
+    /// Remembers that a mesh made the `clsact` of a device. A symbolic link, since bpffs holds no files.
+    pub(super) fn made_qdisc(&self, ifindex: u32) -> Result<(), KernelError> {
+        let path = self.qdisc(ifindex);
+        match symlink("clsact", &path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(on_file("note", path)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether this mesh has to see to the `clsact` of a device.
+    pub(super) fn has_made_qdisc(&self, ifindex: u32) -> bool {
+        self.qdisc(ifindex).is_symlink()
+    }
+
+    /// Whether another mesh of the same folder has to: the last one that leaves removes it.
+    pub(super) fn another_made_qdisc(&self, ifindex: u32) -> bool {
+        let Some(folder) = self.mesh.parent() else { return false };
+        let meshes = names(folder).unwrap_or_default();
+        meshes.iter().any(|mesh| Self::new(folder, mesh).has_made_qdisc(ifindex))
+    }
+
+    fn qdisc(&self, ifindex: u32) -> PathBuf {
+        self.stable(&format!("clsact_{ifindex}"))
+    }
+
     /// Makes the folders.
-    pub(super) fn create(&self) -> Result<(), KernelError> {
+    fn create(&self) -> Result<(), KernelError> {
         for folder in [self.stable(""), self.versioned("")] {
             fs::create_dir_all(&folder).map_err(on_file("create", folder))?;
         }
@@ -56,7 +114,11 @@ impl Pins {
     /// Unpins the programs of every version of the ABI, but no stub.
     pub(super) fn remove_programs(&self) -> Result<(), KernelError> {
         for name in names(&self.mesh).map_err(on_file("list", &self.mesh))? {
-            for hook in Hook::ALL.into_iter().filter(|_| name.starts_with('v')) {
+            if !name.starts_with('v') {
+                continue;
+            }
+            unpin(&self.mesh.join(&name).join(OBJECT))?;
+            for hook in Hook::ALL {
                 unpin(&self.mesh.join(&name).join(hook.program()))?;
             }
         }

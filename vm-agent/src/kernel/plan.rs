@@ -12,6 +12,23 @@ pub(super) enum Write<K, V> {
     Remove(K),
 }
 
+impl<K, V> Write<K, V> {
+    /// Whose entry it changes.
+    pub(super) const fn key(&self) -> &K {
+        match self {
+            Self::Insert(key, _) | Self::Remove(key) => key,
+        }
+    }
+
+    /// What the entry is afterwards.
+    pub(super) fn into_entry(self) -> (K, Option<V>) {
+        match self {
+            Self::Insert(key, value) => (key, Some(value)),
+            Self::Remove(key) => (key, None),
+        }
+    }
+}
+
 /// Plans the writes that lead from `held` to `wanted`: removals first, so that their room can be used.
 pub(super) fn plan<K: Copy + Ord, V: Copy + PartialEq>(
     held: &BTreeMap<K, V>,

@@ -11,12 +11,17 @@ use datapath::abi::{
     PolicyEntry, PolicyKey, PrefixEntry, PrefixKey, Settings, TunnelEntry, TunnelKey,
 };
 
+use sha2::{Digest as _, Sha256};
+
 use super::TableSizes;
 use super::error::{KernelError, on_map, on_program};
 use super::grace::Grace;
 use super::pins::{Pins, unpin};
 use super::publish::{Store, Switch};
 use super::tables::{Hash, Layout, TableError, Trie};
+
+#[cfg(test)]
+mod tests;
 
 /// What `cargo xtask bpf` built.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/outrigger.bpf.o"));
@@ -46,11 +51,16 @@ pub(super) struct Loaded {
     pub(super) programs: Programs,
     pub(super) stubs: Stubs,
     pub(super) store: Store,
+    /// Whether nothing had to be loaded.
+    pub(super) is_adopted: bool,
 }
 
-/// Loads the object over what is pinned: maps are adopted, programs replaced only if they differ.
+/// Adopts what is pinned if it is this object's: nothing is read or verified again. Else loads the object over what is
+/// pinned: maps are adopted, programs replaced only if they differ.
 pub(super) fn load(pins: &Pins, sizes: TableSizes) -> Result<Loaded, KernelError> {
-    pins.create()?;
+    if let Some(adopted) = adopt(pins) {
+        return Ok(adopted);
+    }
     let mut ebpf = load_object(pins, sizes)?;
     let control = Control(control(pins)?.get(&0, 0).map_err(on_map("CONTROL"))?);
     let array = Map::ProgramArray(pinned(&pins.stable("PROGRAMS"), "PROGRAMS")?);
@@ -75,6 +85,7 @@ pub(super) fn load(pins: &Pins, sizes: TableSizes) -> Result<Loaded, KernelError
         }
     }
     if same {
+        pins.set_object(&digest())?;
         pins.remove_other_versions()?;
     } else {
         // Pins name the running programs. From now on these may be others, until `retire`; the array holds those.
@@ -82,7 +93,46 @@ pub(super) fn load(pins: &Pins, sizes: TableSizes) -> Result<Loaded, KernelError
     }
     let store = store(pins)?;
     let fresh = (!same).then_some(ebpf);
-    Ok(Loaded { programs: Programs { pins: pins.clone(), array, set, fresh }, stubs, store })
+    Ok(Loaded {
+        programs: Programs { pins: pins.clone(), array, set, fresh },
+        stubs,
+        store,
+        is_adopted: false,
+    })
+}
+
+/// What is pinned, if all of it is there, belongs together and came from this object.
+fn adopt(pins: &Pins) -> Option<Loaded> {
+    if pins.object() != Some(digest()) {
+        return None;
+    }
+    let control = Control(control(pins).ok()?.get(&0, 0).ok()?);
+    let mut array =
+        ProgramArray::try_from(Map::ProgramArray(pinned(&pins.stable("PROGRAMS"), "PROGRAMS").ok()?)).ok()?;
+    let set = control.program_set();
+    let (mut stubs, mut used) = (Stubs::new(), BTreeSet::new());
+    for hook in Hook::ALL {
+        let program = pinned_program(pins, hook.program()).ok()?;
+        let stub = SchedClassifier::from_pin(pins.stable(&stub_name(hook))).ok()?;
+        for loaded in [&program, &stub] {
+            used.extend(loaded.info().ok()?.map_ids().ok()?.unwrap_or_default());
+        }
+        fill(&mut array, hook, set, &program).ok()?;
+        stubs.push((hook, stub));
+    }
+    // A map that was pinned anew would be written, and read by nobody.
+    let belongs = pinned_ids(pins).ok()?.is_subset(&used);
+    if control == Control::UNPUBLISHED || !belongs {
+        return None;
+    }
+    pins.remove_other_versions().ok()?;
+    let programs = Programs { pins: pins.clone(), array, set, fresh: None };
+    Some(Loaded { programs, stubs, store: store(pins).ok()?, is_adopted: true })
+}
+
+/// Names the embedded object.
+fn digest() -> String {
+    hex::encode(Sha256::digest(OBJECT))
 }
 
 fn load_object(pins: &Pins, sizes: TableSizes) -> Result<Ebpf, KernelError> {
@@ -238,6 +288,7 @@ impl Programs {
                 drop(self.array.clear_index(&hook.program_index(set)));
             }
         }
+        self.pins.set_object(&digest())?;
         self.pins.remove_other_versions()?;
         Ok(())
     }

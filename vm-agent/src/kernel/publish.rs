@@ -82,11 +82,13 @@ pub(super) struct Publisher {
     settled: bool,
 }
 
-/// A table and what each of its banks holds.
+/// A table and what its banks hold, once: of the idle bank only what differs.
 struct Banked<K, V> {
     name: &'static str,
     table: Box<dyn Table<K, V>>,
-    held: [BTreeMap<K, V>; 2],
+    active: BTreeMap<K, V>,
+    /// What the idle bank holds instead of what the active one does; `None` = nothing.
+    idle: BTreeMap<K, Option<V>>,
 }
 
 impl Publisher {
@@ -99,13 +101,14 @@ impl Publisher {
         let Store { endpoints, tunnels, cidrs, classes, policy, prefixes, mut switch } = store;
         let control = switch.control()?;
         let settings = [switch.settings(Bank::A)?, switch.settings(Bank::B)?];
+        let bank = control.bank();
         let adopted = Self {
-            endpoints: Banked::adopt("ENDPOINTS", endpoints)?,
-            tunnels: Banked::adopt("TUNNELS", tunnels)?,
-            cidrs: Banked::adopt("CIDRS", cidrs)?,
-            classes: Banked::adopt("CLASSES", classes)?,
-            policy: Banked::adopt("POLICY", policy)?,
-            prefixes: Banked::adopt("PREFIXES", prefixes)?,
+            endpoints: Banked::adopt("ENDPOINTS", endpoints, bank)?,
+            tunnels: Banked::adopt("TUNNELS", tunnels, bank)?,
+            cidrs: Banked::adopt("CIDRS", cidrs, bank)?,
+            classes: Banked::adopt("CLASSES", classes, bank)?,
+            policy: Banked::adopt("POLICY", policy, bank)?,
+            prefixes: Banked::adopt("PREFIXES", prefixes, bank)?,
             settings,
             control,
             settled: true,
@@ -129,12 +132,12 @@ impl Publisher {
         let Contents { endpoints, tunnels, cidrs, classes, policy, prefixes, settings } = wanted;
         let bank = self.control.bank();
         self.control != Control::UNPUBLISHED
-            && self.endpoints.held(bank) == endpoints
-            && self.tunnels.held(bank) == tunnels
-            && self.cidrs.held(bank) == cidrs
-            && self.classes.held(bank) == classes
-            && self.policy.held(bank) == policy
-            && self.prefixes.held(bank) == prefixes
+            && self.endpoints.active == *endpoints
+            && self.tunnels.active == *tunnels
+            && self.cidrs.active == *cidrs
+            && self.classes.active == *classes
+            && self.policy.active == *policy
+            && self.prefixes.active == *prefixes
             && *of_bank(&self.settings, bank) == settings.unwrap_or(NO_SETTINGS)
     }
 
@@ -146,12 +149,12 @@ impl Publisher {
     pub(super) fn prepare(&mut self, wanted: &Contents) -> Result<(), TableError> {
         let Contents { endpoints, tunnels, cidrs, classes, policy, prefixes, settings } = wanted;
         let idle = self.idle();
-        self.endpoints.check_room(idle, endpoints)?;
-        self.tunnels.check_room(idle, tunnels)?;
-        self.cidrs.check_room(idle, cidrs)?;
-        self.classes.check_room(idle, classes)?;
-        self.policy.check_room(idle, policy)?;
-        self.prefixes.check_room(idle, prefixes)?;
+        self.endpoints.check_room(endpoints)?;
+        self.tunnels.check_room(tunnels)?;
+        self.cidrs.check_room(cidrs)?;
+        self.classes.check_room(classes)?;
+        self.policy.check_room(policy)?;
+        self.prefixes.check_room(prefixes)?;
         self.settle()?;
         self.endpoints.write(idle, endpoints)?;
         self.tunnels.write(idle, tunnels)?;
@@ -175,6 +178,12 @@ impl Publisher {
         self.switch.store(next)?;
         self.control = next;
         self.settled = false;
+        self.endpoints.swap();
+        self.tunnels.swap();
+        self.cidrs.swap();
+        self.classes.swap();
+        self.policy.swap();
+        self.prefixes.swap();
         Ok(next)
     }
 
@@ -194,14 +203,13 @@ impl Publisher {
     /// Entries in the active bank, per table.
     #[must_use]
     pub(super) fn entries(&self) -> BTreeMap<&'static str, usize> {
-        let bank = self.control.bank();
         BTreeMap::from([
-            (self.endpoints.name, self.endpoints.held(bank).len()),
-            (self.tunnels.name, self.tunnels.held(bank).len()),
-            (self.cidrs.name, self.cidrs.held(bank).len()),
-            (self.classes.name, self.classes.held(bank).len()),
-            (self.policy.name, self.policy.held(bank).len()),
-            (self.prefixes.name, self.prefixes.held(bank).len()),
+            (self.endpoints.name, self.endpoints.active.len()),
+            (self.tunnels.name, self.tunnels.active.len()),
+            (self.cidrs.name, self.cidrs.active.len()),
+            (self.classes.name, self.classes.active.len()),
+            (self.policy.name, self.policy.active.len()),
+            (self.prefixes.name, self.prefixes.active.len()),
         ])
     }
 
@@ -227,22 +235,21 @@ const NO_SETTINGS: Settings = Settings {
 };
 
 impl<K: BankedKey, V: Copy + PartialEq> Banked<K, V> {
-    fn adopt(name: &'static str, table: Box<dyn Table<K, V>>) -> Result<Self, TableError> {
-        let mut held = [BTreeMap::new(), BTreeMap::new()];
-        for (key, value) in table.entries()? {
-            if let Some(bank) = key.bank() {
-                of_bank_mut(&mut held, bank).insert(key.in_bank(Bank::A), value);
-            }
-        }
-        Ok(Self { name, table, held })
+    fn adopt(name: &'static str, table: Box<dyn Table<K, V>>, active: Bank) -> Result<Self, TableError> {
+        let mut entries = table.entries()?;
+        let of = |entries: &[(K, V)], bank: Bank| -> BTreeMap<K, V> {
+            let held = entries.iter().filter(|(key, _)| key.bank() == Some(bank));
+            held.map(|(key, value)| (key.in_bank(Bank::A), *value)).collect()
+        };
+        let idle = of(&entries, active.other());
+        entries.retain(|(key, _)| key.bank() == Some(active));
+        let active = of(&entries, active);
+        let idle = plan(&active, &idle).into_iter().map(Write::into_entry).collect();
+        Ok(Self { name, table, active, idle })
     }
 
-    fn held(&self, bank: Bank) -> &BTreeMap<K, V> {
-        of_bank(&self.held, bank)
-    }
-
-    fn check_room(&self, idle: Bank, wanted: &BTreeMap<K, V>) -> Result<(), TableError> {
-        let needed = self.held(idle.other()).len() + wanted.len();
+    fn check_room(&self, wanted: &BTreeMap<K, V>) -> Result<(), TableError> {
+        let needed = self.active.len() + wanted.len();
         let capacity = self.table.capacity();
         if needed <= capacity { Ok(()) } else { Err(TableError::Full { table: self.name, needed, capacity }) }
     }
@@ -250,20 +257,43 @@ impl<K: BankedKey, V: Copy + PartialEq> Banked<K, V> {
     /// Writes the difference; what was written before a refusal is remembered, so that the next attempt starts from
     /// what the table really holds.
     fn write(&mut self, idle: Bank, wanted: &BTreeMap<K, V>) -> Result<(), TableError> {
-        let held = of_bank_mut(&mut self.held, idle);
-        for write in plan(held, wanted) {
-            match write {
-                Write::Insert(key, value) => {
-                    self.table.insert(&key.in_bank(idle), &value)?;
-                    held.insert(key, value);
-                }
-                Write::Remove(key) => {
-                    self.table.remove(&key.in_bank(idle))?;
-                    held.remove(&key);
-                }
+        for write in self.plan(wanted) {
+            let (key, value) = write.into_entry();
+            match value {
+                Some(value) => self.table.insert(&key.in_bank(idle), &value)?,
+                None => self.table.remove(&key.in_bank(idle))?,
+            }
+            if self.active.get(&key).copied() == value {
+                self.idle.remove(&key);
+            } else {
+                self.idle.insert(key, value);
             }
         }
         Ok(())
+    }
+
+    /// The writes that lead from what the idle bank holds to what is wanted of it: removals first.
+    fn plan(&self, wanted: &BTreeMap<K, V>) -> Vec<Write<K, V>> {
+        let back = self.idle.iter().filter_map(|(key, held)| match (held, wanted.get(key)) {
+            (held, Some(value)) if *held != Some(*value) => Some(Write::Insert(*key, *value)),
+            (Some(_), None) => Some(Write::Remove(*key)),
+            _ => None,
+        });
+        let alike = |write: &Write<K, V>| !self.idle.contains_key(write.key());
+        let mut writes: Vec<Write<K, V>> =
+            plan(&self.active, wanted).into_iter().filter(alike).chain(back).collect();
+        writes.sort_by_key(|write| matches!(write, Write::Insert(..)));
+        writes
+    }
+
+    /// The idle bank is the active one now.
+    fn swap(&mut self) {
+        for (key, held) in &mut self.idle {
+            *held = match *held {
+                Some(value) => self.active.insert(*key, value),
+                None => self.active.remove(key),
+            };
+        }
     }
 }
 

@@ -5,24 +5,35 @@ use std::time::Duration;
 
 use datapath::abi::Control;
 use hostnet::{Changes, Desired, Inventory, Netlink};
+use ipnet::IpNet;
+use telemetry::pulse::Pulse;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::error::KernelError;
+use super::fit::Fit;
 use super::hooks::Hooks;
 use super::lower::{Lowered, lower};
 use super::network::{Network, Protected};
 use super::programs::Programs;
 use super::publish::Publisher;
 use super::report::Report;
-use super::{KernelConfig, Refusal, Target, removal};
+use crate::lock::FolderLock;
+
+use super::{KernelConfig, Refusal, RuleNames, Target, removal};
 
 /// At most 20 publications a second: each makes every established flow prove itself again.
 const BETWEEN_PUBLICATIONS: Duration = Duration::from_millis(50);
 /// After a failure a target waits at least so long: what an attempt did and was taken back is a change as well, and
 /// would be the cause of the next attempt.
 const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(1);
+
+/// After a look at the network nothing is looked at again for so long: a host with many changes of routes (BGP) is not
+/// kept busy with them.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+/// The same, as a multiple of how long the look took, so that a large routing table costs a bounded share of a CPU.
+const REST: u32 = 9;
 
 /// What the handle asks for.
 pub(super) enum Command {
@@ -41,18 +52,31 @@ pub struct Reconcile {
     /// Absent only while a blocking step has it.
     pub(super) publisher: Option<Publisher>,
     pub(super) report: Report,
-    /// The target in force.
-    running: Option<Prepared>,
+    /// The target in force, and the part of it that this host takes.
+    running: Option<(Arc<Prepared>, Fit)>,
     /// A newer one that waits for another attempt, and the time from which it gets one.
-    pending: Option<(Prepared, Instant)>,
+    pending: Option<(Arc<Prepared>, Instant)>,
     pub(super) last_publication: Option<Instant>,
+    /// Keeps other agents away from the pins.
+    _lock: FolderLock,
+    /// Until when changes of the network wait.
+    rest_until: Instant,
+    /// Whether a leave was begun that has not ended.
+    leaving: bool,
 }
 
 /// A target and what follows from it alone.
 struct Prepared {
     target: Arc<Target>,
-    lowered: Lowered,
     protected: Protected,
+}
+
+/// What became of a target that is in force.
+struct Published {
+    control: Control,
+    rules: RuleNames,
+    fit: Fit,
+    trouble: Option<String>,
 }
 
 impl Reconcile {
@@ -61,7 +85,7 @@ impl Reconcile {
         targets: watch::Receiver<Option<Arc<Target>>>,
         commands: mpsc::Receiver<Command>,
         connections: (Netlink, Changes),
-        (programs, hooks, publisher): (Programs, Hooks, Publisher),
+        (lock, programs, hooks, publisher): (FolderLock, Programs, Hooks, Publisher),
         report: Report,
     ) -> Self {
         let (netlink, changes) = connections;
@@ -77,12 +101,15 @@ impl Reconcile {
             running: None,
             pending: None,
             last_publication: None,
+            _lock: lock,
+            rest_until: Instant::now(),
+            leaving: false,
         }
     }
 
     /// Applies targets as they come and repairs what others change. Ends when the sender of targets or the last
-    /// handle is gone, and after `leave`.
-    pub async fn run(mut self) {
+    /// handle is gone, and after `leave` has removed everything. Each step is one of the pulse.
+    pub async fn run(mut self, pulse: Pulse) {
         let mut verify = interval(self.config.verify_every);
         verify.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // A target that was there before this task counts as news.
@@ -91,49 +118,58 @@ impl Reconcile {
             tokio::select! {
                 command = self.commands.recv() => {
                     let Some(Command::Leave(answer)) = command else { return };
+                    let _step = pulse.step();
                     let removed = self.leave().await;
+                    let is_gone = removed.is_ok();
                     drop(answer.send(removed));
-                    return;
+                    if is_gone {
+                        return;
+                    }
                 }
                 changed = self.targets.changed() => {
                     if changed.is_err() {
                         return;
                     }
+                    let _step = pulse.step();
                     if let Some(last) = self.last_publication {
                         sleep_until(last + BETWEEN_PUBLICATIONS).await;
                     }
                     let target = self.targets.borrow_and_update().clone();
-                    if let Some(target) = target {
+                    if let Some(target) = target.filter(|_| !self.leaving) {
                         self.take(target).await;
                     }
                 }
-                change = next_change(&mut self.changes) => {
+                change = next_change(&mut self.changes, self.rest_until) => {
+                    let _step = pulse.step();
                     if change.is_none() {
                         tracing::warn!("notifications of the network are lost, looking from time to time instead");
                         self.changes = None;
                     }
                     self.repair().await;
                 }
-                _ = verify.tick() => self.repair().await,
+                _ = verify.tick() => {
+                    let _step = pulse.step();
+                    self.repair().await;
+                }
             }
         }
     }
 
     /// Tries a new target.
     async fn take(&mut self, target: Arc<Target>) {
-        let prepared = Prepared { lowered: lower(&target.state), protected: Protected::of(&target), target };
-        self.attempt(prepared).await;
+        let prepared = Prepared { protected: Protected::of(&target), target };
+        self.attempt(Arc::new(prepared)).await;
         self.observe().await;
     }
 
     /// Tries a target, and reports what became of it.
-    async fn attempt(&mut self, prepared: Prepared) {
+    async fn attempt(&mut self, prepared: Arc<Prepared>) {
         let tag = prepared.target.tag;
         self.pending = None;
         match self.apply(&prepared).await {
-            Ok(control) => {
-                self.report.applied(tag, control, &prepared.lowered.rules);
-                self.running = Some(prepared);
+            Ok(Published { control, rules, fit, trouble }) => {
+                warn(self.report.applied(tag, control, &rules, trouble));
+                self.running = Some((prepared, fit));
             }
             Err(error) => {
                 let retrying = error.is_transient();
@@ -141,43 +177,56 @@ impl Reconcile {
                     tracing::warn!(%error, retrying, "target not applied");
                 }
                 self.pending = retrying.then(|| (prepared, Instant::now() + BETWEEN_ATTEMPTS));
-                self.keep_running().await;
+                let _known_to_the_next_look = self.keep_running().await;
             }
         }
         self.finish().await;
     }
 
-    /// Makes a target the one in force: everything that can fail for good comes before the one store.
-    async fn apply(&mut self, prepared: &Prepared) -> Result<Control, KernelError> {
-        let Prepared { target, lowered, protected } = prepared;
+    /// Makes a target the one in force. Policy does not wait for the network: what netlink refuses is told and tried
+    /// again, and leads to addresses that cannot be reached, never to ones that are less guarded. Only where nothing is
+    /// in force yet everything that can fail comes before the one store, since there is no device to enforce on.
+    async fn apply(&mut self, prepared: &Prepared) -> Result<Published, KernelError> {
+        let settings = &prepared.target.state.settings;
         let inventory = self.network.inventory().await?;
-        self.network.check(&target.state.settings, protected, &inventory)?;
-        let desired = self.network.desired(&target.state.settings, &inventory);
+        let fit = self.network.fit(settings, &prepared.protected, self.held(), &inventory).await?;
+        let desired = self.network.desired(settings, &fit.prefixes, &inventory);
         let set = self.programs.set();
-        let contents = Arc::clone(&lowered.contents);
-        let changed = self
+        let (state, prefixes) = (Arc::clone(&prepared.target.state), fit.prefixes.clone());
+        let (changed, rules) = self
             .publisher(move |publisher| {
+                let Lowered { contents, rules } = lower(&state, &prefixes);
                 let changed = !publisher.runs(&contents) || publisher.control().program_set() != set;
                 if changed {
                     publisher.prepare(&contents)?;
                 }
-                Ok(changed)
+                Ok((changed, rules))
             })
             .await?;
-        let hooked = self.network.raise(&desired, target.state.settings.role).await;
+        let raised = self.network.raise(&desired, settings.role).await;
         self.report.reattached(self.network.take_reattached());
-        hooked?;
         // The guard knows what to guard only after the first publication, so no address may be there before it.
         let first = self.control()? == Control::UNPUBLISHED;
-        if changed && first {
+        let added = if first {
+            raised?;
             self.commit(set).await?;
-        }
-        self.network.add(&desired).await?;
-        if changed && !first {
-            self.commit(set).await?;
-        }
-        self.network.remove(&desired).await?;
-        self.control()
+            self.network.add(&desired).await
+        } else {
+            // Without its hooks the device stays down.
+            let added = if raised.is_ok() { self.network.add(&desired).await } else { raised };
+            if changed {
+                self.commit(set).await?;
+            }
+            added
+        };
+        let removed = self.network.remove(&desired).await;
+        let trouble = trouble(&fit, added.and(removed).err().as_ref());
+        Ok(Published { control: self.control()?, rules, fit, trouble })
+    }
+
+    /// The prefixes in force.
+    fn held(&self) -> &[IpNet] {
+        self.running.as_ref().map_or(&[], |(_, fit)| &fit.prefixes)
     }
 
     async fn commit(&mut self, set: u32) -> Result<(), KernelError> {
@@ -201,39 +250,51 @@ impl Reconcile {
 
     /// Looks whether all is as it should be, and puts it right.
     async fn repair(&mut self) {
+        let began = Instant::now();
         match self.pending.take() {
-            Some((pending, from)) if from <= Instant::now() => self.attempt(pending).await,
+            Some((pending, from)) if from <= began => self.attempt(pending).await,
             pending => {
                 self.pending = pending;
-                self.keep_running().await;
+                // This host takes another part of the same target now.
+                if let Some(running) = self.keep_running().await {
+                    self.attempt(running).await;
+                }
             }
         }
         self.observe().await;
+        self.rest_until = Instant::now() + BETWEEN_LOOKS.max(began.elapsed() * REST);
     }
 
-    /// Sees to the network of the target in force. Before the first one, what an earlier process left keeps its hooks.
-    async fn keep_running(&mut self) {
-        let repaired = if let Some(running) = &self.running {
-            let settings = running.target.state.settings.clone();
-            self.repair_network(&settings).await
+    /// Sees to the network of the target in force, and returns it where this host takes another part of it now. Before
+    /// the first one, what an earlier process left keeps its hooks; so does what a leave could not remove.
+    async fn keep_running(&mut self) -> Option<Arc<Prepared>> {
+        let (mut anew, mut fit) = (None, Fit::default());
+        let repaired = if let Some((running, known)) = self.running.clone() {
+            let repaired = self.repair_network(&running, &known).await;
+            fit = known;
+            repaired.map(|fits| anew = (!fits).then_some(running))
+        } else if self.leaving {
+            self.network.secure_device().await
         } else if self.control().is_ok_and(|control| control != Control::UNPUBLISHED) {
-            let hooked = self.network.secure().await;
-            self.report.reattached(self.network.take_reattached());
-            hooked
+            self.network.secure().await
         } else {
             Ok(())
         };
-        self.report.trouble(repaired.err().map(|error| error.to_string()));
+        self.report.reattached(self.network.take_reattached());
+        warn(self.report.trouble(trouble(&fit, repaired.err().as_ref())));
+        anew.filter(|_| self.pending.is_none())
     }
 
-    async fn repair_network(&mut self, settings: &policy::state::NodeSettings) -> Result<(), KernelError> {
+    /// Repairs the network as it is in force; tells whether that is the part which this host would take now.
+    async fn repair_network(&mut self, running: &Prepared, fit: &Fit) -> Result<bool, KernelError> {
+        let settings = &running.target.state.settings;
         let inventory = self.network.inventory().await?;
-        let desired: Desired = self.network.desired(settings, &inventory);
-        let raised = self.network.raise(&desired, settings.role).await;
-        self.report.reattached(self.network.take_reattached());
-        raised?;
+        let now = self.network.fit(settings, &running.protected, &fit.prefixes, &inventory).await;
+        let desired: Desired = self.network.desired(settings, &fit.prefixes, &inventory);
+        self.network.raise(&desired, settings.role).await?;
         self.network.add(&desired).await?;
-        self.network.remove(&desired).await
+        self.network.remove(&desired).await?;
+        Ok(now? == *fit)
     }
 
     /// Reports what is there now.
@@ -241,7 +302,7 @@ impl Reconcile {
         let inventory = match self.network.inventory().await {
             Ok(inventory) => inventory,
             Err(error) => {
-                self.report.trouble(Some(error.to_string()));
+                warn(self.report.trouble(Some(error.to_string())));
                 return;
             }
         };
@@ -260,19 +321,17 @@ impl Reconcile {
 
     fn warnings(&self, inventory: &Inventory) -> Vec<String> {
         let mut warnings = self.network.warnings(inventory);
-        if let Some(Prepared { target, protected, .. }) = &self.running {
-            let settings = &target.state.settings;
-            warnings.extend(self.network.shortcomings(settings));
-            if let Err(error) = self.network.check(settings, protected, inventory) {
-                warnings.push(format!("the network changed under the mesh: {error}"));
-            }
+        if let Some((running, fit)) = &self.running {
+            warnings.extend(self.network.shortcomings(&running.target.state.settings));
+            let doubtful = fit.doubtful.iter();
+            warnings.extend(doubtful.map(|reason| format!("the network changed under the mesh: {reason}")));
         }
         warnings
     }
 
     async fn leave(&mut self) -> Result<Vec<String>, KernelError> {
-        let removed = removal::remove(&self.config).await;
-        (self.running, self.pending) = (None, None);
+        let removed = removal::remove_ours(&self.config).await;
+        (self.running, self.pending, self.leaving) = (None, None, true);
         self.report.left(removed.is_ok());
         removed
     }
@@ -299,9 +358,26 @@ impl Reconcile {
     }
 }
 
-async fn next_change(changes: &mut Option<Changes>) -> Option<()> {
+/// The next change of the network, not before the rest is over.
+async fn next_change(changes: &mut Option<Changes>, rest_until: Instant) -> Option<()> {
     match changes {
-        Some(changes) => changes.next().await,
+        Some(changes) => {
+            sleep_until(rest_until).await;
+            changes.next().await
+        }
         None => std::future::pending().await,
     }
+}
+
+fn warn(news: Option<String>) {
+    if let Some(trouble) = news {
+        tracing::warn!(trouble, "policy is in force, the network is not as it should be");
+    }
+}
+
+/// What the network lacks, in one sentence.
+fn trouble(fit: &Fit, error: Option<&KernelError>) -> Option<String> {
+    let reasons: Vec<String> =
+        error.map(ToString::to_string).into_iter().chain(fit.missing.clone()).collect();
+    (!reasons.is_empty()).then(|| reasons.join("; "))
 }

@@ -13,6 +13,13 @@ use super::{KernelConfig, hooks};
 /// # Errors
 /// The first thing that could not be removed; calling it again goes on from there.
 pub async fn remove(config: &KernelConfig) -> Result<Vec<String>, KernelError> {
+    let pins = Pins::new(&config.bpffs, &config.mesh);
+    let _lock = pins.exist().then(|| pins.lock()).transpose()?;
+    remove_ours(config).await
+}
+
+/// The same for who has the lock.
+pub(super) async fn remove_ours(config: &KernelConfig) -> Result<Vec<String>, KernelError> {
     let netlink = |operation| move |source| KernelError::Netlink { operation, source };
     let mut kernel = Netlink::connect().map_err(netlink("connect"))?;
     let inventory = kernel.inventory().await.map_err(netlink("read links, addresses and routes"))?;
@@ -20,8 +27,9 @@ pub async fn remove(config: &KernelConfig) -> Result<Vec<String>, KernelError> {
     let operations = plan(&observed, &Desired::default())?;
     apply(&mut kernel, operations.operations()).await?;
     let mut removed = removed_network(&observed);
-    removed.extend(remove_classifiers(&kernel, &inventory, &config.device).await);
-    removed.extend(Pins::new(&config.bpffs, &config.mesh).remove_all()?);
+    let pins = Pins::new(&config.bpffs, &config.mesh);
+    removed.extend(remove_classifiers(&kernel, &pins, &inventory, &config.device).await?);
+    removed.extend(pins.remove_all()?);
     Ok(removed)
 }
 
@@ -38,12 +46,16 @@ fn removed_network(observed: &Observed) -> Vec<String> {
 }
 
 /// Links go with their pins; classifiers of kernels without links have to be taken off one by one.
-async fn remove_classifiers(kernel: &Netlink, inventory: &Inventory, device: &str) -> Vec<String> {
+async fn remove_classifiers(
+    kernel: &Netlink,
+    pins: &Pins,
+    inventory: &Inventory,
+    device: &str,
+) -> Result<Vec<String>, KernelError> {
     let mut removed = Vec::new();
     for link in inventory.links.values().filter(|link| link.name != device) {
-        if hooks::remove_classifier(kernel, link.index, &link.name).await {
-            removed.push(format!("classifier on {}", link.name));
-        }
+        let device = hooks::HookedDevice { name: link.name.clone(), ifindex: link.index };
+        removed.extend(hooks::remove_classifier(kernel, pins, &device).await?);
     }
-    removed
+    Ok(removed)
 }

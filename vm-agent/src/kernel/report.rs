@@ -37,14 +37,24 @@ impl Report {
         (Self { applied, status, rules, current_rules: RuleNames::default() }, receivers)
     }
 
-    pub(super) fn applied(&mut self, tag: Tag, control: Control, rules: &RuleNames) {
+    /// A target is in force, but for what the network lacks of it; returns that if it is news.
+    pub(super) fn applied(
+        &mut self,
+        tag: Tag,
+        control: Control,
+        rules: &RuleNames,
+        trouble: Option<String>,
+    ) -> Option<String> {
         if *rules != self.current_rules {
             let mut known = BTreeMap::clone(&self.current_rules);
             known.extend(rules.iter().map(|(id, name)| (*id, Arc::clone(name))));
             self.current_rules = Arc::clone(rules);
             self.rules.send_replace(Arc::new(known));
         }
-        self.set_applied(Applied { tag: Some(tag), epoch: control.epoch(), refused: None });
+        let is_news = self.applied.borrow().trouble != trouble;
+        let news = trouble.clone().filter(|_| is_news);
+        self.set_applied(Applied { tag: Some(tag), epoch: control.epoch(), refused: None, trouble });
+        news
     }
 
     /// Tells whether this refusal is news.
@@ -66,13 +76,14 @@ impl Report {
         }
     }
 
-    /// What kept the network from being put right; `None` when nothing did.
-    pub(super) fn trouble(&mut self, trouble: Option<String>) {
-        self.status.send_if_modified(|status| {
-            let changed = status.trouble != trouble;
-            status.trouble = trouble;
-            changed
-        });
+    /// What the network lacks; `None` when nothing. Returns it if it is news.
+    pub(super) fn trouble(&mut self, trouble: Option<String>) -> Option<String> {
+        let known = self.applied.borrow().clone();
+        if known.trouble == trouble {
+            return None;
+        }
+        self.set_applied(Applied { trouble: trouble.clone(), ..known });
+        trouble
     }
 
     pub(super) fn observed(
@@ -85,6 +96,7 @@ impl Report {
         warnings: Vec<String>,
     ) {
         self.status.send_if_modified(|status| {
+            status.looks += 1;
             let next = KernelStatus { device, hooks, entries, underlay, warnings, ..status.clone() };
             let next = KernelStatus { applied: Applied { epoch, ..next.applied.clone() }, ..next };
             let changed = *status != next;

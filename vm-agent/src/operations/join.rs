@@ -35,13 +35,16 @@ impl Operations {
         progress: &Progress,
     ) -> Result<JoinResult, OperationError> {
         let began = Instant::now();
+        if let Standing::Leaving(_) = self.agent.report().standing {
+            self.go().await?;
+        }
         let existing = Enrolment::load(&self.agent.state)?;
         let version = if request.adopt {
             self.adopt(existing, progress).await?
         } else {
             self.refuse_second(existing)?;
             let joined = self.enrol(request, progress).await;
-            if joined.is_err() && self.agent.member().is_none() {
+            if joined.is_err() && self.agent.member().is_none() && self.leaving.is_none() {
                 // Nothing of a failed join stays; without a membership the key is worth nothing.
                 self.agent.state.remove(&StateFile::ALL)?;
                 self.agent.tell(|report| report.standing = Standing::Unjoined);
@@ -55,9 +58,11 @@ impl Operations {
         let Some(enrolment) = existing else { return Ok(()) };
         match self.agent.report().standing {
             Standing::Clone(reason) => Err(OperationError::Clone(reason)),
-            Standing::Unjoined | Standing::Joining | Standing::Member | Standing::Failed(_) => {
-                Err(OperationError::AlreadyJoined(enrolment.workload))
-            }
+            Standing::Unjoined
+            | Standing::Joining
+            | Standing::Member
+            | Standing::Failed(_)
+            | Standing::Leaving(_) => Err(OperationError::AlreadyJoined(enrolment.workload)),
         }
     }
 
@@ -107,7 +112,7 @@ impl Operations {
                 return Err(OperationError::NotEnforced { reason: error.to_string() });
             }
         }
-        self.first_state(&workload, progress).await
+        self.first_state(&workload, true, progress).await
     }
 
     async fn request(
@@ -150,11 +155,17 @@ impl Operations {
         if let Standing::Failed(reason) = self.agent.report().standing {
             return Err(OperationError::NoState { workload: enrolment.workload, reason });
         }
-        self.first_state(&enrolment.workload, progress).await
+        self.first_state(&enrolment.workload, false, progress).await
     }
 
-    /// Waits for the first enforcement. A state that can never be enforced undoes the join.
-    async fn first_state(&mut self, workload: &str, progress: &Progress) -> Result<Version, OperationError> {
+    /// Waits for the first enforcement. A state that can never be enforced undoes the join, and so does for a host that
+    /// is new one whose network it can take in part only: whoever asked is there to do something about it.
+    async fn first_state(
+        &mut self,
+        workload: &str,
+        is_new: bool,
+        progress: &Progress,
+    ) -> Result<Version, OperationError> {
         let member = self.agent.member().ok_or(OperationError::NotJoined)?;
         let (mut applied, mut running) = (member.kernel.applied(), member.running.subscribe());
         let refused = async {
@@ -174,7 +185,8 @@ impl Operations {
             reason = refused => Err(reason),
             () = tokio::time::sleep(FIRST_STATE) => Ok(None),
         };
-        match outcome {
+        let trouble = member.kernel.applied().borrow().trouble.clone().filter(|_| is_new);
+        match outcome.and_then(|version| trouble.map_or(Ok(version), Err)) {
             Ok(Some(version)) => {
                 step(progress, &format!("generation {} is enforced", version.tag.counter)).await;
                 Ok(version)
@@ -192,13 +204,12 @@ impl Operations {
         }
     }
 
-    async fn undo(&self, member: &Arc<Member>) -> Result<(), OperationError> {
+    async fn undo(&mut self, member: &Arc<Member>) -> Result<(), OperationError> {
         let told = timeout(FIRST_STATE, enrolment::leave(&self.agent, member)).await;
         if !matches!(told, Ok(Ok(()))) {
             tracing::warn!("the gateway was not told that the join was undone");
         }
-        drop(self.end());
-        self.remove(Some(member.clone())).await.map(drop)
+        self.go().await.map(drop)
     }
 }
 

@@ -14,13 +14,15 @@ impl Operations {
         if standing == Standing::Unjoined {
             return Err(OperationError::NotJoined);
         }
-        let told = self.tell(&standing).await;
+        // It was told when a leave began that is not complete.
+        let is_told = matches!(standing, Standing::Leaving(_));
+        let told = if is_told { Ok(()) } else { self.tell(&standing).await };
         let gateway_error = match told {
             Ok(()) => String::new(),
             Err(reason) if force || matches!(standing, Standing::Clone(_)) => reason,
             Err(reason) => return Err(OperationError::Untold(reason)),
         };
-        let removed = self.remove(self.end()).await?;
+        let removed = self.go().await?;
         tracing::info!(count = removed.len(), "left the mesh");
         Ok(AgentLeaveResponse { removed, gateway_error })
     }
@@ -42,7 +44,7 @@ impl Operations {
 
     /// Removes everything without telling anybody: copies of the disk join by themselves.
     pub(super) async fn seal(&mut self) -> Result<SealResponse, OperationError> {
-        let removed = self.remove(self.end()).await?;
+        let removed = self.go().await?;
         tracing::info!(count = removed.len(), "sealed");
         Ok(SealResponse { removed })
     }

@@ -36,6 +36,8 @@ pub enum Outcome {
     Target(Version),
     /// The kernel runs this: tell the gateway, and keep it for the next boot.
     Ack(Version),
+    /// Tell the gateway what the host's network lacks of the generation that the kernel runs; nothing if empty.
+    Trouble(Tag, String),
     /// The gateway confirms that the state is the current one.
     Current,
     /// Tell the gateway that the generation is not in force, and why.
@@ -55,6 +57,8 @@ pub struct Core {
     chunks: Option<Chunks>,
     /// The last refusal that was passed on: a refusal that the kernel retries is told once.
     told: Option<(Tag, String)>,
+    /// The trouble that was passed on last.
+    trouble: Option<String>,
 }
 
 /// An update that is not complete yet.
@@ -94,8 +98,12 @@ impl Core {
     /// A stream begins: chunks of the previous one are worth nothing. Returns what the hello names.
     pub fn connect(&mut self) -> Option<&Version> {
         self.chunks = None;
-        self.told = None;
         self.applied()
+    }
+
+    /// What was passed on before is news to whoever listens now.
+    pub fn forget_told(&mut self) {
+        (self.told, self.trouble) = (None, None);
     }
 
     /// Takes one message of the gateway.
@@ -122,6 +130,12 @@ impl Core {
         if let Some(version) = runs.and_then(|at| self.handed.drain(..=at).next_back()) {
             self.applied = Some(version.clone());
             outcomes.push(Outcome::Ack(version));
+        }
+        if let Some(version) = &self.applied
+            && (answer.trouble != self.trouble || (runs.is_some() && answer.trouble.is_some()))
+        {
+            self.trouble.clone_from(&answer.trouble);
+            outcomes.push(Outcome::Trouble(version.tag, answer.trouble.clone().unwrap_or_default()));
         }
         if let Some(refusal) = &answer.refused {
             let at = self.handed.iter().position(|version| version.tag == refusal.tag);

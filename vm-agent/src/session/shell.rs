@@ -21,9 +21,8 @@ use tonic::{Code, Status, Streaming};
 use super::{Backoff, Core, Gateways, Outcome, Version};
 use crate::agent::{Agent, ENFORCEMENT, Source, Topic};
 use crate::kernel::{Applied, KernelStatus, Tag, Target};
-use crate::member::{Member, host_report, underlay};
+use crate::member::{Member, host_report, literal_addresses, underlay};
 use crate::transport;
-use config::HostPort;
 
 /// Waits between rounds over all gateways.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
@@ -113,7 +112,7 @@ impl Shell {
     /// Gives the kernel the state of the previous run, and waits for its answer: a gateway is asked afterwards.
     async fn restore(&mut self) {
         let Some(version) = self.member.restored.clone() else { return };
-        self.protect_literals();
+        self.protected = literal_addresses(self.gateways.all());
         let (core, outcome) = Core::restored(version);
         self.core = core;
         self.act(None, outcome);
@@ -167,6 +166,7 @@ impl Shell {
             Err(end) => return end,
         };
         let mut credentials = self.member.credentials.subscribe();
+        let mut is_answered = false;
         loop {
             tokio::select! {
                 changed = credentials.changed() => {
@@ -184,6 +184,11 @@ impl Shell {
                         if let Some(end) = self.act(Some(&stream.up), outcome) {
                             return end;
                         }
+                    }
+                    // What is wrong since an earlier session is news to this gateway.
+                    if !std::mem::replace(&mut is_answered, true) {
+                        self.core.forget_told();
+                        self.answer(Some(&stream.up));
                     }
                 }
                 changed = self.applied.changed() => {
@@ -257,7 +262,7 @@ impl Shell {
     /// Takes the kernel's answer.
     fn answer(&mut self, up: Option<&mpsc::Sender<AgentMessage>>) {
         let applied = self.applied.borrow_and_update().clone();
-        if applied.refused.is_some() {
+        if applied.refused.is_some() || applied.trouble.is_some() {
             self.agent.refusals.fetch_add(1, Ordering::Relaxed);
         }
         for outcome in self.core.answer(&applied) {
@@ -282,7 +287,12 @@ impl Shell {
                 self.running(version.clone());
                 if let Some(up) = up {
                     self.connected();
-                    send(up, Up::Ack(Ack { generation: Some(generation(version.tag)) }));
+                    send(up, Up::Ack(ack(version.tag, String::new())));
+                }
+            }
+            Outcome::Trouble(tag, trouble) => {
+                if let Some(up) = up {
+                    send(up, Up::Ack(ack(tag, trouble)));
                 }
             }
             Outcome::Current => {
@@ -376,15 +386,10 @@ impl Shell {
         let found = self.answering(resolving).await;
         self.protected = found.into_iter().map(|(address, name)| (name, address)).collect();
     }
+}
 
-    /// The same for names that are addresses, without asking a resolver: at boot there may be none yet.
-    fn protect_literals(&mut self) {
-        let literal = |name: &String| {
-            let host = name.parse::<HostPort>().ok()?.host().parse().ok()?;
-            Some((format!("gateway {name}"), host))
-        };
-        self.protected = self.gateways.all().iter().filter_map(literal).collect();
-    }
+fn ack(tag: Tag, trouble: String) -> Ack {
+    Ack { generation: Some(generation(tag)), trouble }
 }
 
 fn generation(tag: Tag) -> Generation {

@@ -62,10 +62,11 @@ fn a_prefix_is_routed_once_the_host_needs_it_no_longer() {
     isolated(|| async {
         ip("route add 10.244.7.0/24 via 192.0.2.1");
         let host = Running::start(config(), target(1, state())).await;
-        let reason = host.refused(1).await;
+        let reason = host.troubled(1).await;
         assert!(reason.contains("10.244.7.0/24"), "{reason}");
         ip("route del 10.244.7.0/24 via 192.0.2.1");
-        host.applied(1).await;
+        host.wait("a whole network", |applied| applied.trouble.is_none()).await;
+        assert!(routes().contains("10.244.0.0/16 dev ogr0"), "{}", routes());
     });
 }
 
@@ -104,14 +105,16 @@ fn a_port_that_is_taken_leaves_the_device_as_it_is() {
         let mut next = state();
         next.settings.tunnel_port = 9999;
         host.targets.send_replace(Some(target(2, next)));
-        let reason = host.refused(2).await;
+        let reason = host.troubled(2).await;
         assert!(reason.contains("9999"), "{reason}");
         for _ in 0..10 {
             tokio::time::sleep(Duration::from_millis(100)).await;
             assert_eq!(ip("link show dev ogr0"), device, "the device was replaced");
         }
         drop(taken);
-        host.applied(2).await;
+        host.wait("the device at its port", |applied| applied.trouble.is_none()).await;
+        host.status("the port", |status| status.device.as_ref().is_some_and(|device| device.port == 9999))
+            .await;
     });
 }
 

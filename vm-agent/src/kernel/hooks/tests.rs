@@ -35,7 +35,12 @@ fn isolated<F: Future<Output = ()>>(
 
 /// Hooks of a process that has just started.
 fn hooks() -> Hooks {
-    let pins = Pins::new(BPFFS.as_ref(), "test");
+    hooks_of("test")
+}
+
+fn hooks_of(mesh: &str) -> Hooks {
+    let pins = Pins::new(BPFFS.as_ref(), mesh);
+    drop(pins.lock().unwrap());
     let stubs = programs::load(&pins, TableSizes::default()).unwrap().stubs;
     Hooks::new(pins, stubs)
 }
@@ -99,16 +104,62 @@ fn an_older_stub_is_replaced_in_its_place() {
     }
 }
 
+/// What `tc` says about eth0.
+fn tc(words: &str) -> String {
+    let mut words = words.split_whitespace();
+    let kind = words.next().unwrap();
+    let shown = Command::new("tc").args([kind, "show", "dev", "eth0"]).args(words).output().unwrap().stdout;
+    String::from_utf8(shown).unwrap()
+}
+
+/// What leaving takes off eth0.
+async fn leave(netlink: &Netlink, mesh: &str, eth0: &HookedDevice) -> Vec<String> {
+    let pins = Pins::new(BPFFS.as_ref(), mesh);
+    let removed = remove_classifier(netlink, &pins, eth0).await.unwrap();
+    pins.remove_all().unwrap();
+    removed
+}
+
 #[test]
 fn our_classifier_goes_and_others_stay() {
     isolated(AttachedBy::Classifier, |netlink, mut hooks, eth0| async move {
         hooks.ensure(&netlink, Hook::GuardIngress, &eth0).await.unwrap();
         let other = ["filter", "add", "dev", "eth0", "ingress", "prio", "5", "bpf", "bytecode", "1,6 0 0 0"];
         assert!(Command::new("tc").args(other).status().unwrap().success());
-        assert!(remove_classifier(&netlink, eth0.ifindex, &eth0.name).await);
-        assert!(!remove_classifier(&netlink, eth0.ifindex, &eth0.name).await);
-        let shown = Command::new("tc").args(["filter", "show", "dev", "eth0", "ingress"]).output().unwrap();
-        let shown = String::from_utf8(shown.stdout).unwrap();
+        assert_eq!(leave(&netlink, "test", &eth0).await, ["classifier on eth0"]);
+        assert!(leave(&netlink, "test", &eth0).await.is_empty());
+        let shown = tc("filter ingress");
         assert!(shown.contains("pref 5 ") && !shown.contains("pref 1 "), "{shown}");
+    });
+}
+
+#[test]
+fn two_meshes_share_a_device_and_the_last_one_clears_it() {
+    isolated(AttachedBy::Classifier, |netlink, mut first, eth0| async move {
+        let mut second = Hooks { by: AttachedBy::Classifier, ..hooks_of("second") };
+        for _ in 0..2 {
+            first.ensure(&netlink, Hook::GuardIngress, &eth0).await.unwrap();
+            second.ensure(&netlink, Hook::GuardIngress, &eth0).await.unwrap();
+        }
+        for hooks in [&mut first, &mut second] {
+            let found = hooks.ensure(&netlink, Hook::GuardIngress, &eth0).await.unwrap();
+            assert_eq!(found, Outcome::InPlace, "each mesh has its own guard");
+        }
+        assert_eq!(tc("filter ingress").matches("direct-action").count(), 2);
+        assert_eq!(leave(&netlink, "test", &eth0).await, ["classifier on eth0"]);
+        let left = second.ensure(&netlink, Hook::GuardIngress, &eth0).await.unwrap();
+        assert_eq!(left, Outcome::InPlace, "one mesh took the guard of the other along");
+        assert_eq!(leave(&netlink, "second", &eth0).await, ["classifier on eth0", "clsact of eth0"]);
+        assert!(!tc("qdisc").contains("clsact"), "{}", tc("qdisc"));
+    });
+}
+
+#[test]
+fn a_clsact_of_others_stays() {
+    isolated(AttachedBy::Classifier, |netlink, mut hooks, eth0| async move {
+        run("tc qdisc add dev eth0 clsact");
+        hooks.ensure(&netlink, Hook::GuardIngress, &eth0).await.unwrap();
+        assert_eq!(leave(&netlink, "test", &eth0).await, ["classifier on eth0"]);
+        assert!(tc("qdisc").contains("clsact"), "{}", tc("qdisc"));
     });
 }

@@ -5,6 +5,11 @@ use policy::state::{Default as DefaultVerdict, DirectionPolicy, Policy};
 
 use super::*;
 
+/// With every prefix.
+fn lower(state: &NodeState) -> Lowered {
+    super::lower(state, &state.settings.prefixes)
+}
+
 fn identity(number: u32) -> Identity {
     Identity::try_new(number).unwrap()
 }

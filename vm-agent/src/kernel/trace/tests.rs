@@ -47,7 +47,7 @@ fn lowered() -> Lowered {
         })
     };
     let pod = |number| endpoint(number, EndpointKind::Pod { behind: Arc::new(BTreeSet::new()) });
-    lower(&NodeState {
+    let state = NodeState {
         endpoints: BTreeMap::from([
             ("10.244.240.1".parse().unwrap(), endpoint(4000, EndpointKind::Workload)),
             ("10.244.1.5".parse().unwrap(), pod(300)),
@@ -70,7 +70,8 @@ fn lowered() -> Lowered {
             tunnel_port: 8479,
             rejected: Vec::new(),
         },
-    })
+    };
+    lower(&state, &[])
 }
 
 fn ask(direction: Direction, remote: &str, protocol: u8, destination_port: u16) -> (Reason, Option<String>) {
@@ -82,7 +83,7 @@ fn ask(direction: Direction, remote: &str, protocol: u8, destination_port: u16) 
         source_port: 40_000,
         destination_port,
     };
-    let trace = decide(&Dump::of(Arc::unwrap_or_clone(contents)), Control::new(Bank::A, 0, 1), &query);
+    let trace = decide(&Dump::of(contents), Control::new(Bank::A, 0, 1), &query);
     (trace.reason, rules.get(&trace.rule).map(ToString::to_string))
 }
 

@@ -222,14 +222,14 @@ impl World {
             self.runs.is_none_or(|runs| runs.incarnation != target.tag.incarnation || runs <= target.tag);
         assert!(forward, "{:?} goes back from {:?}", target.tag, self.runs);
         self.runs = Some(target.tag);
-        let outcomes = self.core.answer(&Applied { tag: self.runs, epoch: 1, refused: None });
+        let outcomes = self.core.answer(&Applied { tag: self.runs, epoch: 1, ..Applied::default() });
         self.check(outcomes);
     }
 
     fn refuse(&mut self, retrying: bool) {
         let Some(target) = self.target.clone() else { return };
         let refused = Some(Refusal { tag: target.tag, reason: "no".to_owned(), retrying });
-        let outcomes = self.core.answer(&Applied { tag: self.runs, epoch: 1, refused });
+        let outcomes = self.core.answer(&Applied { tag: self.runs, epoch: 1, refused, trouble: None });
         if !retrying && self.target.as_ref() == Some(&target) {
             self.target = None;
         }
@@ -256,7 +256,7 @@ impl World {
                     assert_eq!(Some(version.tag), self.runs, "acknowledged what the kernel does not run");
                     self.acked = Some(version.tag);
                 }
-                Outcome::Reject(..) | Outcome::Current => {}
+                Outcome::Reject(..) | Outcome::Trouble(..) | Outcome::Current => {}
                 Outcome::Behind(_) | Outcome::Resync(_) => return self.reconnect(),
             }
         }
@@ -345,7 +345,7 @@ fn a_refusal_that_the_kernel_retries_is_told_once_and_acked_when_it_works() {
     world.run(Step::Deliver { at: 0, again: false });
     let tag = world.gateway.current().unwrap();
     let refused = Some(Refusal { tag, reason: "device in the way".to_owned(), retrying: true });
-    let answer = Applied { tag: world.runs, epoch: 1, refused };
+    let answer = Applied { tag: world.runs, epoch: 1, refused, trouble: None };
     assert!(matches!(world.core.answer(&answer)[..], [Outcome::Reject(..)]));
     assert!(world.core.answer(&answer).is_empty());
     world.apply();
@@ -361,7 +361,7 @@ fn a_state_that_can_never_run_is_given_up_and_not_built_upon() {
     world.run(Step::Deliver { at: 0, again: false });
     let tag = world.gateway.current().unwrap();
     let refused = Some(Refusal { tag, reason: "full".to_owned(), retrying: false });
-    let answer = Applied { tag: world.runs, epoch: 1, refused };
+    let answer = Applied { tag: world.runs, epoch: 1, refused, trouble: None };
     assert_eq!(world.core.answer(&answer), [Outcome::Reject(tag, "full".to_owned())]);
     assert!(world.core.answer(&answer).is_empty(), "given up");
     assert_eq!(world.core.applied().cloned(), good);
@@ -406,7 +406,7 @@ fn the_state_of_the_previous_run_comes_first() {
     let (mut core, outcome) = Core::restored(version.clone());
     assert_eq!(outcome, Outcome::Target(version.clone()));
     assert!(core.connect().is_none(), "not before the kernel runs it");
-    let answer = Applied { tag: Some(version.tag), epoch: 1, refused: None };
+    let answer = Applied { tag: Some(version.tag), epoch: 1, ..Applied::default() };
     assert_eq!(core.answer(&answer), [Outcome::Ack(version.clone())]);
     assert_eq!(core.connect(), Some(&version));
     assert_eq!(version.state.settings.identity, Identity::try_new(300).unwrap());
@@ -428,4 +428,22 @@ fn a_part_that_goes_on_in_the_next_chunk_is_put_together() {
     assert!(matches!(&outcomes[..], [Outcome::Target(_)]), "{outcomes:?}");
     let outcomes = world.core.receive(chunk(part, true, true));
     assert!(matches!(&outcomes[..], [Outcome::Resync(_)]), "{outcomes:?}");
+}
+
+#[test]
+fn trouble_with_the_network_is_told_beside_the_acknowledgement_and_once() {
+    let mut world = started();
+    world.gateway.advance(1, 258);
+    world.run(Step::Send { snapshot: false, chunks: 1 });
+    world.run(Step::Deliver { at: 0, again: false });
+    let version = world.target.clone().unwrap();
+    let trouble = "cannot add route".to_owned();
+    let answer = Applied { tag: Some(version.tag), epoch: 2, trouble: Some(trouble.clone()), refused: None };
+    let told = Outcome::Trouble(version.tag, trouble);
+    assert_eq!(world.core.answer(&answer), [Outcome::Ack(version.clone()), told.clone()]);
+    assert!(world.core.answer(&answer).is_empty());
+    world.core.forget_told();
+    assert_eq!(world.core.answer(&answer), [told]);
+    let well = Applied { trouble: None, ..answer };
+    assert_eq!(world.core.answer(&well), [Outcome::Trouble(version.tag, String::new())]);
 }
