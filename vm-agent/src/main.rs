@@ -1,14 +1,25 @@
 //! `outrigger-agent`: the daemon on a host of the mesh.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 use telemetry::{logging, shutdown::Shutdown};
+use tokio::runtime::Builder;
 use vm_agent::config::{Arguments, Config};
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match start().await {
+/// The agent waits most of the time; more threads would only cost memory.
+const THREADS: usize = 2;
+
+fn main() -> ExitCode {
+    let runtime = Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
+    let run = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
+        let ended = runtime.block_on(start());
+        // What hangs in the kernel or a file system is left to the end of the process.
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        ended
+    });
+    match run {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("outrigger-agent: {error:#}");
