@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
+use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::pulse::Pulses;
@@ -44,7 +45,8 @@ pub async fn watch(pulses: Pulses) {
         ticks.tick().await;
         let hanging = pulses.hanging(Instant::now());
         if hanging.is_empty() {
-            alive();
+            // A manager that does not read lets its sender wait.
+            let _told = spawn_blocking(alive).await;
         } else if hanging != known {
             tracing::error!(tasks = ?hanging, "a task hangs; the watchdog is not fed");
         }

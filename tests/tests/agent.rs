@@ -3,6 +3,7 @@
 
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -34,9 +35,9 @@ fn spawn(agent: &Agent, by: &[&str], variables: &[(&str, &str)]) -> Result<Proce
     Ok(process)
 }
 
-/// A service manager's end of sd_notify(3).
+/// A service manager's end of sd_notify(3). It reads all the time, since a sender waits for a reader.
 struct Manager {
-    socket: UnixDatagram,
+    lines: mpsc::Receiver<String>,
     path: PathBuf,
 }
 
@@ -44,19 +45,22 @@ impl Manager {
     fn new(host: &Host) -> Result<Self> {
         let path = host.folder().join("notify");
         let socket = UnixDatagram::bind(&path)?;
-        socket.set_nonblocking(true)?;
-        Ok(Self { socket, path })
+        let (send, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length) = socket.recv(&mut buffer) {
+                let text = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned();
+                if text.lines().any(|line| send.send(line.to_owned()).is_err()) {
+                    return;
+                }
+            }
+        });
+        Ok(Self { lines, path })
     }
 
     /// What was said since the last call, a line each.
     fn said(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        let mut buffer = [0; 4096];
-        while let Ok(length) = self.socket.recv(&mut buffer) {
-            let text = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned();
-            lines.extend(text.lines().map(str::to_owned));
-        }
-        lines
+        self.lines.try_iter().collect()
     }
 
     /// Waits until it is told a line that starts so; returns what was said until then.
