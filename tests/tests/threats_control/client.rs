@@ -148,7 +148,7 @@ impl Session {
             let Some(gateway_message::Message::Update(update)) = answer.message else { continue };
             bytes.extend(update.parts.concat());
             if update.last {
-                let ack = proto::v1::Ack { generation: update.generation };
+                let ack = proto::v1::Ack { generation: update.generation, trouble: String::new() };
                 let message = AgentMessage { message: Some(agent_message::Message::Ack(ack)) };
                 self.orders.send(message).await.map_err(|_closed| Status::internal("closed"))?;
                 return Ok(bytes);
