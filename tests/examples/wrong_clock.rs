@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 ///
 /// # Safety
 ///
-/// As clock_gettime(2): `time` is valid for writes.
+/// As `clock_gettime(2)`: `time` is valid for writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -> libc::c_int {
     static WRONG_BY: OnceLock<i64> = OnceLock::new();

@@ -35,7 +35,7 @@ fn spawn(agent: &Agent, by: &[&str], variables: &[(&str, &str)]) -> Result<Proce
     Ok(process)
 }
 
-/// A service manager's end of sd_notify(3). It reads all the time, since a sender waits for a reader.
+/// A service manager's end of `sd_notify(3)`. It reads all the time, since a sender waits for a reader.
 struct Manager {
     lines: mpsc::Receiver<String>,
     path: PathBuf,
