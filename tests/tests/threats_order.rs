@@ -188,7 +188,7 @@ impl Host {
         let alive = alive.map(|endpoint| endpoint.identity.get());
         let at = usize::try_from(target.tag.counter)? - 1;
         ensure!(HISTORY.get(at) == Some(&alive), "generation {} with {alive:?}", target.tag.counter);
-        for outcome in self.core.answer(&Applied { tag: self.runs, epoch: 1, refused: None }) {
+        for outcome in self.core.answer(&Applied { tag: self.runs, epoch: 1, ..Applied::default() }) {
             if let Outcome::Target(version) = outcome {
                 self.target = Some(version);
             }
