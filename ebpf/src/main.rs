@@ -14,6 +14,7 @@
 mod guard;
 mod maps;
 mod mesh;
+mod relay;
 mod skb;
 mod stub;
 mod tables;

@@ -11,6 +11,7 @@ use datapath::{
 };
 
 use crate::{
+    relay,
     skb::MeshPacket,
     stub,
     tables::{self, Desk, Maps},
@@ -70,12 +71,13 @@ pub(crate) fn test_empty(_: TcContext) -> i32 {
 fn ingress(context: &TcContext, control: Control, outer: &Outer) -> i32 {
     let Some(Desk { now_ns, work }) = tables::desk() else { return TC_ACT_SHOT };
     let moment = Moment { hook: Hook::MeshIngress, control, now_ns };
-    if datapath::decide_in(&MeshPacket::new(context), outer, &moment, &Maps, work) && tunnel::deliver(context)
-    {
-        TC_ACT_UNSPEC
-    } else {
-        TC_ACT_SHOT
+    if !datapath::decide_in(&MeshPacket::new(context), outer, &moment, &Maps, work) {
+        return TC_ACT_SHOT;
     }
+    if matches!(work.verdict.reason, Reason::Relayed) {
+        return relay::to_egress(context).unwrap_or(TC_ACT_SHOT);
+    }
+    if tunnel::deliver(context) { TC_ACT_UNSPEC } else { TC_ACT_SHOT }
 }
 
 #[inline(always)]

@@ -61,6 +61,18 @@ impl Packet for MeshPacket {
     }
 
     #[inline(always)]
+    fn arrived_by(&self) -> u32 {
+        // SAFETY: the kernel passes a valid context.
+        unsafe { (*self.context).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn segment_size(&self) -> u32 {
+        // SAFETY: the kernel passes a valid context.
+        unsafe { (*self.context).gso_size }
+    }
+
+    #[inline(always)]
     fn load<T: FromBytes>(&self, offset: u32) -> Option<T> {
         // Where headers stand but for options, the bytes are read in place: a helper costs more than all of them.
         let direct = match offset {

@@ -33,6 +33,16 @@ pub trait Packet {
     /// The interface's index.
     fn ifindex(&self) -> u32;
 
+    /// The index of the interface it came in by; 0 = it was made here.
+    fn arrived_by(&self) -> u32 {
+        0
+    }
+
+    /// Bytes that each packet of a super packet carries behind its transport header; 0 = it is no super packet.
+    fn segment_size(&self) -> u32 {
+        0
+    }
+
     /// Copies what stands at an offset; `None` when the packet ends before its end.
     fn load<T: FromBytes>(&self, offset: u32) -> Option<T>;
 }

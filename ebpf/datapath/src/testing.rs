@@ -95,7 +95,8 @@ impl World {
             egress_rule: 2,
             address_v4: address(OWN),
             address_v6: address(OWN_V6),
-            spare: [0; 24],
+            mtu: 1450,
+            spare: [0; 20],
         });
         let set = |address| TunnelKey { bank: bank.number(), reserved: [0; 3], set: TRANSIT_SET, address };
         for tunnel in [TRANSIT_TUNNEL, OTHER_TRANSIT_TUNNEL] {

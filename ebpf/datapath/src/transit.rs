@@ -1,10 +1,11 @@
-//! The decision on a transit node: it forwards between tunnels and the endpoints behind it. Policy is enforced at
-//! the ends; what is checked here is that nobody speaks in the name of another.
+//! The decision on a transit node: it forwards between tunnels and the endpoints behind it, and between tunnels of
+//! hosts whose underlays do not meet. Policy is enforced at the ends; what is checked here is that nobody speaks in the
+//! name of another.
 
 use crate::{
-    Direction, Packet, Reason, Tables, Work,
+    Address, Direction, Packet, Reason, Tables, Work,
     abi::{EndpointEntry, endpoint_flag},
-    parse::{self, Parsed, Part},
+    parse::{self, Parsed, Part, protocol},
     source,
     view::View,
 };
@@ -18,40 +19,99 @@ pub(crate) fn decide<P: Packet, T: Tables>(view: &View<'_, T>, packet: &P, work:
         return Reason::Multicast;
     }
     let decided = match view.direction {
-        Direction::Ingress => ingress(view, work),
+        Direction::Ingress => ingress(view, packet, work),
         Direction::Egress => egress(view, packet, work),
     };
     match decided {
-        Ok(()) => Reason::Forwarded,
-        Err(reason) => reason,
+        Ok(reason) | Err(reason) => reason,
     }
 }
 
 #[inline(always)]
-fn ingress<T: Tables>(view: &View<'_, T>, work: &mut Work) -> Result<(), Reason> {
+fn ingress<P: Packet, T: Tables>(view: &View<'_, T>, packet: &P, work: &mut Work) -> Result<Reason, Reason> {
     let Work { parsed, verdict, .. } = work;
     let sender = source::check(view.tables, view.bank, parsed.source(), view.outer)?;
-    match source::endpoint(view.tables, view.bank, parsed.destination()) {
-        Some(entry) if entry.flags & LOCAL != 0 => {}
-        _ => return Err(Reason::NotForUs),
-    }
     verdict.identity = sender.identity;
-    Ok(())
+    let destination = source::endpoint(view.tables, view.bank, parsed.destination());
+    let Some(entry) = destination else { return Err(Reason::NotForUs) };
+    if entry.flags & LOCAL != 0 {
+        return Ok(Reason::Forwarded);
+    }
+    if entry.tunnel == Address::NONE || view.settings.mtu == 0 {
+        return Err(Reason::NotForUs);
+    }
+    if can_go_on(packet, parsed, view.settings.mtu) {
+        verdict.tunnel = entry.tunnel;
+        Ok(Reason::Relayed)
+    } else {
+        Ok(Reason::Answered)
+    }
 }
 
 #[inline(always)]
-fn egress<P: Packet, T: Tables>(view: &View<'_, T>, packet: &P, work: &mut Work) -> Result<(), Reason> {
+fn egress<P: Packet, T: Tables>(view: &View<'_, T>, packet: &P, work: &mut Work) -> Result<Reason, Reason> {
     let Work { parsed, quoted, verdict } = work;
-    let mark = match source::endpoint(view.tables, view.bank, parsed.source()) {
-        Some(entry) if entry.flags & LOCAL != 0 => entry.mark,
-        None if is_report(view, packet, parsed, quoted) => view.settings.mark,
+    let (mark, reason) = match source::endpoint(view.tables, view.bank, parsed.source()) {
+        Some(entry) if entry.flags & LOCAL != 0 => (entry.mark, Reason::Forwarded),
+        // Ingress checked the source; nothing but the kernel can say by which device a packet came.
+        Some(entry) if is_passing_through(packet) => (entry.mark, Reason::Relayed),
+        None if is_report(view, packet, parsed, quoted) => (view.settings.mark, Reason::Forwarded),
         _ => return Err(Reason::ForeignSource),
     };
     let entry = source::destination(view.tables, view.bank, parsed.destination())?;
     verdict.identity = entry.identity;
     verdict.mark = mark;
     verdict.tunnel = entry.tunnel;
-    Ok(())
+    Ok(reason)
+}
+
+/// Whether a packet came in by the device it leaves by.
+#[inline(always)]
+fn is_passing_through<P: Packet>(packet: &P) -> bool {
+    packet.arrived_by() != 0 && packet.arrived_by() == packet.ifindex()
+}
+
+/// Whether a packet may be sent on by who does not stand at its end: it has a hop left, and it, or each packet of a
+/// super packet, fits. Else somebody has to tell its sender.
+#[inline(always)]
+fn can_go_on<P: Packet>(packet: &P, parsed: &Parsed, mtu: u32) -> bool {
+    hops(packet, parsed) > 1 && largest(packet, parsed) <= mtu
+}
+
+/// What is left of the hops.
+#[inline(always)]
+fn hops<P: Packet>(packet: &P, parsed: &Parsed) -> u8 {
+    let word = if parsed.source().is_v4() {
+        packet.load::<[u8; 4]>(8).map(|[hops, ..]| hops)
+    } else {
+        packet.load::<[u8; 4]>(4).map(|[.., hops]| hops)
+    };
+    word.unwrap_or_default()
+}
+
+/// The length of a packet, or of the largest of a super packet.
+#[inline(always)]
+fn largest<P: Packet>(packet: &P, parsed: &Parsed) -> u32 {
+    let size = packet.segment_size();
+    if size == 0 {
+        return parsed.end;
+    }
+    parsed.transport + transport_header(packet, parsed) + size
+}
+
+#[inline(always)]
+fn transport_header<P: Packet>(packet: &P, parsed: &Parsed) -> u32 {
+    const UDP: u32 = 8;
+    const LONGEST_TCP: u32 = 60;
+    /// Where the length stands in the header of TCP, in its upper half, counted in words.
+    const OFFSET: u32 = 12;
+    if parsed.key.protocol != protocol::TCP {
+        return UDP;
+    }
+    match packet.load::<[u8; 4]>(parsed.transport + OFFSET) {
+        Some([offset, ..]) => u32::from(offset >> 4) * 4,
+        None => LONGEST_TCP,
+    }
 }
 
 /// Whether a router between this node and its endpoints, itself no endpoint, reports an error about a packet to one

@@ -118,6 +118,10 @@ reasons! {
     Forwarded = 3 "forwarded";
     /// Policy would have dropped it; the mode is audit.
     Audited = 4 "audited";
+    /// On its way between tunnels through a transit node.
+    Relayed = 5 "relayed";
+    /// A packet between tunnels that cannot go on: given to the kernel of the transit node, which answers it.
+    Answered = 6 "answered";
     /// An entry or the default of the policy denies.
     PolicyDenied = 16 "policy_denied";
     /// An established flow that policy no longer allows.
@@ -181,7 +185,7 @@ pub struct Verdict {
     pub identity: u32,
     /// Egress: the VNI to write.
     pub mark: u32,
-    /// Egress: the underlay address to encapsulate to.
+    /// Egress, and ingress of what is relayed: the underlay address to encapsulate to.
     pub tunnel: Address,
 }
 

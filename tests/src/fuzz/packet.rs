@@ -150,7 +150,8 @@ fn mesh(audit: bool) -> Model {
         egress_rule: lowered.egress.rule,
         address_v4,
         address_v6,
-        spare: [0; 24],
+        mtu: 1450,
+        spare: [0; 20],
     };
     // Small maps, so that packets reach their ends.
     let mut model = Model::new(Capacity { flows: 4, half_open: 4, fragments: 2, events: 4 });

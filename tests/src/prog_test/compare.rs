@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::frames::{self, Sent};
-use super::kernel::{DROPPED, Kernel, PASSED, control_buffer, route};
+use super::kernel::{DROPPED, Kernel, PASSED, REDIRECTED, control_buffer, route};
 use super::mesh::Mesh;
 
 /// What was compared.
@@ -78,8 +78,15 @@ pub fn packet(kernel: &mut Kernel, mesh: &Mesh, sent: &Sent, outer: &Outer) -> R
     let run = kernel.run(program, &sent.frame, control_buffer(outer))?;
     let told = || format!("{sent:02x?} {outer:?}\nhost: {verdict:?}");
     counters(kernel, hook, verdict.reason, frame.bytes.len()).with_context(told)?;
-    let expected = if verdict.reason.passes() { PASSED } else { DROPPED };
+    let expected = match verdict.reason {
+        Reason::Relayed if sent.direction == Direction::Ingress => REDIRECTED,
+        reason if reason.passes() => PASSED,
+        _ => DROPPED,
+    };
     ensure!(run.action == expected, "the kernel returned {}; {}", run.action, told());
+    if expected == REDIRECTED {
+        ensure!(run.frame == with_a_hop_less(&sent.frame)?, "{:02x?}; {}", run.frame, told());
+    }
     if verdict.reason.passes() && sent.direction == Direction::Egress {
         ensure!(route(run.control_buffer) == (verdict.tunnel, verdict.mark), "{:x?}; {}", run, told());
     }
@@ -88,6 +95,24 @@ pub fn packet(kernel: &mut Kernel, mesh: &Mesh, sent: &Sent, outer: &Outer) -> R
     mesh.model.refill();
     flows_of(kernel, mesh, &verdict, sent).with_context(told)?;
     Ok(verdict)
+}
+
+/// The frame as a router would send it on.
+fn with_a_hop_less(frame: &[u8]) -> Result<Vec<u8>> {
+    let mut frame = frame.to_vec();
+    let (_, packet) = frame.split_at_mut_checked(14).context("a frame")?;
+    match packet.first().map(|byte| byte >> 4) {
+        Some(4) => {
+            // RFC 1624: the sum changes by what the hops do, which stand in an upper byte.
+            let sum = packet.get_mut(10..12).context("a checksum")?;
+            let old = u16::from_be_bytes([*sum.first().context("a byte")?, *sum.last().context("a byte")?]);
+            let (new, carry) = old.overflowing_add(0x0100);
+            sum.copy_from_slice(&(new + u16::from(carry)).to_be_bytes());
+            *packet.get_mut(8).context("hops")? -= 1;
+        }
+        _ => *packet.get_mut(7).context("hops")? -= 1,
+    }
+    Ok(frame)
 }
 
 /// A packet on another device.

@@ -178,7 +178,8 @@ fn tables() -> Model {
         egress_rule: 9,
         address_v4: address(V4.own),
         address_v6: address(V6.own),
-        spare: [0; 24],
+        mtu: 1450,
+        spare: [0; 20],
     }); 2];
     model
 }

@@ -23,6 +23,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 pub const PASSED: u32 = u32::MAX;
 /// What a program returns for a packet that is dropped.
 pub const DROPPED: u32 = 2;
+/// What a program returns for a packet that it sends to a device.
+pub const REDIRECTED: u32 = 7;
 
 /// The head of the kernel's `__sk_buff`, up to the control buffer.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable)]
@@ -41,10 +43,12 @@ pub struct Kernel {
 }
 
 /// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// [`PASSED`] or [`DROPPED`].
+    /// [`PASSED`], [`DROPPED`] or [`REDIRECTED`].
     pub action: u32,
+    /// The frame after it.
+    pub frame: Vec<u8>,
     /// The control buffer after it.
     pub control_buffer: [u32; 5],
     /// Nanoseconds on average.
@@ -106,8 +110,11 @@ impl Kernel {
             self.ebpf.program(program).with_context(|| format!("no program {program}"))?.try_into()?;
         let context = SkBuff { control_buffer, ..SkBuff::default() };
         let mut after = [0; 192];
+        // Nothing adds to a packet.
+        let mut out = vec![0; frame.len()];
         let options = TestRunOptions {
             data_in: Some(frame),
+            data_out: Some(&mut out),
             ctx_in: Some(context.as_bytes()),
             ctx_out: Some(&mut after),
             repeat: times,
@@ -117,6 +124,7 @@ impl Kernel {
         let (after, _) = SkBuff::read_from_prefix(&after).ok().context("context of the run")?;
         Ok(Run {
             action: result.return_value,
+            frame: out,
             control_buffer: after.control_buffer,
             ns: u64::try_from(result.duration.as_nanos())?,
         })

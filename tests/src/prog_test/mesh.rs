@@ -144,7 +144,8 @@ fn settings(rng: &mut StdRng) -> Settings {
         egress_rule: 12,
         address_v4: own[0],
         address_v6: own[1],
-        spare: [0; 24],
+        mtu: 1450,
+        spare: [0; 20],
     }
 }
 

@@ -231,7 +231,8 @@ const NO_SETTINGS: Settings = Settings {
     egress_rule: 0,
     address_v4: datapath::Address::NONE,
     address_v6: datapath::Address::NONE,
-    spare: [0; 24],
+    mtu: 0,
+    spare: [0; 20],
 };
 
 impl<K: BankedKey, V: Copy + PartialEq> Banked<K, V> {

@@ -269,6 +269,8 @@ pub struct Settings {
     pub address_v4: Address,
     /// This host's IPv6 mesh address, or none.
     pub address_v6: Address,
+    /// The largest packet that the mesh device takes, in bytes from the network header; 0 = nothing is relayed.
+    pub mtu: u32,
     /// Zero.
-    pub spare: [u8; 24],
+    pub spare: [u8; 20],
 }

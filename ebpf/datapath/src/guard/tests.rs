@@ -78,7 +78,7 @@ fn a_host_is_never_locked_out() {
     let mut world = world();
     let packet = udp(OUTSIDE, 1, OWN, 2);
     assert!(passes(&world, Hook::GuardIngress, &packet[..19]), "what cannot be read");
-    let arp = Frame { ethertype: 0x0806, bytes: &packet, ifindex: 0 };
+    let arp = Frame { ethertype: 0x0806, ..Frame::of_ip(&packet) };
     assert!(guard(&arp, &world.moment(Hook::GuardIngress), &world.model));
     world.control = Control::UNPUBLISHED;
     assert!(passes(&world, Hook::GuardIngress, &packet));

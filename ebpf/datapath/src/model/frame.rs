@@ -15,6 +15,10 @@ pub struct Frame<'a> {
     pub bytes: &'a [u8],
     /// Where it is.
     pub ifindex: u32,
+    /// Where it came in; 0 = it was made here.
+    pub arrived_by: u32,
+    /// Bytes of a segment, if it is a super packet.
+    pub segment_size: u32,
 }
 
 impl<'a> Frame<'a> {
@@ -23,7 +27,13 @@ impl<'a> Frame<'a> {
     pub fn of_ethernet(frame: &'a [u8]) -> Option<Self> {
         let (header, bytes) = frame.split_at_checked(ETHERNET)?;
         let [.., high, low] = *header else { return None };
-        Some(Self { ethertype: u16::from_be_bytes([high, low]), bytes, ifindex: 0 })
+        Some(Self {
+            ethertype: u16::from_be_bytes([high, low]),
+            bytes,
+            ifindex: 0,
+            arrived_by: 0,
+            segment_size: 0,
+        })
     }
 
     /// Of an IP packet, which tells its version.
@@ -31,7 +41,7 @@ impl<'a> Frame<'a> {
     pub fn of_ip(bytes: &'a [u8]) -> Self {
         let version = bytes.first().map_or(0, |byte| byte >> 4);
         let ethertype = if version == 6 { 0x86dd } else { 0x0800 };
-        Self { ethertype, bytes, ifindex: 0 }
+        Self { ethertype, bytes, ifindex: 0, arrived_by: 0, segment_size: 0 }
     }
 }
 
@@ -46,6 +56,14 @@ impl Packet for Frame<'_> {
 
     fn ifindex(&self) -> u32 {
         self.ifindex
+    }
+
+    fn arrived_by(&self) -> u32 {
+        self.arrived_by
+    }
+
+    fn segment_size(&self) -> u32 {
+        self.segment_size
     }
 
     fn load<T: FromBytes>(&self, offset: u32) -> Option<T> {

@@ -147,7 +147,7 @@ fn what_a_tag_hides_is_no_ip_packet() {
     for (ethertype, reason) in
         [(0, Reason::UnknownEtherType), (0x8100, Reason::UnknownEtherType), (0x0806, Reason::Arp)]
     {
-        let frame = Frame { ethertype, bytes: &[0; 60], ifindex: 0 };
+        let frame = Frame { ethertype, ..Frame::of_ip(&[0; 60]) };
         assert_eq!(parse(&frame, &mut Parsed::new(Direction::Ingress)), Err(reason));
     }
 }
@@ -291,7 +291,7 @@ proptest! {
     /// No bytes make the parser read beyond the packet or loop.
     #[test]
     fn any_bytes_are_parsed_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200), ethertype: u16) {
-        let frame = Frame { ethertype, bytes: &bytes, ifindex: 0 };
+        let frame = Frame { ethertype, ..Frame::of_ip(&bytes) };
         let mut parsed = Parsed::new(Direction::Egress);
         if parse(&frame, &mut parsed).is_ok() {
             prop_assert!(parsed.transport <= parsed.end);

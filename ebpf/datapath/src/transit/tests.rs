@@ -1,9 +1,11 @@
 use crate::{
-    Reason,
-    abi::settings_flag,
+    Reason, Verdict,
+    abi::{Hook, settings_flag},
+    decide,
+    model::Frame,
     testing::{
-        NOBODY, OWN, OWN_IDENTITY, PEER, PEER_IDENTITY, PEER_TUNNEL, POD, POD_IDENTITY, TRANSIT,
-        TRANSIT_TUNNEL, World, address, fragments_v4, from_peer, outer, tcp, udp, unreachable,
+        NOBODY, OWN, OWN_IDENTITY, OWN_V6, PEER, PEER_IDENTITY, PEER_TUNNEL, PEER_V6, POD, POD_IDENTITY,
+        TRANSIT, TRANSIT_TUNNEL, World, address, fragments_v4, from_peer, outer, tcp, udp, unreachable,
     },
 };
 
@@ -26,7 +28,6 @@ fn packets_for_endpoints_behind_it_and_for_itself_come_in() {
         let verdict = world.ingress(&udp(PEER, 1, destination, 2), from_peer());
         assert_eq!((verdict.reason, verdict.identity), (Reason::Forwarded, PEER_IDENTITY));
     }
-    assert_eq!(world.in_from_peer(&udp(PEER, 1, TRANSIT, 2)), Reason::NotForUs);
     assert_eq!(world.in_from_peer(&udp(PEER, 1, NOBODY, 2)), Reason::NotForUs);
     assert_eq!(world.flow_count(), 0);
 }
@@ -87,4 +88,73 @@ fn a_router_behind_it_may_report_about_packets_to_its_endpoints() {
     assert_eq!(world.egress(&unreachable(NOBODY, PEER, &to_another, 1000)).reason, Reason::ForeignSource);
     assert_eq!(world.egress(&unreachable(NOBODY, PEER, &about_pod, 10)).reason, Reason::ForeignSource);
     assert_eq!(world.egress(&unreachable(TRANSIT, PEER, &about_pod, 1000)).reason, Reason::ForeignSource);
+}
+
+/// Decides about a frame at a hook.
+fn at(world: &World, hook: Hook, frame: &Frame<'_>) -> Verdict {
+    decide(frame, &from_peer(), &world.moment(hook), &world.model)
+}
+
+fn relaying() -> World {
+    let mut world = transit();
+    let far = *world.endpoint(TRANSIT);
+    *world.endpoint(OWN_V6) = crate::abi::EndpointEntry { mark: 77, ..far };
+    for peer in [PEER, PEER_V6] {
+        world.endpoint(peer).mark = PEER_IDENTITY;
+    }
+    world
+}
+
+#[test]
+fn what_is_for_another_tunnel_is_sent_on_with_the_senders_mark() {
+    let world = relaying();
+    for packet in [udp(PEER, 1, TRANSIT, 2), udp(PEER_V6, 1, OWN_V6, 2)] {
+        let verdict = at(&world, Hook::MeshIngress, &Frame::of_ip(&packet));
+        assert_eq!((verdict.reason, verdict.tunnel), (Reason::Relayed, address(TRANSIT_TUNNEL)));
+        let passing = Frame { ifindex: 5, arrived_by: 5, ..Frame::of_ip(&packet) };
+        let verdict = at(&world, Hook::MeshEgress, &passing);
+        assert_eq!((verdict.reason, verdict.mark), (Reason::Relayed, PEER_IDENTITY));
+        assert_eq!(verdict.tunnel, address(TRANSIT_TUNNEL));
+        for arrived_by in [0, 4] {
+            let local = Frame { arrived_by, ..passing };
+            assert_eq!(at(&world, Hook::MeshEgress, &local).reason, Reason::ForeignSource);
+        }
+    }
+    let spoofed = world.ingress(&udp(PEER, 1, TRANSIT, 2), outer(TRANSIT_TUNNEL, PEER_IDENTITY));
+    assert_eq!(spoofed.reason, Reason::Spoofed);
+}
+
+#[test]
+fn what_cannot_go_on_is_answered_by_the_kernel() {
+    let mut world = relaying();
+    for (mut packet, hops) in [(udp(PEER, 1, TRANSIT, 2), 8), (udp(PEER_V6, 1, OWN_V6, 2), 7)] {
+        let fits = u32::try_from(packet.len()).unwrap();
+        for (mtu, expected) in [
+            (fits, Reason::Relayed),
+            (fits - 1, Reason::Answered),
+            (0, Reason::NotForUs),
+            (1450, Reason::Relayed),
+        ] {
+            world.settings().mtu = mtu;
+            let verdict = at(&world, Hook::MeshIngress, &Frame::of_ip(&packet));
+            assert_eq!(verdict.reason, expected, "{mtu}");
+        }
+        packet[hops] = 1;
+        let verdict = at(&world, Hook::MeshIngress, &Frame::of_ip(&packet));
+        assert_eq!((verdict.reason, verdict.tunnel), (Reason::Answered, crate::Address::NONE));
+    }
+}
+
+#[test]
+fn of_a_super_packet_each_part_has_to_fit() {
+    let world = relaying();
+    let packets = [(tcp(PEER, 1, TRANSIT, 2, 0x10), 40), (udp(PEER, 1, TRANSIT, 2), 28)];
+    for (packet, headers) in packets {
+        for (segment_size, expected) in
+            [(1450 - headers, Reason::Relayed), (1451 - headers, Reason::Answered)]
+        {
+            let frame = Frame { segment_size, ..Frame::of_ip(&packet) };
+            assert_eq!(at(&world, Hook::MeshIngress, &frame).reason, expected, "{segment_size}");
+        }
+    }
 }

@@ -158,3 +158,32 @@ fn settings_say_who_and_how() {
     assert_eq!(settings.address_v4, Address::from_v4([10, 244, 240, 1]));
     assert_eq!(settings.address_v6, Address::NONE);
 }
+
+#[test]
+fn hosts_whose_underlays_do_not_meet_are_reached_by_a_relay_that_stands_in_both() {
+    let own = endpoint(300, &["192.0.2.1"], EndpointKind::Workload);
+    let far = endpoint(300, &["2001:db8::9"], EndpointKind::Workload);
+    let near = endpoint(300, &["192.0.2.9"], EndpointKind::Workload);
+    let relay = |v4: &str, v6: &str| endpoint(6, &[v4, v6], EndpointKind::Transit);
+    let lame = endpoint(6, &["192.0.2.4"], EndpointKind::Transit);
+    let world = |relays: Vec<(&'static str, Arc<Endpoint>)>| {
+        let hosts = [("10.244.240.1", &own), ("10.244.240.8", &far), ("10.244.240.9", &near)];
+        let hosts = hosts.map(|(address, endpoint)| (address, Arc::clone(endpoint)));
+        lower(&state(Role::Host, hosts.into_iter().chain(relays).collect()))
+    };
+    let one = ("10.244.240.2", relay("192.0.2.2", "2001:db8::2"));
+    let two = ("10.244.240.3", relay("192.0.2.3", "2001:db8::3"));
+    let both = world(vec![one.clone(), two, ("10.244.240.4", lame)]);
+    let entry_far = entry(&both, "10.244.240.8");
+    let relays = ["192.0.2.2", "192.0.2.3"].map(|a| a.parse::<IpAddr>().unwrap());
+    assert!(relays.contains(&entry_far.tunnel.into()), "{entry_far:?}");
+    let senders = ["192.0.2.2", "192.0.2.3", "2001:db8::9"].map(|a| a.parse().unwrap());
+    assert_eq!(members(&both, entry_far.tunnel_set), senders.into());
+    let entry_near = entry(&both, "10.244.240.9");
+    assert_eq!((entry_near.tunnel, entry_near.tunnel_set), (Address::from_v4([192, 0, 2, 9]), 0));
+
+    let single = world(vec![one]);
+    assert_eq!(IpAddr::from(entry(&single, "10.244.240.8").tunnel).to_string(), "192.0.2.2");
+    let none = entry(&world(Vec::new()), "10.244.240.8");
+    assert_eq!((IpAddr::from(none.tunnel).to_string(), none.tunnel_set), ("2001:db8::9".to_owned(), 0));
+}
