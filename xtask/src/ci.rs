@@ -41,7 +41,16 @@ impl Step {
         steps.push(Self::Bpf);
         steps.push(cargo(
             "clippy",
-            &["clippy", "--all-targets", "--features", "xtask/load-bpf", "--", "-D", "warnings"],
+            &[
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--features",
+                "xtask/load-bpf",
+                "--",
+                "-D",
+                "warnings",
+            ],
         ));
         steps.push(cargo("doc", &["doc", "--no-deps"]));
         steps.push(Self::Test);
