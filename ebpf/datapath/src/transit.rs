@@ -5,7 +5,7 @@
 use crate::{
     Address, Direction, Packet, Reason, Tables, Work,
     abi::{EndpointEntry, endpoint_flag},
-    parse::{self, Parsed, Part, protocol},
+    parse::{self, Fragment, Parsed, Part, protocol},
     source,
     view::View,
 };
@@ -40,11 +40,11 @@ fn ingress<P: Packet, T: Tables>(view: &View<'_, T>, packet: &P, work: &mut Work
     if entry.tunnel == Address::NONE || view.settings.mtu == 0 {
         return Err(Reason::NotForUs);
     }
-    if can_go_on(packet, parsed, view.settings.mtu) {
+    if is_simple(packet, parsed, view.settings.mtu) {
         verdict.tunnel = entry.tunnel;
         Ok(Reason::Relayed)
     } else {
-        Ok(Reason::Answered)
+        Ok(Reason::GivenToKernel)
     }
 }
 
@@ -71,11 +71,12 @@ fn is_passing_through<P: Packet>(packet: &P) -> bool {
     packet.arrived_by() != 0 && packet.arrived_by() == packet.ifindex()
 }
 
-/// Whether a packet may be sent on by who does not stand at its end: it has a hop left, and it, or each packet of a
-/// super packet, fits. Else somebody has to tell its sender.
+/// Whether a packet can go on as it is: it has a hop left, and it, or each packet of a super packet, fits. IPv4
+/// fragments take the way of those that do not fit, which must not come behind their later ones.
 #[inline(always)]
-fn can_go_on<P: Packet>(packet: &P, parsed: &Parsed, mtu: u32) -> bool {
-    hops(packet, parsed) > 1 && largest(packet, parsed) <= mtu
+fn is_simple<P: Packet>(packet: &P, parsed: &Parsed, mtu: u32) -> bool {
+    let is_fragment_v4 = parsed.source().is_v4() && !matches!(parsed.fragment, Fragment::Whole);
+    !is_fragment_v4 && hops(packet, parsed) > 1 && largest(packet, parsed) <= mtu
 }
 
 /// What is left of the hops.

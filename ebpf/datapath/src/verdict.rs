@@ -120,8 +120,8 @@ reasons! {
     Audited = 4 "audited";
     /// On its way between tunnels through a transit node.
     Relayed = 5 "relayed";
-    /// A packet between tunnels that cannot go on: given to the kernel of the transit node, which answers it.
-    Answered = 6 "answered";
+    /// A packet between tunnels that needs more than a hop less: the transit node's kernel answers it, or cuts it.
+    GivenToKernel = 6 "given_to_kernel";
     /// An entry or the default of the policy denies.
     PolicyDenied = 16 "policy_denied";
     /// An established flow that policy no longer allows.

@@ -49,7 +49,8 @@ pub fn packet(data: &[u8]) {
             _ => 0x0806,
         };
         let moment = Moment { hook, control: Control::new(BANK, 0, 1), now_ns };
-        let verdict = decide(&Frame { ethertype, bytes, ifindex: 1 }, &outer, &moment, &model);
+        let verdict =
+            decide(&Frame { ethertype, ifindex: 1, ..Frame::of_ip(bytes) }, &outer, &moment, &model);
         check(hook, bytes, &outer, verdict);
     }
 }

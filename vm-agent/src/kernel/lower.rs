@@ -28,14 +28,14 @@ pub(super) struct Lowered {
     pub(super) rules: RuleNames,
 }
 
-/// Lowers a state with those of its prefixes that this host takes. Equal states give equal tables, whatever was lowered
-/// before.
+/// Lowers a state with those of its prefixes that this host takes and the MTU of its mesh device. Equal states give
+/// equal tables, whatever was lowered before.
 #[must_use]
-pub(super) fn lower(state: &NodeState, prefixes: &[IpNet]) -> Lowered {
+pub(super) fn lower(state: &NodeState, prefixes: &[IpNet], mtu: u32) -> Lowered {
     let policy = policy::lower(&state.policy);
     let paths = Paths::of(state);
     let sets = TunnelSets::of(state, &paths);
-    let settings = settings(state, &policy);
+    let settings = settings(state, mtu, &policy);
     let contents = Contents {
         endpoints: endpoints(state, &paths, &sets),
         tunnels: sets.entries(),
@@ -97,7 +97,7 @@ fn is_behind(kind: &EndpointKind, settings: &NodeSettings) -> bool {
     }
 }
 
-fn settings(state: &NodeState, policy: &policy::lower::Lowered) -> Settings {
+fn settings(state: &NodeState, mtu: u32, policy: &policy::lower::Lowered) -> Settings {
     let NodeSettings { identity, mark, addresses, role, mode, .. } = &state.settings;
     let mut flags = settings_flag::EVENTS_ALLOWED;
     if *mode == Mode::Audit {
@@ -124,7 +124,8 @@ fn settings(state: &NodeState, policy: &policy::lower::Lowered) -> Settings {
         egress_rule: policy.egress.rule,
         address_v4: own(true),
         address_v6: own(false),
-        mtu: 0,
+        // Hosts relay nothing, and need not publish anew when it changes.
+        mtu: if *role == Role::Transit { mtu } else { 0 },
         spare: [0; 20],
     }
 }

@@ -63,6 +63,8 @@ pub struct Reconcile {
     rest_until: Instant,
     /// Whether a leave was begun that has not ended.
     leaving: bool,
+    /// The MTU of the mesh device that is in the tables.
+    mtu: u32,
 }
 
 /// A target and what follows from it alone.
@@ -104,6 +106,7 @@ impl Reconcile {
             _lock: lock,
             rest_until: Instant::now(),
             leaving: false,
+            mtu: 0,
         }
     }
 
@@ -193,9 +196,10 @@ impl Reconcile {
         let desired = self.network.desired(settings, &fit.prefixes, &inventory);
         let set = self.programs.set();
         let (state, prefixes) = (Arc::clone(&prepared.target.state), fit.prefixes.clone());
+        let mtu = mtu(&desired);
         let (changed, rules) = self
             .publisher(move |publisher| {
-                let Lowered { contents, rules } = lower(&state, &prefixes);
+                let Lowered { contents, rules } = lower(&state, &prefixes, mtu);
                 let changed = !publisher.runs(&contents) || publisher.control().program_set() != set;
                 if changed {
                     publisher.prepare(&contents)?;
@@ -220,6 +224,7 @@ impl Reconcile {
             added
         };
         let removed = self.network.remove(&desired).await;
+        self.mtu = mtu;
         let trouble = trouble(&fit, added.and(removed).err().as_ref());
         Ok(Published { control: self.control()?, rules, fit, trouble })
     }
@@ -294,7 +299,7 @@ impl Reconcile {
         self.network.raise(&desired, settings.role).await?;
         self.network.add(&desired).await?;
         self.network.remove(&desired).await?;
-        Ok(now? == *fit)
+        Ok(now? == *fit && mtu(&desired) == self.mtu)
     }
 
     /// Reports what is there now.
@@ -359,6 +364,11 @@ impl Reconcile {
 }
 
 /// The next change of the network, not before the rest is over.
+/// The MTU that the mesh device has to have.
+fn mtu(desired: &Desired) -> u32 {
+    desired.device.as_ref().map_or(0, |device| device.mtu)
+}
+
 async fn next_change(changes: &mut Option<Changes>, rest_until: Instant) -> Option<()> {
     match changes {
         Some(changes) => {

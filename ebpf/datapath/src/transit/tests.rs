@@ -125,13 +125,13 @@ fn what_is_for_another_tunnel_is_sent_on_with_the_senders_mark() {
 }
 
 #[test]
-fn what_cannot_go_on_is_answered_by_the_kernel() {
+fn what_needs_more_than_a_hop_less_goes_to_the_kernel() {
     let mut world = relaying();
     for (mut packet, hops) in [(udp(PEER, 1, TRANSIT, 2), 8), (udp(PEER_V6, 1, OWN_V6, 2), 7)] {
         let fits = u32::try_from(packet.len()).unwrap();
         for (mtu, expected) in [
             (fits, Reason::Relayed),
-            (fits - 1, Reason::Answered),
+            (fits - 1, Reason::GivenToKernel),
             (0, Reason::NotForUs),
             (1450, Reason::Relayed),
         ] {
@@ -141,7 +141,16 @@ fn what_cannot_go_on_is_answered_by_the_kernel() {
         }
         packet[hops] = 1;
         let verdict = at(&world, Hook::MeshIngress, &Frame::of_ip(&packet));
-        assert_eq!((verdict.reason, verdict.tunnel), (Reason::Answered, crate::Address::NONE));
+        assert_eq!((verdict.reason, verdict.tunnel), (Reason::GivenToKernel, crate::Address::NONE));
+    }
+}
+
+#[test]
+fn fragments_of_ipv4_stay_in_order() {
+    let world = relaying();
+    for fragment in fragments_v4(&udp(PEER, 1, TRANSIT, 2), 8, 1) {
+        let verdict = at(&world, Hook::MeshIngress, &Frame::of_ip(&fragment));
+        assert_eq!(verdict.reason, Reason::GivenToKernel);
     }
 }
 
@@ -151,7 +160,7 @@ fn of_a_super_packet_each_part_has_to_fit() {
     let packets = [(tcp(PEER, 1, TRANSIT, 2, 0x10), 40), (udp(PEER, 1, TRANSIT, 2), 28)];
     for (packet, headers) in packets {
         for (segment_size, expected) in
-            [(1450 - headers, Reason::Relayed), (1451 - headers, Reason::Answered)]
+            [(1450 - headers, Reason::Relayed), (1451 - headers, Reason::GivenToKernel)]
         {
             let frame = Frame { segment_size, ..Frame::of_ip(&packet) };
             assert_eq!(at(&world, Hook::MeshIngress, &frame).reason, expected, "{segment_size}");

@@ -7,7 +7,7 @@ use super::*;
 
 /// With every prefix.
 fn lower(state: &NodeState) -> Lowered {
-    super::lower(state, &state.settings.prefixes)
+    super::lower(state, &state.settings.prefixes, 1450)
 }
 
 fn identity(number: u32) -> Identity {
@@ -80,7 +80,9 @@ fn what_is_here_has_no_tunnel() {
     assert_eq!((behind.flags, behind.tunnel, behind.tunnel_set), (endpoint_flag::BEHIND, Address::NONE, 0));
     let elsewhere = entry(&lowered, "10.244.2.5");
     assert_eq!((elsewhere.flags, elsewhere.tunnel), (0, Address::from_v4([192, 0, 2, 2])));
-    assert_ne!(lowered.contents.settings.unwrap().flags & settings_flag::TRANSIT, 0);
+    let settings = lowered.contents.settings.unwrap();
+    assert_ne!(settings.flags & settings_flag::TRANSIT, 0);
+    assert_eq!(settings.mtu, 1450);
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn lowered() -> Lowered {
             rejected: Vec::new(),
         },
     };
-    lower(&state, &[])
+    lower(&state, &[], 1450)
 }
 
 fn ask(direction: Direction, remote: &str, protocol: u8, destination_port: u16) -> (Reason, Option<String>) {
