@@ -100,6 +100,10 @@ pub struct Options {
     #[arg(long, env = "OUTRIGGER_GATEWAY_MAX_CONNECTIONS_PER_SOURCE", value_name = "NUMBER")]
     #[serde(deserialize_with = "::config::text")]
     pub max_connections_per_source: Option<usize>,
+    /// Proxies and load balancers that hosts come through: where a connection from them starts tells nothing about the
+    /// host, and they have no limit of their own. [default: none]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_PROXIES", value_name = "CIDR,…")]
+    pub proxies: Option<List<IpNet>>,
     /// The audit log, lines of JSON. [default: audit.log in the state folder]
     #[arg(long, env = "OUTRIGGER_GATEWAY_AUDIT_LOG", value_name = "FILE")]
     pub audit_log: Option<PathBuf>,
@@ -147,6 +151,8 @@ pub struct Config {
     pub max_connections: usize,
     /// The same from one source; 0: no limit.
     pub max_connections_per_source: usize,
+    /// Proxies and load balancers that hosts come through.
+    pub proxies: Vec<IpNet>,
     /// The audit log.
     pub audit_log: PathBuf,
     /// How logs are written.
@@ -228,6 +234,7 @@ impl Config {
             metrics_listen: options.metrics_listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9464))),
             max_connections: options.max_connections.unwrap_or(16_384),
             max_connections_per_source: options.max_connections_per_source.unwrap_or(64),
+            proxies: options.proxies.map(|list| list.0).unwrap_or_default(),
             audit_log: options.audit_log.unwrap_or_else(|| state_dir.join("audit.log")),
             log_format: options.log_format.unwrap_or_default(),
             log_level: options.log_level.unwrap_or_else(|| "info".to_owned()),
@@ -285,6 +292,7 @@ impl Options {
             metrics_listen: self.metrics_listen.or(other.metrics_listen),
             max_connections: self.max_connections.or(other.max_connections),
             max_connections_per_source: self.max_connections_per_source.or(other.max_connections_per_source),
+            proxies: self.proxies.or(other.proxies),
             audit_log: self.audit_log.or(other.audit_log),
             log_format: self.log_format.or(other.log_format),
             log_level: self.log_level.or(other.log_level),

@@ -172,6 +172,7 @@ impl Parts {
         let limits = tls::Limits {
             connections: self.config.max_connections,
             per_source: self.config.max_connections_per_source,
+            proxies: self.config.proxies.clone(),
             ..tls::Limits::default()
         };
         let metrics = self.foundation.connections.clone();

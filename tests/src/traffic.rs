@@ -8,6 +8,7 @@ pub mod inject;
 pub mod knock;
 pub mod load;
 pub mod ping;
+pub mod proxy;
 pub mod sniff;
 pub mod tcp;
 pub mod udp;
@@ -68,6 +69,8 @@ enum Tool {
     Sniff(sniff::Sniff),
     /// Send crafted frames.
     Bare(bare::Bare),
+    /// Connect clients to where they ask, as an HTTP proxy does.
+    ConnectProxy(proxy::Proxy),
     /// Send crafted VXLAN packets.
     Vxlan(inject::Vxlan),
 }
@@ -91,6 +94,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         Tool::Ping(tool) => tool.run(),
         Tool::Sniff(tool) => tool.run(),
         Tool::Bare(tool) => tool.run(),
+        Tool::ConnectProxy(tool) => tool.run(),
         Tool::Vxlan(tool) => tool.run(),
     }
 }

@@ -13,6 +13,7 @@ use crate::kernel::Applied;
 use crate::machine::Machine;
 use crate::member::Member;
 use crate::state_dir::StateDir;
+use crate::transport::Dialer;
 
 /// The check of health that the first enforcement sets ready.
 pub const ENFORCEMENT: &str = "enforcement";
@@ -124,6 +125,12 @@ pub enum Phase {
 }
 
 impl Agent {
+    /// How gateways are reached.
+    #[must_use]
+    pub fn dialer(&self) -> Dialer {
+        Dialer::new(self.config.proxy.clone())
+    }
+
     /// Shares these; not a member yet.
     #[must_use]
     pub fn new(config: Config, state: StateDir, machine: Machine, time: pki::TimeSource) -> Self {

@@ -75,6 +75,10 @@ pub struct Options {
     /// Gateways (`host:port`), instead of those the token and the gateway name.
     #[arg(long, env = "OUTRIGGER_GATEWAYS", value_name = "HOST:PORT,…")]
     pub gateways: Option<List<HostPort>>,
+    /// The HTTP proxy (`host:port`) that connects to gateways, by CONNECT and without authentication. [default: none]
+    #[arg(long, env = "OUTRIGGER_PROXY", value_name = "HOST:PORT")]
+    #[serde(deserialize_with = "::config::text")]
+    pub proxy: Option<HostPort>,
     /// Where metrics and health are served. [default: 127.0.0.1:9465]
     #[arg(long, env = "OUTRIGGER_METRICS_LISTEN", value_name = "ADDRESS:PORT")]
     #[serde(deserialize_with = "::config::text")]
@@ -134,6 +138,8 @@ pub struct Config {
     pub allowed_cidrs: Option<Vec<IpNet>>,
     /// Gateways instead of the known ones; empty: the known ones.
     pub gateways: Vec<HostPort>,
+    /// The HTTP proxy that connects to gateways.
+    pub proxy: Option<HostPort>,
     /// Where metrics and health are served.
     pub metrics_listen: SocketAddr,
     /// File of the machine id.
@@ -181,6 +187,7 @@ impl Options {
             mtu: self.mtu.or(other.mtu),
             allowed_cidrs: self.allowed_cidrs.or(other.allowed_cidrs),
             gateways: self.gateways.or(other.gateways),
+            proxy: self.proxy.or(other.proxy),
             metrics_listen: self.metrics_listen.or(other.metrics_listen),
             machine_id_file: self.machine_id_file.or(other.machine_id_file),
             dmi_uuid_file: self.dmi_uuid_file.or(other.dmi_uuid_file),
@@ -206,6 +213,7 @@ impl From<Options> for Config {
             mtu: options.mtu,
             allowed_cidrs: options.allowed_cidrs.map(|list| list.0),
             gateways: options.gateways.map(|list| list.0).unwrap_or_default(),
+            proxy: options.proxy,
             metrics_listen: options.metrics_listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9465))),
             machine_id_file: path(options.machine_id_file, "/etc/machine-id"),
             dmi_uuid_file: path(options.dmi_uuid_file, "/sys/class/dmi/id/product_uuid"),

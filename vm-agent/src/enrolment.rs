@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 use crate::agent::Agent;
 use crate::credentials::{Credentials, InvalidCredentials};
 use crate::member::Member;
-use crate::transport::{self, ConnectError};
+use crate::transport::{self, ConnectError, Dialer};
 
 /// How long a gateway may take to answer.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -72,7 +72,7 @@ pub async fn join(
     let mut tried = Vec::new();
     for gateway in agent.gateways(&token.gateways) {
         let tls = pki::tls::client_by_pins(&pins, &domain, agent.time.clone())?;
-        match ask(&gateway, tls, request.clone()).await {
+        match ask(&agent.dialer(), &gateway, tls, request.clone()).await {
             Ok(mut response) => {
                 let chain = std::mem::take(&mut response.certificate_chain);
                 let bundle = std::mem::take(&mut response.trust_bundle);
@@ -104,10 +104,15 @@ impl From<ConnectError> for Answer {
 
 /// Asks a gateway, and again where no answer came: it gives the same answer to the same key, although the token is used
 /// up by the first one.
-async fn ask(gateway: &str, tls: rustls::ClientConfig, request: JoinRequest) -> Result<JoinResponse, Answer> {
+async fn ask(
+    dialer: &Dialer,
+    gateway: &str,
+    tls: rustls::ClientConfig,
+    request: JoinRequest,
+) -> Result<JoinResponse, Answer> {
     let mut pauses = PAUSES.into_iter();
     loop {
-        let connection = transport::connect(gateway, tls.clone()).await?;
+        let connection = dialer.connect(gateway, tls.clone()).await?;
         let mut client = EnrollmentClient::new(connection.channel);
         let answer = answered(gateway, timeout(ANSWER, client.join(request.clone())).await);
         match (answer, pauses.next()) {
@@ -159,7 +164,7 @@ pub async fn tell(
     let mut tried = Vec::new();
     for gateway in agent.gateways(gateways) {
         let tls = credentials.tls(not_earlier, agent.time.clone())?;
-        match say(&gateway, tls).await {
+        match say(&agent.dialer(), &gateway, tls).await {
             Ok(()) => return Ok(()),
             Err(Answer::Refused(status)) if is_unknown(&status) => return Ok(()),
             Err(Answer::Refused(status)) => {
@@ -176,8 +181,8 @@ fn is_unknown(status: &Status) -> bool {
     [Code::NotFound, Code::PermissionDenied].contains(&status.code())
 }
 
-async fn say(gateway: &str, tls: rustls::ClientConfig) -> Result<(), Answer> {
-    let connection = transport::connect(gateway, tls).await?;
+async fn say(dialer: &Dialer, gateway: &str, tls: rustls::ClientConfig) -> Result<(), Answer> {
+    let connection = dialer.connect(gateway, tls).await?;
     let mut client = EnrollmentClient::new(connection.channel);
     answered(gateway, timeout(ANSWER, client.leave(LeaveRequest {})).await).map(drop)
 }

@@ -122,7 +122,7 @@ async fn ask(
 ) -> Result<Credentials, Answer> {
     let lost = |reason: String| Answer::Lost(reason);
     let tls = held.tls(member.not_earlier, agent.time.clone()).map_err(|error| lost(error.to_string()))?;
-    let connection = transport::connect(gateway, tls).await.map_err(|error| lost(error.to_string()))?;
+    let connection = agent.dialer().connect(gateway, tls).await.map_err(|error| lost(error.to_string()))?;
     let mut client = EnrollmentClient::new(connection.channel);
     let answer = timeout(ANSWER, client.renew(RenewRequest { csr })).await;
     let answer = answer.map_err(|_elapsed| lost(format!("{gateway}: no answer")))?;

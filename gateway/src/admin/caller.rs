@@ -100,6 +100,7 @@ mod tests {
         extensions.insert(PeerIdentity {
             svid: None,
             remote: "192.0.2.1:1".parse().unwrap(),
+            by_proxy: false,
             cut: crate::tls::Cut::default(),
         });
         let refused = Caller::of(&extensions, crate::store::unix_time(0)).unwrap_err();

@@ -47,7 +47,7 @@ fn every_key_of_the_file_is_read() {
         "manifests: /m\nstateDir: /s\nlisten: 192.0.2.1:7000\nadvertise: [\"gw.example:7443\", \"[2001:db8::1]:7443\"]\n\
          trustDomain: example.org\nclusterName: east\nclusterId: 7\nworkloadPools: [10.0.0.0/24]\n\
          podPrefixes: [10.1.0.0/16]\ntunnelPort: 4789\ncertificateTtl: 6s\nrenewGrace: 2d\nadminSocket: /a.sock\n\
-         metricsListen: 127.0.0.1:1\nmaxConnections: 9\nmaxConnectionsPerSource: 0\nauditLog: /audit\nlogFormat: json\nlogLevel: debug\n",
+         metricsListen: 127.0.0.1:1\nmaxConnections: 9\nmaxConnectionsPerSource: 0\nproxies: [192.0.2.0/28]\nauditLog: /audit\nlogFormat: json\nlogLevel: debug\n",
         &[],
     )
     .unwrap();

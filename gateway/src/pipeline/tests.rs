@@ -129,7 +129,8 @@ impl Gateway {
         let issue = || authority.issue(&csr, &id, now, Duration::from_hours(1));
         let (workload, issued) = self.store.join(&joining, now, issue).unwrap();
         let svid = Svid::from_der(&issued.chain[0]).unwrap();
-        let peer = PeerIdentity { svid: Some(svid), remote: self.address, cut: Cut::default() };
+        let peer =
+            PeerIdentity { svid: Some(svid), remote: self.address, by_proxy: false, cut: Cut::default() };
         self.peers.lock().unwrap().insert(name.to_owned(), peer);
         Host { name: workload.name.clone(), header: name.to_owned(), address: workload.addresses[0] }
     }
@@ -457,7 +458,7 @@ async fn an_agent_that_has_the_state_is_told_so_and_a_refusal_is_shown() {
 async fn strangers_and_early_callers_are_refused() {
     let gateway = Gateway::start(&[("group.yaml", GROUP.into())]).await;
     let mut host = gateway.join("db-1", "192.0.2.1");
-    let nobody = PeerIdentity { svid: None, remote: gateway.address, cut: Cut::default() };
+    let nobody = PeerIdentity { svid: None, remote: gateway.address, by_proxy: false, cut: Cut::default() };
     gateway.peers.lock().unwrap().insert("nobody".into(), nobody);
     host.header = "nobody".into();
     assert_eq!(gateway.connect(&host, hello("one")).await.err().unwrap().code(), Code::Unauthenticated);

@@ -2,10 +2,11 @@
 //! no lack of file descriptors, ends the loop.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use rustls::ServerConfig;
 use telemetry::shutdown::Shutdown;
 use tokio::net::{TcpListener, TcpStream};
@@ -20,7 +21,7 @@ use super::gate::{ConnectionMetrics, Gate, Pass};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What strangers may use.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// Who says nothing for so long, or takes longer for a handshake, is cut.
     pub handshake: Duration,
@@ -32,6 +33,8 @@ pub struct Limits {
     pub connections: usize,
     /// The same from one source, an IPv4 address or an IPv6 /64; loopback has no limit of its own. 0: none has.
     pub per_source: usize,
+    /// Proxies and load balancers that clients come through: their addresses are nobody's source.
+    pub proxies: Vec<IpNet>,
 }
 
 /// Where connections come from.
@@ -58,7 +61,16 @@ impl Default for Limits {
             stranger: Duration::from_mins(1),
             connections: 16_384,
             per_source: 64,
+            proxies: Vec::new(),
         }
+    }
+}
+
+impl Limits {
+    /// Whether an address is that of a proxy.
+    pub(super) fn is_proxy(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.proxies.iter().any(|prefix| prefix.contains(&address))
     }
 }
 
@@ -84,8 +96,7 @@ pub fn incoming(
 }
 
 async fn accept_all(mut listener: impl Listen, handshakes: Handshakes, shutdown: Shutdown) {
-    let Limits { connections, per_source, .. } = handshakes.limits;
-    let gate = Gate::new(connections, per_source, handshakes.metrics.clone());
+    let gate = Gate::new(&handshakes.limits, handshakes.metrics.clone());
     loop {
         let accepted = tokio::select! {
             () = shutdown.wait() => return,
@@ -120,7 +131,7 @@ impl Handshakes {
             return;
         };
         pass.begins();
-        let shaking = shake(&self.acceptor, stream, remote, self.limits.stranger, pass);
+        let shaking = self.shake(stream, remote, pass);
         let shaken = tokio::time::timeout(self.limits.handshake, shaking).await;
         drop(permit);
         match shaken {
@@ -152,18 +163,13 @@ impl Handshakes {
             Ok(Ok(0) | Err(_)) | Err(_) => None,
         }
     }
-}
 
-async fn shake(
-    acceptor: &TlsAcceptor,
-    stream: TcpStream,
-    remote: SocketAddr,
-    stranger: Duration,
-    pass: Pass,
-) -> io::Result<Connection> {
-    stream.set_nodelay(true)?;
-    let stream = acceptor.accept(stream).await?;
-    Connection::try_new(stream, remote, stranger, pass).map_err(io::Error::other)
+    async fn shake(&self, stream: TcpStream, remote: SocketAddr, pass: Pass) -> io::Result<Connection> {
+        stream.set_nodelay(true)?;
+        let stream = self.acceptor.accept(stream).await?;
+        let by_proxy = self.limits.is_proxy(remote.ip());
+        Connection::try_new(stream, remote, by_proxy, self.limits.stranger, pass).map_err(io::Error::other)
+    }
 }
 
 #[cfg(test)]

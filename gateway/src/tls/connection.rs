@@ -34,6 +34,7 @@ impl Connection {
     pub fn try_new(
         stream: TlsStream<TcpStream>,
         remote: SocketAddr,
+        by_proxy: bool,
         stranger: Duration,
         pass: Pass,
     ) -> Result<Self, InvalidSvid> {
@@ -41,7 +42,12 @@ impl Connection {
         let svid = certificates.and_then(<[_]>::first).map(Svid::from_der).transpose()?;
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         let cut = svid.is_none().then(|| Box::pin(tokio::time::sleep(stranger)));
-        Ok(Self { stream, peer: PeerIdentity { svid, remote, cut: Cut::default() }, cut, _pass: pass })
+        Ok(Self {
+            stream,
+            peer: PeerIdentity { svid, remote, by_proxy, cut: Cut::default() },
+            cut,
+            _pass: pass,
+        })
     }
 }
 

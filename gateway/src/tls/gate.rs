@@ -12,6 +12,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::sync::oneshot;
 
+use super::Limits;
+
 /// What is counted about connections; cloning shares it.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionMetrics {
@@ -27,8 +29,7 @@ struct Refused {
 /// Counts connections.
 #[derive(Debug)]
 pub(super) struct Gate {
-    limit: usize,
-    per_source: usize,
+    limits: Limits,
     metrics: ConnectionMetrics,
     state: Mutex<State>,
 }
@@ -74,23 +75,26 @@ impl ConnectionMetrics {
 }
 
 impl Gate {
-    /// `per_source` of 0: as many as there may be in all.
-    pub(super) fn new(limit: usize, per_source: usize, metrics: ConnectionMetrics) -> Arc<Self> {
-        let per_source = if per_source == 0 { usize::MAX } else { per_source };
-        Arc::new(Self { limit, per_source, metrics, state: Mutex::default() })
+    pub(super) fn new(limits: &Limits, metrics: ConnectionMetrics) -> Arc<Self> {
+        Arc::new(Self { limits: limits.clone(), metrics, state: Mutex::default() })
+    }
+
+    /// Whether a source may have another connection than so many.
+    fn is_full(&self, from_source: usize) -> bool {
+        self.limits.per_source != 0 && from_source >= self.limits.per_source
     }
 
     /// Lets a connection in, in place of one that waits where there is no room; and what tells that the same happens to
     /// it. `None`: there is no room.
     pub(super) fn admit(self: &Arc<Self>, remote: IpAddr) -> Option<(Pass, oneshot::Receiver<()>)> {
-        let source = source(remote);
+        let source = source(remote).filter(|_counted| !self.limits.is_proxy(remote));
         let mut state = self.lock();
         let from_source = source.and_then(|source| state.by_source.get(&source)).copied().unwrap_or_default();
-        if from_source >= self.per_source {
+        if self.is_full(from_source) {
             self.metrics.refused("source");
             return None;
         }
-        if state.open >= self.limit && !self.evict(&mut state) {
+        if state.open >= self.limits.connections && !self.evict(&mut state) {
             self.metrics.refused("limit");
             return None;
         }
@@ -177,7 +181,9 @@ mod tests {
     #[test]
     fn one_source_cannot_take_the_room_of_others() {
         let metrics = ConnectionMetrics::default();
-        let gate = Gate::new(10, 2, metrics.clone());
+        let proxies = vec!["192.0.2.9/32".parse().unwrap()];
+        let limits = Limits { connections: 10, per_source: 2, proxies, ..Limits::default() };
+        let gate = Gate::new(&limits, metrics.clone());
         let mut passes = Vec::new();
         for remote in ["192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1", "2001:db8::2", "192.0.2.2"] {
             passes.push(gate.admit(at(remote)).unwrap());
@@ -189,14 +195,17 @@ mod tests {
         passes.clear();
         assert!(gate.admit(at("192.0.2.1")).is_some());
         assert!(gate.lock().by_source.is_empty());
-        let local: Vec<_> = (0..10).map(|_| gate.admit(at("127.0.0.1")).unwrap()).collect();
-        assert_eq!((local.len(), metrics.open.get()), (10, 10));
+        for remote in ["127.0.0.1", "::ffff:192.0.2.9"] {
+            let many: Vec<_> = (0..10).map(|_| gate.admit(at(remote)).unwrap()).collect();
+            assert_eq!((many.len(), metrics.open.get()), (10, 10), "{remote}");
+        }
     }
 
     #[test]
     fn whoever_waits_longest_makes_room_and_who_has_begun_stays() {
         let metrics = ConnectionMetrics::default();
-        let gate = Gate::new(3, 0, metrics.clone());
+        let limits = Limits { connections: 3, per_source: 0, ..Limits::default() };
+        let gate = Gate::new(&limits, metrics.clone());
         let (speaking, mut kept) = gate.admit(at("192.0.2.1")).unwrap();
         speaking.begins();
         let (_silent, mut evicted) = gate.admit(at("192.0.2.2")).unwrap();

@@ -15,16 +15,18 @@ pub struct PeerIdentity {
     pub svid: Option<Svid>,
     /// Where the connection comes from; IPv4 in its own form also on a dual-stack socket.
     pub remote: SocketAddr,
+    /// Whether that is a proxy, behind which the peer may be anywhere.
+    pub by_proxy: bool,
     /// What cuts the connection.
     pub cut: Cut,
 }
 
 impl PeerIdentity {
     /// The underlay address that it has, since it connects from there. A connection over loopback comes from the
-    /// gateway's own machine, and tells nothing.
+    /// gateway's own machine, and tells nothing; neither does one through a proxy.
     #[must_use]
     pub fn source(&self) -> Option<IpAddr> {
-        Some(self.remote.ip().to_canonical()).filter(|source| !source.is_loopback())
+        Some(self.remote.ip().to_canonical()).filter(|source| !source.is_loopback() && !self.by_proxy)
     }
 
     /// Whom the certificate names.

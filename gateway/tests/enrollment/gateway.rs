@@ -141,6 +141,7 @@ impl Gateway {
             stranger: STRANGER,
             connections: CONNECTIONS,
             per_source: 0,
+            proxies: Vec::new(),
         };
         let (connections, accepting) =
             tls::incoming(listener, Arc::new(tls), limits, self.connections.clone(), self.shutdown.clone());

@@ -214,7 +214,8 @@ impl Shell {
             .map_err(|error| End::Lost(error.to_string()))?;
         let name = gateway.to_owned();
         // On the heap: this future would be half of every task that awaits it.
-        let connecting = Box::pin(async move { transport::connect(&name, tls).await });
+        let dialer = self.agent.dialer();
+        let connecting = Box::pin(async move { dialer.connect(&name, tls).await });
         let connection = self.answering(connecting).await.map_err(|error| End::Lost(error.to_string()))?;
         let (up, outbox) = mpsc::channel(OUTBOX);
         let agent = self.agent.clone();
@@ -372,13 +373,14 @@ impl Shell {
         }
     }
 
-    /// The addresses of the gateways: no mesh prefix may cover them.
+    /// The addresses that connections to the gateways go to: no mesh prefix may cover them.
     async fn protect(&mut self) {
         let names = self.gateways.all().to_vec();
+        let dialer = self.agent.dialer();
         let resolving = async move {
             let mut found = BTreeMap::new();
             for name in names {
-                let addresses = transport::resolve(&name).await.unwrap_or_default();
+                let addresses = dialer.resolve(&name).await.unwrap_or_default();
                 found.extend(addresses.into_iter().map(|address| (address.ip(), format!("gateway {name}"))));
             }
             found

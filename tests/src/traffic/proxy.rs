@@ -1,0 +1,85 @@
+//! An HTTP proxy that only tunnels (`CONNECT`, RFC 9110 §9.3.6).
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::{Shared, Stop, report_until};
+
+/// The proxy.
+#[derive(Debug, Args)]
+pub struct Proxy {
+    /// Port to listen on.
+    #[arg(long)]
+    port: u16,
+    /// Address to listen on.
+    #[arg(long, default_value_t = super::everywhere())]
+    address: IpAddr,
+}
+
+/// What it was asked for.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ProxyReport {
+    /// Whether it listens.
+    pub listening: bool,
+    /// Whom it connected clients to.
+    pub tunnels: Vec<String>,
+}
+
+impl Proxy {
+    pub(super) fn run(&self) -> Result<()> {
+        let listener = TcpListener::bind((self.address, self.port))?;
+        let report = Shared::new(ProxyReport { listening: true, ..ProxyReport::default() });
+        let stop = Stop::on_input_closed();
+        let shared = report.clone();
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let report = shared.clone();
+                // A client that goes away in the middle is its own affair.
+                thread::spawn(move || drop(serve(client, &report)));
+            }
+        });
+        let until = stop.clone();
+        let work = thread::spawn(move || {
+            while !until.is_set() {
+                thread::sleep(Duration::from_millis(5));
+            }
+            Ok(())
+        });
+        report_until(&report, &stop, work)
+    }
+}
+
+fn serve(mut client: TcpStream, report: &Shared<ProxyReport>) -> Result<()> {
+    let mut request = BufReader::new(client.try_clone()?);
+    let mut first = String::new();
+    request.read_line(&mut first)?;
+    let mut line = String::new();
+    while request.read_line(&mut line)? > 2 {
+        line.clear();
+    }
+    let mut words = first.split_whitespace();
+    let (Some("CONNECT"), Some(to)) = (words.next(), words.next()) else {
+        client.write_all(b"HTTP/1.1 405 Method Not Allowed\r\n\r\n")?;
+        bail!("{first}");
+    };
+    let server = TcpStream::connect(to).with_context(|| to.to_owned())?;
+    report.update(|report| report.tunnels.push(to.to_owned()));
+    client.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
+    let (from_client, to_client) = (client.try_clone()?, client);
+    let (from_server, to_server) = (server.try_clone()?, server);
+    thread::spawn(move || pass(from_client, to_server));
+    pass(from_server, to_client);
+    Ok(())
+}
+
+/// Passes bytes on until one side ends, then ends the other.
+fn pass(mut from: TcpStream, mut to: TcpStream) {
+    let _ended = std::io::copy(&mut from, &mut to);
+    let _gone = to.shutdown(Shutdown::Both);
+}
