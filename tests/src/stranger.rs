@@ -61,7 +61,8 @@ impl Stranger {
 
     /// A client of the enrollment service.
     pub async fn enrollment(&self) -> Result<EnrollmentClient<Channel>> {
-        let connection = vm_agent::transport::connect(&self.gateway.to_string(), self.tls()?).await;
+        let connection =
+            vm_agent::transport::Dialer::default().connect(&self.gateway.to_string(), self.tls()?).await;
         let connection = connection.map_err(|error| anyhow!("{error}"))?;
         Ok(EnrollmentClient::new(connection.channel))
     }

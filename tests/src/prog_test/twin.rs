@@ -273,7 +273,8 @@ fn tables(policy: &Policy) -> Model {
         egress_rule: lowered.egress.rule,
         address_v4: DB.address(false),
         address_v6: DB.address(true),
-        spare: [0; 24],
+        mtu: 1450,
+        spare: [0; 20],
     });
     model.classes = lowered.classes(BANK).collect();
     model.cidrs = lowered.cidrs(BANK).collect();

@@ -71,7 +71,7 @@ pub(crate) async fn join(token: &JoinToken, request: JoinRequest) -> Result<Resu
     let domain = TrustDomain::try_new(&token.trust_domain)?;
     let tls = pki::tls::client_by_pins(&pins, &domain, pki::system_time())?;
     let gateway = token.gateways.first().context("no gateway")?;
-    let channel = vm_agent::transport::connect(gateway, tls).await?.channel;
+    let channel = vm_agent::transport::Dialer::default().connect(gateway, tls).await?.channel;
     Ok(EnrollmentClient::new(channel).join(request).await.map(tonic::Response::into_inner))
 }
 
@@ -118,7 +118,7 @@ pub(crate) async fn connect(
         pki::tls::client_by_pins(&pins.collect::<Result<Vec<_>, _>>()?, &domain, pki::system_time())?
     };
     let gateway = token.gateways.first().context("no gateway")?;
-    Ok(vm_agent::transport::connect(gateway, tls).await?.channel)
+    Ok(vm_agent::transport::Dialer::default().connect(gateway, tls).await?.channel)
 }
 
 /// An open session.
