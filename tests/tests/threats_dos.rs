@@ -251,7 +251,8 @@ fn open_host() -> Model {
         egress_rule: 2,
         address_v4: address("10.0.0.1"),
         address_v6: Address::NONE,
-        spare: [0; 24],
+        mtu: 1450,
+        spare: [0; 20],
     });
     model
 }

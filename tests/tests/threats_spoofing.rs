@@ -170,7 +170,8 @@ fn nested_mesh() -> Model {
         egress_rule: 2,
         address_v4: address("10.0.0.1"),
         address_v6: address("fd00::1"),
-        spare: [0; 24],
+        mtu: 1450,
+        spare: [0; 20],
     });
     model
 }

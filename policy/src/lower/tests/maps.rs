@@ -35,7 +35,8 @@ impl Maps {
             egress_rule: lowered.egress.rule,
             address_v4: Address::NONE,
             address_v6: Address::NONE,
-            spare: [0; 24],
+            mtu: 1450,
+            spare: [0; 20],
         };
         Self {
             bank,
