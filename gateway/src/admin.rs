@@ -2,18 +2,20 @@
 
 mod caller;
 mod error;
+mod roots;
 mod show;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use pki::{Authority, CheckedCsr, SpiffeId};
+use pki::{CheckedCsr, SpiffeId};
 use proto::v1;
 use proto::v1::admin_server::Admin;
 use secrecy::ExposeSecret as _;
 use tonic::{Request, Response, Status};
 
 use crate::audit::{Audit, Event};
+use crate::ca::Ca;
 use crate::clock::Clock;
 use crate::enrollment::Settings;
 use crate::mesh_view::MeshView;
@@ -38,7 +40,7 @@ pub struct AdminService {
     /// What is kept.
     pub store: Arc<Store>,
     /// Who issues.
-    pub authority: Arc<Authority>,
+    pub ca: Arc<Ca>,
     /// The compiled mesh.
     pub mesh: Arc<dyn MeshView>,
     /// Where it is written down.
@@ -174,16 +176,38 @@ impl Admin for AdminService {
         let now = self.clock.now();
         let csr = CheckedCsr::from_der(&request.csr).map_err(AdminError::from)?;
         let id = SpiffeId::admin(&self.settings.trust_domain, &request.name).map_err(AdminError::from)?;
-        let issued = self.authority.issue(&csr, &id, now, ADMIN_LIFETIME).map_err(AdminError::from)?;
+        let roots = self.ca.roots();
+        let issued =
+            roots.active().authority.issue(&csr, &id, now, ADMIN_LIFETIME).map_err(AdminError::from)?;
         let expires = issued.expires.as_secs();
         self.metrics.issued("admin");
         tracing::info!(admin = request.name, by = %caller, "administrator's certificate issued");
         self.audit.record(&Event::AdminIssued { admin: request.name, expires, by: caller.to_string() }, now);
         Ok(Response::new(v1::IssueAdminResponse {
             certificate_chain: issued.chain.iter().map(|certificate| certificate.to_vec()).collect(),
-            trust_bundle: vec![self.authority.certificate().to_vec()],
+            trust_bundle: roots.certificates(),
             expires: show::seconds(expires),
         }))
+    }
+
+    async fn list_roots(
+        &self,
+        request: Request<v1::ListRootsRequest>,
+    ) -> Result<Response<v1::ListRootsResponse>, Status> {
+        self.caller(&request)?;
+        Ok(Response::new(self.roots().await?))
+    }
+
+    async fn change_roots(
+        &self,
+        request: Request<v1::ChangeRootsRequest>,
+    ) -> Result<Response<v1::ListRootsResponse>, Status> {
+        let caller = self.caller(&request)?;
+        if !matches!(caller, Caller::Socket { .. }) {
+            return Err(AdminError::SocketOnly.into());
+        }
+        self.rotate(request.into_inner(), &caller).await?;
+        Ok(Response::new(self.roots().await?))
     }
 
     async fn status(
@@ -237,7 +261,7 @@ impl AdminService {
         let Minted { token, secret } = blocking(move || Ok(store.mint(minting, now)?)).await?;
         let text = proto::token::encode(&v1::JoinToken {
             gateways: self.settings.gateways.clone(),
-            root_pins: vec![self.authority.pin().as_bytes().to_vec()],
+            root_pins: self.ca.roots().pins().iter().map(|pin| pin.as_bytes().to_vec()).collect(),
             trust_domain: self.settings.trust_domain.to_string(),
             id: token.id.clone(),
             secret: secret.to_vec(),

@@ -1,6 +1,7 @@
 //! The command line: the daemon, and the administration of a running one.
 
 mod admin;
+mod ca;
 mod connection;
 mod failure;
 mod output;
@@ -50,6 +51,8 @@ enum Action {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Lists and rotates the roots that certificates are signed with.
+    Ca(ca::Arguments),
     /// Administrators' certificates.
     Admin(admin::Arguments),
 }
@@ -67,6 +70,7 @@ pub fn main(command: Command) -> ExitCode {
             Action::Token(arguments) => token::run(arguments).await,
             Action::Workload(arguments) => workload::run(arguments).await,
             Action::Status { connection } => status::run(&connection).await,
+            Action::Ca(arguments) => ca::run(arguments).await,
             Action::Admin(arguments) => admin::run(arguments).await,
         }
     });
@@ -104,6 +108,8 @@ mod tests {
             "outrigger-gateway token -o json create --transit-node node-1",
             "outrigger-gateway workload replace shop/db -o json",
             "outrigger-gateway status -o json",
+            "outrigger-gateway ca list -o json",
+            "outrigger-gateway ca activate 0a1b2c3d4e5f --force",
             "outrigger-gateway serve --config /x --listen 127.0.0.1:1",
         ] {
             Command::try_parse_from(words.split(' ')).unwrap();

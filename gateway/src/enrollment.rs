@@ -7,7 +7,7 @@ mod name;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pki::{Authority, CheckedCsr, IssueError, Issued, SpiffeId, TrustDomain};
+use pki::{CheckedCsr, IssueError, Issued, SpiffeId, TrustDomain};
 use proto::v1;
 use proto::v1::enrollment_server::Enrollment;
 use tonic::{Request, Response, Status};
@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::audit::{self, Audit, Event};
 use crate::authorization::authorise;
+use crate::ca::{self, Ca, Roots};
 use crate::clock::Clock;
 use crate::mesh_view::MeshView;
 use crate::metrics::Metrics;
@@ -42,7 +43,7 @@ pub struct EnrollmentService {
     /// What is kept.
     pub store: Arc<Store>,
     /// Who issues.
-    pub authority: Arc<Authority>,
+    pub ca: Arc<Ca>,
     /// Which groups there are.
     pub mesh: Arc<dyn MeshView>,
     /// Where it is written down.
@@ -59,6 +60,7 @@ pub struct EnrollmentService {
 struct Joined {
     workload: Workload,
     issued: Issued,
+    roots: Arc<Roots>,
 }
 
 #[tonic::async_trait]
@@ -69,12 +71,12 @@ impl Enrollment for EnrollmentService {
         let (token, name) = (request.token_id.clone(), wanted_name(&request));
         let remote = peer.remote.ip().to_string();
         match self.admit(&peer, request).await {
-            Ok(Joined { workload, issued }) => {
+            Ok(Joined { workload, issued, roots }) => {
                 self.metrics.joined("ok");
                 self.metrics.issued("workload");
                 tracing::info!(workload = %workload.name, target = %workload.target, remote, "workload joined");
                 self.audit.record(&joined_event(&workload, &token, &remote), self.clock.now());
-                Ok(Response::new(self.welcome(workload, &issued)))
+                Ok(Response::new(self.welcome(workload, &issued, &roots)))
             }
             Err(error) => {
                 self.metrics.joined(error.reason());
@@ -90,12 +92,12 @@ impl Enrollment for EnrollmentService {
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
         let peer = peer(&request)?;
         match self.prolong(&peer, &request.into_inner().csr).await {
-            Ok(issued) => {
+            Ok((issued, roots)) => {
                 self.metrics.renewed("ok");
                 self.metrics.issued("workload");
                 Ok(Response::new(v1::RenewResponse {
                     certificate_chain: der(&issued),
-                    trust_bundle: self.roots(),
+                    trust_bundle: roots.certificates(),
                     gateways: self.settings.gateways.clone(),
                 }))
             }
@@ -151,9 +153,11 @@ impl EnrollmentService {
         };
         let service = self.clone();
         blocking(move || {
-            let issue = || service.issue(&csr, &joining.name, now);
+            let roots = service.ca.roots();
+            let issue = || service.issue(&roots, &csr, &joining.name, now);
             let (workload, issued) = service.store.join(&joining, now, issue)?;
-            Ok(Joined { workload, issued })
+            ca::record(&service.store, &workload.name, roots.given(&issued));
+            Ok(Joined { workload, issued, roots })
         })
         .await
     }
@@ -177,18 +181,27 @@ impl EnrollmentService {
         Ok(declared.addresses)
     }
 
-    async fn prolong(&self, peer: &PeerIdentity, csr: &[u8]) -> Result<Issued, EnrollmentError> {
+    async fn prolong(
+        &self,
+        peer: &PeerIdentity,
+        csr: &[u8],
+    ) -> Result<(Issued, Arc<Roots>), EnrollmentError> {
         let csr = CheckedCsr::from_der(csr)?;
         let now = self.clock.now();
         let (service, caller) = (self.clone(), peer.clone());
-        let (name, issued) = blocking(move || {
+        let (name, issued, roots) = blocking(move || {
             let workload = authorise(&service.store, &caller, now, service.settings.renew_grace)?;
             if csr.key_hash() != workload.key {
                 return Err(EnrollmentError::OtherKey(workload.name.clone()));
             }
-            let issue = || service.issue(&csr, &workload.name, now);
+            if let Some(svid) = &caller.svid {
+                service.store.confirm_given(&workload.name, svid.not_after().as_secs())?;
+            }
+            let roots = service.ca.roots();
+            let issue = || service.issue(&roots, &csr, &workload.name, now);
             let issued = service.store.renew(&workload.name, workload.key, issue)?;
-            Ok((workload.name.clone(), issued))
+            ca::record(&service.store, &workload.name, roots.given(&issued));
+            Ok((workload.name.clone(), issued, roots))
         })
         .await?;
         let expired = peer.expired(now);
@@ -197,7 +210,7 @@ impl EnrollmentService {
         let event =
             Event::Renewed { workload: name.to_string(), expires: issued.expires.as_secs(), expired, remote };
         self.audit.record(&event, now);
-        Ok(issued)
+        Ok((issued, roots))
     }
 
     fn refused_renewal(&self, peer: &PeerIdentity, error: &EnrollmentError) {
@@ -209,24 +222,26 @@ impl EnrollmentService {
         self.audit.record(&Event::RenewRefused { peer: name, remote, reason, detail }, self.clock.now());
     }
 
-    fn issue(&self, csr: &CheckedCsr, name: &WorkloadName, now: pki::UnixTime) -> Result<Issued, IssueError> {
+    fn issue(
+        &self,
+        roots: &Roots,
+        csr: &CheckedCsr,
+        name: &WorkloadName,
+        now: pki::UnixTime,
+    ) -> Result<Issued, IssueError> {
         let id = SpiffeId::workload(&self.settings.trust_domain, &name.namespace, &name.name)?;
-        self.authority.issue(csr, &id, now, self.settings.certificate_ttl)
+        roots.active().authority.issue(csr, &id, now, self.settings.certificate_ttl)
     }
 
-    fn welcome(&self, workload: Workload, issued: &Issued) -> v1::JoinResponse {
+    fn welcome(&self, workload: Workload, issued: &Issued, roots: &Roots) -> v1::JoinResponse {
         v1::JoinResponse {
             certificate_chain: der(issued),
-            trust_bundle: self.roots(),
+            trust_bundle: roots.certificates(),
             namespace: workload.name.namespace,
             name: workload.name.name,
             mesh_addresses: workload.addresses.iter().map(|address| host::bytes(*address)).collect(),
             gateways: self.settings.gateways.clone(),
         }
-    }
-
-    fn roots(&self) -> Vec<Vec<u8>> {
-        vec![self.authority.certificate().to_vec()]
     }
 }
 

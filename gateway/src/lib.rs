@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod audit;
 pub mod authorization;
+pub mod ca;
 pub mod clock;
 pub mod command;
 pub mod config;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use pki::{Authority, SpiffeId};
+use pki::SpiffeId;
 use prometheus_client::registry::Registry;
 use telemetry::health::Health;
 use telemetry::listener::Listener;
@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use crate::admin::AdminService;
 use crate::audit::Audit;
+use crate::ca::Ca;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::enrollment::{EnrollmentService, Settings};
@@ -86,7 +87,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
 /// What everything stands on.
 struct Foundation {
     store: Arc<Store>,
-    authority: Arc<Authority>,
+    ca: Arc<Ca>,
     audit: Arc<Audit>,
     metrics: Metrics,
     sessions: SessionMetrics,
@@ -110,7 +111,8 @@ impl Foundation {
             quarantine: QUARANTINE,
         };
         let store = Arc::new(Store::open(&config.state_dir, settings)?);
-        let authority = store.authority(&config.trust_domain, clock.now()).context("the root of the mesh")?;
+        let ca =
+            Ca::open(store.clone(), &config.trust_domain, clock.now()).context("the roots of the mesh")?;
         let audit = Audit::open(&config.audit_log)?;
         if config.advertise.is_empty() {
             tracing::warn!(
@@ -125,7 +127,7 @@ impl Foundation {
         };
         Ok(Self {
             store,
-            authority: Arc::new(authority),
+            ca: Arc::new(ca),
             audit: Arc::new(audit),
             metrics: Metrics::default(),
             sessions: SessionMetrics::default(),
@@ -166,9 +168,11 @@ impl Parts {
         shutdown: &Shutdown,
     ) -> Result<()> {
         let services = self.services(shutdown);
-        let bundle = self.foundation.authority.bundle()?;
+        let trust = tls::trust(&self.foundation.ca)?;
         let trust_domain = &self.config.trust_domain;
-        let tls = pki::tls::server(&bundle, trust_domain, certificate.serving(), self.clock.source())?;
+        let serving = certificate.serving();
+        let tls = pki::tls::server_trusting(trust.clone(), trust_domain, serving, self.clock.source())?;
+        tasks.spawn(tls::follow_roots(trust, self.foundation.ca.clone(), shutdown.clone()));
         let limits = tls::Limits {
             connections: self.config.max_connections,
             per_source: self.config.max_connections_per_source,
@@ -186,12 +190,11 @@ impl Parts {
     }
 
     fn services(&self, shutdown: &Shutdown) -> Services {
-        let Foundation { store, authority, audit, metrics, sessions, connections: _, settings } =
-            &self.foundation;
+        let Foundation { store, ca, audit, metrics, sessions, connections: _, settings } = &self.foundation;
         let mesh: Arc<dyn MeshView> = self.mesh.clone();
         let enrollment = EnrollmentService {
             store: store.clone(),
-            authority: authority.clone(),
+            ca: ca.clone(),
             mesh: mesh.clone(),
             audit: audit.clone(),
             metrics: metrics.clone(),
@@ -200,7 +203,7 @@ impl Parts {
         };
         let admin = AdminService {
             store: store.clone(),
-            authority: authority.clone(),
+            ca: ca.clone(),
             mesh,
             audit: audit.clone(),
             metrics: metrics.clone(),
@@ -263,8 +266,8 @@ impl Parts {
     fn own_certificate(&self) -> Result<OwnCertificate> {
         let name = format!("gateway-{:08x}", self.foundation.store.incarnation() >> 32);
         let id = SpiffeId::gateway(&self.config.trust_domain, &name)?;
-        let authority = self.foundation.authority.clone();
-        OwnCertificate::issue(authority, id, self.clock.now()).context("the gateway's own certificate")
+        let ca = self.foundation.ca.clone();
+        OwnCertificate::issue(ca, id, self.clock.now()).context("the gateway's own certificate")
     }
 }
 

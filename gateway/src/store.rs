@@ -16,6 +16,7 @@ mod record;
 mod relabel;
 mod table;
 mod token;
+mod trust;
 mod workload;
 
 use std::collections::BTreeMap;
@@ -30,7 +31,7 @@ use redb::{Database, Durability, ReadableDatabase as _, WriteTransaction};
 use tokio::sync::watch;
 
 pub use address::{InvalidPools, PoolError, Pools};
-pub use authority::RootError;
+pub use authority::{KeptRoot, RootError, root_id};
 pub use claim::Claim;
 pub use error::{OpenError, StoreError};
 pub use generation::INCARNATION_UNSET;
@@ -39,6 +40,7 @@ pub use join::{JoinError, JoinRefusal, Joining};
 pub use record::{InvalidWorkloadName, TRANSIT_NAMESPACE, Target, Token, Workload, WorkloadName, unix_time};
 pub use relabel::{RelabelRecord, RelabelRecords};
 pub use token::{Minted, Minting, TokenRefusal};
+pub use trust::Given;
 pub use workload::{RenewRefusal, Report, WorkloadError};
 
 /// All workloads, by name.

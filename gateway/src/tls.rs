@@ -7,6 +7,7 @@ mod cut;
 mod gate;
 mod own;
 mod peer;
+mod trust;
 
 pub use accept::{Limits, incoming};
 pub use connection::Connection;
@@ -14,3 +15,4 @@ pub use cut::Cut;
 pub use gate::{ConnectionMetrics, Pass};
 pub use own::{OwnCertificate, OwnCertificateError};
 pub use peer::PeerIdentity;
+pub use trust::{UnusableRoots, follow_roots, trust};

@@ -17,7 +17,7 @@ use rustls_pki_types::ServerName;
 
 pub use client::{client_by_pins, client_mutual};
 pub use refusal::{PeerRefusal, refusal};
-pub use server::{ServingCertificate, server};
+pub use server::{ClientTrust, ServingCertificate, server, server_trusting};
 
 /// The protocol that is spoken inside.
 const ALPN: &[u8] = b"h2";

@@ -4,6 +4,7 @@ use pki::{InvalidCsr, InvalidSpiffeId, IssueError};
 use tonic::Status;
 
 use super::caller::Refused;
+use crate::ca::RotationError;
 use crate::store::{InvalidWorkloadName, RenewRefusal, StoreError, WorkloadError, WorkloadName};
 
 /// A call that was refused or failed; nothing was changed.
@@ -13,8 +14,14 @@ pub enum AdminError {
     #[error(transparent)]
     Refused(#[from] Refused),
     /// Only root on the gateway's machine may.
-    #[error("administrators' certificates are issued over the unix socket only")]
+    #[error("administrators' certificates are issued, and roots changed, over the unix socket only")]
     SocketOnly,
+    /// Nothing is to be changed.
+    #[error("no change of the roots is asked for")]
+    NoChange,
+    /// The roots were not changed.
+    #[error(transparent)]
+    Rotation(#[from] RotationError),
     /// Neither or both targets.
     #[error(
         "a token is for one group (`--group namespace/name`) or for one transit node (`--transit-node node`)"
@@ -82,8 +89,10 @@ impl From<AdminError> for Status {
     fn from(error: AdminError) -> Self {
         let text = error.to_string();
         match error {
+            AdminError::Rotation(error) => unrotated(&error, text),
             AdminError::Refused(_) | AdminError::SocketOnly => Self::permission_denied(text),
             AdminError::OneTarget
+            | AdminError::NoChange
             | AdminError::GroupName(_)
             | AdminError::NodeName(_)
             | AdminError::Ttl(_)
@@ -98,5 +107,18 @@ impl From<AdminError> for Status {
             AdminError::NotSynced | AdminError::Store(_) => Self::unavailable(text),
             AdminError::Issue(_) => Self::internal(text),
         }
+    }
+}
+
+fn unrotated(error: &RotationError, text: String) -> Status {
+    match error {
+        RotationError::Unknown(_) => Status::not_found(text),
+        RotationError::UnderWay(_)
+        | RotationError::Active(_)
+        | RotationError::Untrusted { .. }
+        | RotationError::Tokens { .. }
+        | RotationError::InUse { .. } => Status::failed_precondition(text),
+        RotationError::Store(_) | RotationError::Root(_) => Status::unavailable(text),
+        RotationError::Authority(_) => Status::internal(text),
     }
 }

@@ -42,6 +42,8 @@ pub enum Event {
     Deleted { workload: String, by: String },
     /// An administrator's certificate was issued.
     AdminIssued { admin: String, expires: u64, by: String },
+    /// A root was `added`, `activated` or `retired`; `force`: whoever would be lost by it.
+    RootsChanged { root: String, what: &'static str, force: bool, by: String },
     /// A call of the administration was refused.
     AdminRefused { peer: String, remote: String, detail: String },
 }

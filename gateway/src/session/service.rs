@@ -113,11 +113,22 @@ impl MeshService {
                 .await
                 .map_err(|error| Refused(EndReason::Store, Status::unavailable(error.to_string())))?;
         }
+        self.confirm_given(&peer, &workload).await;
         tracing::info!(workload = %workload.name, version = hello.agent_version, "session open");
         let source = peer.source();
         let cut = peer.cut.clone();
         let peer = Peer { workload, hello, source, cut, expires, session, inbound };
         Ok(stream::run(self.clone(), peer, feed, &latest))
+    }
+
+    /// Whoever shows a certificate has what came with it.
+    async fn confirm_given(&self, peer: &PeerIdentity, workload: &Workload) {
+        let Some(expires) = peer.svid.as_ref().map(|svid| svid.not_after().as_secs()) else { return };
+        let (store, name) = (self.store.clone(), workload.name.clone());
+        let confirmed = tokio::task::spawn_blocking(move || store.confirm_given(&name, expires)).await;
+        if let Ok(Err(error)) = confirmed {
+            tracing::warn!(%error, workload = %workload.name, "what the host trusts is not recorded");
+        }
     }
 
     fn authorise(&self, peer: &PeerIdentity) -> Result<Arc<Workload>, Refused> {

@@ -8,8 +8,12 @@ use super::{StoreError, Workload, Workloads};
 
 /// Counters and other single numbers.
 pub(super) const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
-/// The root certificate and its key, in PEM.
+/// Where a single root certificate and its key, in PEM, were kept before there could be several.
 pub(super) const ROOT: TableDefinition<'_, &str, &str> = TableDefinition::new("root");
+/// Roots by their names.
+pub(super) const ROOTS: Records = TableDefinition::new("roots");
+/// What workloads were given to trust, by name.
+pub(super) const TRUSTS: Records = TableDefinition::new("trusts");
 /// Tokens by id.
 pub(super) const TOKENS: Records = TableDefinition::new("tokens");
 /// Workloads by name.
@@ -43,7 +47,8 @@ pub(super) fn prepare(database: &Database, format: u64) -> Result<u64, StoreErro
     };
     if found <= format {
         transaction.open_table(ROOT)?;
-        for records in [TOKENS, WORKLOADS, REVOKED_KEYS, RESTING_ADDRESSES, RELABELS, OBJECTS] {
+        for records in [TOKENS, WORKLOADS, REVOKED_KEYS, RESTING_ADDRESSES, RELABELS, OBJECTS, ROOTS, TRUSTS]
+        {
             transaction.open_table(records)?;
         }
         transaction.open_table(SEEN)?;

@@ -8,7 +8,7 @@ use redb::{ReadableTable, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
 use super::record::{Workload, WorkloadName};
-use super::table::{REVOKED_KEYS, SEEN, TOKENS, WORKLOADS, decode, get, put};
+use super::table::{REVOKED_KEYS, SEEN, TOKENS, TRUSTS, WORKLOADS, decode, get, put};
 use super::{Store, StoreError, Token, address, claim};
 
 /// What an agent says about its host.
@@ -226,6 +226,8 @@ impl Store {
             table.remove(text.as_str()).map_err(StoreError::from)?;
             let mut seen = transaction.open_table(SEEN).map_err(StoreError::from)?;
             seen.remove(text.as_str()).map_err(StoreError::from)?;
+            let mut trusts = transaction.open_table(TRUSTS).map_err(StoreError::from)?;
+            trusts.remove(text.as_str()).map_err(StoreError::from)?;
             RevokedKey::new(name, now, reason).keep(transaction, workload.key)?;
             address::release(transaction, name, &workload.addresses, now)?;
             Ok((workload, vec![(name.clone(), None)]))

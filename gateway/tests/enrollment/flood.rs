@@ -29,8 +29,8 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// A session, and what keeps it open.
-struct Open {
-    inbound: Streaming<GatewayMessage>,
+pub(crate) struct Open {
+    pub(crate) inbound: Streaming<GatewayMessage>,
     _outbound: mpsc::Sender<AgentMessage>,
 }
 
@@ -45,7 +45,7 @@ async fn connect(gateway: &Gateway, config: ClientConfig) -> Channel {
     }
 }
 
-async fn sync(gateway: &Gateway, member: &Member) -> Open {
+pub(crate) async fn sync(gateway: &Gateway, member: &Member) -> Open {
     let channel = connect(gateway, member.config(gateway)).await;
     let (sender, receiver) = mpsc::channel(1);
     let hello = Hello { machine: vec![7; 32], ..Hello::default() };

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use gateway::admin::AdminService;
 use gateway::audit::Audit;
+use gateway::ca::Ca;
 use gateway::clock::Clock;
 use gateway::enrollment::{EnrollmentService, Settings};
 use gateway::index::MeshSettings;
@@ -70,6 +71,8 @@ pub(crate) struct Gateway {
     pub(crate) socket: PathBuf,
     pub(crate) hands: Arc<Hands>,
     pub(crate) store: Arc<Store>,
+    pub(crate) ca: Arc<Ca>,
+    /// The first root.
     pub(crate) authority: Arc<Authority>,
     pub(crate) trust_domain: TrustDomain,
     /// Who is connected; empty until it serves.
@@ -99,7 +102,8 @@ impl Gateway {
         let settings = store::Settings { pools, cluster_id: 0, quarantine: TTL };
         let store = Arc::new(Store::open(&folder.path().join("state"), settings).unwrap());
         let trust_domain = TrustDomain::try_new("outrigger.local").unwrap();
-        let authority = Arc::new(store.authority(&trust_domain, clock.now()).unwrap());
+        let ca = Arc::new(Ca::open(store.clone(), &trust_domain, clock.now()).unwrap());
+        let authority = ca.roots().active().authority.clone();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let socket = folder.path().join("admin.sock");
@@ -108,6 +112,7 @@ impl Gateway {
             socket,
             hands,
             store,
+            ca,
             authority,
             trust_domain,
             registry: OnceLock::new(),
@@ -131,10 +136,14 @@ impl Gateway {
         self.registry.set(mesh.registry().clone()).unwrap();
         let services = self.services(clock, &mesh);
         let id = SpiffeId::gateway(&self.trust_domain, "g1").unwrap();
-        let own = OwnCertificate::issue(self.authority.clone(), id, clock.now()).unwrap();
+        let own = OwnCertificate::issue(self.ca.clone(), id, clock.now()).unwrap();
         // A server whose own certificate never expires in a test that turns the clock.
-        let bundle = self.authority.bundle().unwrap();
-        let tls = pki::tls::server(&bundle, &self.trust_domain, own.serving(), clock.source()).unwrap();
+        let trust = tls::trust(&self.ca).unwrap();
+        let tls = pki::tls::server_trusting(trust.clone(), &self.trust_domain, own.serving(), clock.source());
+        let tls = tls.unwrap();
+        tokio::spawn(tls::follow_roots(trust, self.ca.clone(), self.shutdown.clone()));
+        // Renewed when another root signs; as old as the test otherwise.
+        tokio::spawn(own.keep_fresh(Clock::new(Arc::new(Hands(AtomicU64::new(START))))));
         let limits = tls::Limits {
             handshake: Duration::from_secs(2),
             handshakes: 16,
@@ -153,7 +162,7 @@ impl Gateway {
 
     fn services(&self, clock: &Clock, mesh: &Arc<pipeline::Mesh>) -> Services {
         let view: Arc<dyn MeshView> = mesh.clone();
-        let (store, authority) = (self.store.clone(), self.authority.clone());
+        let (store, ca) = (self.store.clone(), self.ca.clone());
         let audit = Arc::new(Audit::open(&self.audit_log()).unwrap());
         let metrics = Metrics::default();
         let settings = Arc::new(Settings {
@@ -165,7 +174,7 @@ impl Gateway {
         Services {
             enrollment: EnrollmentService {
                 store: store.clone(),
-                authority: authority.clone(),
+                ca: ca.clone(),
                 mesh: view.clone(),
                 audit: audit.clone(),
                 metrics: metrics.clone(),
@@ -180,15 +189,7 @@ impl Gateway {
                 clock: clock.clone(),
                 shutdown: self.shutdown.clone(),
             },
-            admin: AdminService {
-                store,
-                authority,
-                mesh: view,
-                audit,
-                metrics,
-                clock: clock.clone(),
-                settings,
-            },
+            admin: AdminService { store, ca, mesh: view, audit, metrics, clock: clock.clone(), settings },
         }
     }
 

@@ -5,6 +5,7 @@
 mod flood;
 mod gateway;
 mod host;
+mod rotation;
 
 use std::time::Duration;
 

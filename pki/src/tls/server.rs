@@ -46,6 +46,39 @@ impl ResolvesServerCert for ServingCertificate {
     }
 }
 
+/// Whose signature under a client's certificate counts; can be replaced while it serves.
+#[derive(Debug)]
+pub struct ClientTrust(RwLock<Arc<dyn ClientCertVerifier>>);
+
+impl ClientTrust {
+    /// Trusts the roots of a bundle.
+    ///
+    /// # Errors
+    /// [`TlsError`] where they can verify nobody.
+    pub fn try_new(bundle: &TrustBundle) -> Result<Self, TlsError> {
+        Ok(Self(RwLock::new(verifier(bundle)?)))
+    }
+
+    /// Trusts these roots, and no others, from the next handshake on.
+    ///
+    /// # Errors
+    /// [`TlsError`] where they can verify nobody; then nothing changed.
+    pub fn replace(&self, bundle: &TrustBundle) -> Result<(), TlsError> {
+        let verifier = verifier(bundle)?;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = verifier;
+        Ok(())
+    }
+
+    fn now(&self) -> Arc<dyn ClientCertVerifier> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn verifier(bundle: &TrustBundle) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let roots = Arc::new(bundle.to_store()?);
+    Ok(WebPkiClientVerifier::builder_with_provider(roots, provider()).allow_unauthenticated().build()?)
+}
+
 /// Serves TLS. A client without a certificate is let in: it may join. One with a certificate must have a chain to the
 /// bundle and a SPIFFE id of the trust domain. A certificate that has expired passes here: how long it may still be
 /// renewed is decided by the call.
@@ -58,12 +91,21 @@ pub fn server(
     certificate: Arc<ServingCertificate>,
     time: TimeSource,
 ) -> Result<ServerConfig, TlsError> {
-    let provider = provider();
-    let chain = WebPkiClientVerifier::builder_with_provider(Arc::new(bundle.to_store()?), provider.clone())
-        .allow_unauthenticated()
-        .build()?;
-    let verifier = PeerVerifier { chain, trust_domain: trust_domain.clone() };
-    let mut config = ServerConfig::builder_with_details(provider, time)
+    server_trusting(Arc::new(ClientTrust::try_new(bundle)?), trust_domain, certificate, time)
+}
+
+/// The same with roots that can be replaced.
+///
+/// # Errors
+/// [`TlsError`] where the cryptography refuses.
+pub fn server_trusting(
+    trust: Arc<ClientTrust>,
+    trust_domain: &TrustDomain,
+    certificate: Arc<ServingCertificate>,
+    time: TimeSource,
+) -> Result<ServerConfig, TlsError> {
+    let verifier = PeerVerifier { trust, trust_domain: trust_domain.clone() };
+    let mut config = ServerConfig::builder_with_details(provider(), time)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
         .with_cert_resolver(certificate);
@@ -79,7 +121,7 @@ fn certified(chain: Vec<CertificateDer<'static>>, key: &KeyPair) -> Result<Arc<C
 
 #[derive(Debug)]
 struct PeerVerifier {
-    chain: Arc<dyn ClientCertVerifier>,
+    trust: Arc<ClientTrust>,
     trust_domain: TrustDomain,
 }
 
@@ -93,7 +135,8 @@ impl ClientCertVerifier for PeerVerifier {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.chain.root_hint_subjects()
+        // A host has one certificate, and shows it whatever is hinted.
+        &[]
     }
 
     fn verify_client_cert(
@@ -109,7 +152,8 @@ impl ClientCertVerifier for PeerVerifier {
         }
         let time = now.min(svid.not_after());
         let verified = self
-            .chain
+            .trust
+            .now()
             .verify_client_cert(end_entity, intermediates, time.max(svid.not_before()))
             .map_err(|e| PeerRefusal::Chain { id: svid.id().clone(), reason: e.to_string() })?;
         refusal::check_time(&svid, time)?;
@@ -122,7 +166,7 @@ impl ClientCertVerifier for PeerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls12_signature(message, cert, dss)
+        self.trust.now().verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -131,10 +175,10 @@ impl ClientCertVerifier for PeerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls13_signature(message, cert, dss)
+        self.trust.now().verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
+        self.trust.now().supported_verify_schemes()
     }
 }
