@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::mac::Mac;
+
 /// The links and routes of one network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory {
@@ -29,6 +31,8 @@ pub struct Link {
     pub loopback: bool,
     /// Its MTU.
     pub mtu: u32,
+    /// Its MAC; `None` where it has none, or one that is not Ethernet's.
+    pub mac: Option<Mac>,
     /// The bridge or bond it is a port of.
     pub controller: Option<u32>,
     /// Its addresses.

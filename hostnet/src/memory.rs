@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use crate::inventory::{Inventory, Link, LinkAddress, Route, RouteKind, Vxlan};
 use crate::kernel::{ApplyError, Kernel};
+use crate::mac::Mac;
 use crate::plan::Operation;
 use crate::{BACKSTOP_METRIC, ROUTE_PROTOCOL};
 
@@ -63,13 +64,14 @@ impl Memory {
                     .routes
                     .retain(|route| route.destination != *prefix || route.kind != RouteKind::Unreachable);
             }
-            Operation::CreateDevice { name, port, mtu } => self.create(name, *port, *mtu)?,
+            Operation::CreateDevice { name, port, mtu, mac } => self.create(name, *port, *mtu, *mac)?,
             Operation::DeleteDevice(name) => {
                 let index = self.link(name)?.index;
                 self.inventory.links.remove(&index);
                 self.inventory.routes.retain(|route| route.device != Some(index));
             }
             Operation::SetMtu { device, mtu } => self.link(device)?.mtu = *mtu,
+            Operation::SetMac { device, mac } => self.link(device)?.mac = Some(*mac),
             Operation::SetUp { device, port: _ } => self.link(device)?.up = true,
             Operation::SetDown(device) => {
                 let link = self.link(device)?;
@@ -104,7 +106,7 @@ impl Memory {
         Ok(())
     }
 
-    fn create(&mut self, name: &str, port: u16, mtu: u32) -> Result<(), io::ErrorKind> {
+    fn create(&mut self, name: &str, port: u16, mtu: u32, mac: Option<Mac>) -> Result<(), io::ErrorKind> {
         let vxlan = Some(Vxlan { port, external: true });
         let mut links = self.inventory.links.values();
         if links.any(|link| link.name == name || link.vxlan == vxlan) {
@@ -112,7 +114,7 @@ impl Memory {
         }
         let index = self.inventory.links.keys().next_back().map_or(1, |last| last + 1);
         let kind = Some("vxlan".to_owned());
-        let link = Link { index, name: name.to_owned(), kind, mtu, vxlan, ..Link::default() };
+        let link = Link { index, name: name.to_owned(), kind, mtu, mac, vxlan, ..Link::default() };
         self.inventory.links.insert(index, link);
         Ok(())
     }

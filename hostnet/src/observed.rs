@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::inventory::{Inventory, Link, Route, RouteKind};
+use crate::mac::Mac;
 use crate::{BACKSTOP_METRIC, ROUTE_PROTOCOL};
 
 /// The part of a host's network that is ours, as it is.
@@ -32,6 +33,8 @@ pub struct ObservedDevice {
     pub port: Option<u16>,
     /// Its MTU.
     pub mtu: u32,
+    /// Its MAC.
+    pub mac: Option<Mac>,
     /// Whether it is up.
     pub up: bool,
     /// Its addresses.
@@ -53,6 +56,7 @@ impl Observed {
                 index: link.index,
                 port: external(link),
                 mtu: link.mtu,
+                mac: link.mac,
                 up: link.up,
                 addresses: link.addresses.keys().copied().collect(),
                 routes: ours()

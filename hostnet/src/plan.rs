@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::desired::{Desired, Device};
+use crate::mac::Mac;
 use crate::observed::{Observed, ObservedDevice};
 
 /// Operations in the order in which they must be done.
@@ -32,6 +33,8 @@ pub enum Operation {
         port: u16,
         /// Its MTU.
         mtu: u32,
+        /// Its MAC; `None` = whatever the kernel chooses.
+        mac: Option<Mac>,
     },
     /// Delete the mesh device, and with it its addresses and routes.
     DeleteDevice(String),
@@ -41,6 +44,13 @@ pub enum Operation {
         device: String,
         /// The new MTU.
         mtu: u32,
+    },
+    /// Change the MAC, which a device that is up takes as well.
+    SetMac {
+        /// The device.
+        device: String,
+        /// The new MAC.
+        mac: Mac,
     },
     /// Raise the device.
     SetUp {
@@ -154,6 +164,7 @@ fn keep_device<'a>(
         name: wanted.name.clone(),
         port: wanted.port,
         mtu: wanted.mtu,
+        mac: Mac::of(&wanted.addresses),
     });
     Ok(None)
 }
@@ -164,6 +175,11 @@ fn converge_device(there: Option<&ObservedDevice>, wanted: &Device, plan: &mut P
         && there.mtu != wanted.mtu
     {
         plan.before.push(Operation::SetMtu { device: device.clone(), mtu: wanted.mtu });
+    }
+    if let (Some(there), Some(mac)) = (there, Mac::of(&wanted.addresses))
+        && there.mac != Some(mac)
+    {
+        plan.before.push(Operation::SetMac { device: device.clone(), mac });
     }
     let was_up = there.is_some_and(|there| there.up);
     if !wanted.up {
@@ -219,11 +235,12 @@ impl fmt::Display for Operation {
         match self {
             Self::AddUnreachable(prefix) => write!(f, "add route unreachable {prefix}"),
             Self::RemoveUnreachable(prefix) => write!(f, "remove route unreachable {prefix}"),
-            Self::CreateDevice { name, port, mtu } => {
+            Self::CreateDevice { name, port, mtu, mac: _ } => {
                 write!(f, "create VXLAN device {name} (UDP port {port}, MTU {mtu})")
             }
             Self::DeleteDevice(name) => write!(f, "delete device {name}"),
             Self::SetMtu { device, mtu } => write!(f, "set MTU of {device} to {mtu}"),
+            Self::SetMac { device, mac } => write!(f, "set MAC of {device} to {mac}"),
             Self::SetUp { device, port } => write!(f, "set {device} up (UDP port {port})"),
             Self::SetDown(device) => write!(f, "set {device} down"),
             Self::AddAddress { device, address } => write!(f, "add address {address} to {device}"),

@@ -129,14 +129,30 @@ fn without_the_device_mesh_traffic_is_unreachable() {
 }
 
 #[test]
+fn a_mac_that_someone_changed_is_put_back_while_the_device_is_up() {
+    isolated(|| async {
+        let mut kernel = Netlink::connect().unwrap();
+        converge(&mut kernel, &desired(true)).await;
+        let before = observe(&mut kernel).await;
+        let mac = before.device.as_ref().and_then(|device| device.mac).unwrap();
+        assert_eq!(mac.to_string(), "02:04:0a:f4:f0:07");
+        ip("link set ogr0 address 02:00:00:00:0f:02");
+        converge(&mut kernel, &desired(true)).await;
+        assert_eq!(observe(&mut kernel).await, before, "addresses and routes stay");
+    });
+}
+
+#[test]
 fn leaving_removes_ours_and_nothing_else() {
     isolated(|| async {
         let mut kernel = Netlink::connect().unwrap();
         ip("link add flannel.1 type vxlan id 1 dstport 8472 nolearning");
         ip("link add eth0 type veth peer name far");
         ip("address add 192.0.2.2/24 dev eth0");
-        ip("link set eth0 up");
-        ip("link set far up");
+        for device in ["eth0", "far"] {
+            // An address that comes a moment later is no change of ours.
+            ip(&format!("link set {device} addrgenmode none up"));
+        }
         ip("route add 198.51.100.0/24 via 192.0.2.9");
         let before = kernel.inventory().await.unwrap();
         converge(&mut kernel, &desired(true)).await;

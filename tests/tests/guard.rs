@@ -1,5 +1,6 @@
 //! The ways around the tunnel: bare packets on the NIC, and mesh traffic while the device is away.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use e2e::host::Host;
 use e2e::json;
 use e2e::process::Process;
 use e2e::shared::Shared;
-use e2e::shop::{Shop, Traffic, UDP};
+use e2e::shop::{Shop, Traffic, UDP, pings};
 use e2e::traffic::sniff::SniffReport;
 use e2e::traffic::udp::{SendReport, SinkReport};
 use e2e::wait::wait_for;
@@ -127,10 +128,47 @@ fn a_device_taken_down_under_a_running_agent_comes_back() {
     SHOP.test(|shop| {
         shop.db.host.namespace().ip("link set ogr0 down")?;
         let [api, _] = shop.api.addresses();
-        wait_for("the device to work again", PATIENCE, || {
-            e2e::shop::pings(&shop.db.host, api, 56).unwrap_or(false)
-        })?;
+        wait_for("the device to work again", PATIENCE, || pings(&shop.db.host, api, 56).unwrap_or(false))?;
         let traffic = Traffic::start(&shop.db.host, &shop.db.addresses()?, &shop.api, &shop.web)?;
         traffic.finish().map(|_| ())
+    });
+}
+
+/// The MAC of a machine's mesh device.
+fn mac(host: &Host) -> Result<String> {
+    let devices = host.devices()?;
+    let device = devices.as_array().into_iter().flatten().find(|device| device["ifname"] == "ogr0");
+    let mac = device.and_then(|device| device["address"].as_str()).context("no mesh device with a MAC")?;
+    Ok(mac.to_owned())
+}
+
+/// VXLAN drops what carries the receiver's own MAC: udev gives clones of a machine the same one.
+#[test]
+fn a_mac_that_another_host_has_is_replaced_while_the_device_is_up() {
+    SHOP.test(|shop| {
+        let node = shop.cluster.node.host();
+        let macs = [mac(&shop.db.host)?, mac(&shop.batch.host)?, mac(node)?];
+        ensure!(macs.iter().collect::<BTreeSet<_>>().len() == macs.len(), "shared: {macs:?}");
+        let reached = || -> Result<bool> {
+            for (api, batch) in shop.api.addresses().into_iter().zip(shop.batch.addresses()?) {
+                if !pings(&shop.db.host, api, 56)? || !pings(&shop.db.host, batch, 56)? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        };
+        ensure!(reached()?, "a pod or a host is not reached");
+        let [own, _, nodes] = &macs;
+        shop.db.agent.kill()?;
+        shop.db.host.namespace().ip(&format!("link set ogr0 address {nodes}"))?;
+        ensure!(!reached()?, "the kernel takes packets with its own MAC: this test shows nothing");
+        shop.db.agent.launch()?;
+        wait_for("the MAC after a start", PATIENCE, || mac(&shop.db.host).is_ok_and(|mac| mac == *own))?;
+        shop.db.host.namespace().ip(&format!("link set ogr0 address {nodes}"))?;
+        wait_for("the MAC under a running agent", PATIENCE, || {
+            mac(&shop.db.host).is_ok_and(|mac| mac == *own)
+        })?;
+        ensure!(reached()?, "a pod or a host is not reached with the MAC back in place");
+        Ok(())
     });
 }

@@ -13,6 +13,7 @@ use netlink_packet_route::route::{
 use rtnetlink::{Handle, RouteMessageBuilder};
 
 use crate::inventory::{Inventory, Link, LinkAddress, Route, RouteKind, Vxlan};
+use crate::mac::Mac;
 
 const TABLE_LOCAL: u32 = 255;
 /// Not in the flags of the netlink crate: an address made by privacy extensions (`IFA_F_TEMPORARY` is the same bit
@@ -58,6 +59,8 @@ fn link(message: &LinkMessage) -> Link {
             link.name.clone_from(name);
         } else if let LinkAttribute::Mtu(mtu) = attribute {
             link.mtu = *mtu;
+        } else if let LinkAttribute::Address(bytes) = attribute {
+            link.mac = bytes.as_slice().try_into().ok().map(Mac);
         } else if let LinkAttribute::Controller(index) = attribute {
             link.controller = Some(*index);
         } else if let LinkAttribute::LinkInfo(infos) = attribute {

@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use rtnetlink::{Error, Handle, LinkMessageBuilder, LinkUnspec, LinkVxlan, RouteMessageBuilder};
 
 use crate::kernel::ApplyError;
+use crate::mac::Mac;
 use crate::plan::Operation;
 use crate::{BACKSTOP_METRIC, ROUTE_PROTOCOL};
 
@@ -20,13 +21,20 @@ pub(super) async fn execute(handle: &Handle, operation: &Operation) -> Result<()
     match operation {
         Operation::AddUnreachable(prefix) => handle.route().add(unreachable(*prefix)?).execute().await,
         Operation::RemoveUnreachable(prefix) => handle.route().del(unreachable(*prefix)?).execute().await,
-        Operation::CreateDevice { name, port, mtu } => create(handle, name, *port, *mtu).await,
+        Operation::CreateDevice { name, port, mtu, mac } => create(handle, name, *port, *mtu, *mac).await,
         Operation::DeleteDevice(name) => {
             let index = index(handle, name).await?;
             handle.link().del(index).execute().await
         }
         Operation::SetMtu { device, mtu } => {
             handle.link().set(LinkUnspec::new_with_name(device).mtu(*mtu).build()).execute().await
+        }
+        Operation::SetMac { device, mac: Mac(bytes) } => {
+            handle
+                .link()
+                .set(LinkUnspec::new_with_name(device).address(bytes.to_vec()).build())
+                .execute()
+                .await
         }
         Operation::SetUp { device, port: _ } => {
             handle.link().set(LinkUnspec::new_with_name(device).up().build()).execute().await
@@ -81,17 +89,19 @@ async fn index(handle: &Handle, name: &str) -> Result<u32, Error> {
 
 /// Without ARP and generated addresses the device says nothing by itself. Checksums of the outer UDP header may be
 /// missing on an IPv6 underlay (RFC 6935): senders behind offloads leave them out.
-async fn create(handle: &Handle, name: &str, port: u16, mtu: u32) -> Result<(), Error> {
-    let message = LinkMessageBuilder::<LinkVxlan>::new(name)
+async fn create(handle: &Handle, name: &str, port: u16, mtu: u32, mac: Option<Mac>) -> Result<(), Error> {
+    let mut device = LinkMessageBuilder::<LinkVxlan>::new(name)
         .port(port)
         .append_info_data(InfoVxlan::CollectMetadata(true))
         .append_info_data(InfoVxlan::Learning(false))
         .append_info_data(InfoVxlan::UDPZeroCsumRX(true))
         .mtu(mtu)
         .arp(false)
-        .down()
-        .build();
-    handle.link().add(message).execute().await?;
+        .down();
+    if let Some(Mac(bytes)) = mac {
+        device = device.address(bytes.to_vec());
+    }
+    handle.link().add(device.build()).execute().await?;
     let silenced = silence(handle, name).await;
     if silenced.is_err() {
         // Half a device would later be taken for a whole one.

@@ -95,7 +95,7 @@ async fn converge(kernel: &mut Memory, desired: &Desired) {
 proptest! {
     /// From any state that plans can lead to, and after someone meddled, one plan leads to what is desired.
     #[test]
-    fn a_plan_leads_to_what_is_desired(first in desired(), second in desired(), meddle in 0_u8..4) {
+    fn a_plan_leads_to_what_is_desired(first in desired(), second in desired(), meddle in 0_u8..5) {
         run(async {
             let mut kernel = Memory { inventory: foreign() };
             converge(&mut kernel, &first).await;
@@ -112,6 +112,9 @@ proptest! {
                 (None, None) => {}
                 (Some(found), Some(wanted)) => {
                     assert_eq!((found.port, found.mtu, found.up), (Some(wanted.port), wanted.mtu, wanted.up));
+                    if let Some(mac) = Mac::of(&wanted.addresses) {
+                        assert_eq!(found.mac, Some(mac));
+                    }
                     if wanted.up {
                         assert_eq!(&found.addresses, &wanted.addresses);
                         assert_eq!(&found.routes, &wanted.routes);
@@ -165,6 +168,7 @@ async fn meddle_with(kernel: &mut Memory, how: u8) {
         0 => Operation::SetDown(NAME.to_owned()),
         1 => Operation::DeleteDevice(NAME.to_owned()),
         2 => Operation::AddAddress { device: NAME.to_owned(), address: "198.51.100.1".parse().unwrap() },
+        3 => Operation::SetMac { device: NAME.to_owned(), mac: Mac([2, 0, 0, 0, 0, 1]) },
         _ => return,
     };
     kernel.apply(&operation).await.unwrap();
