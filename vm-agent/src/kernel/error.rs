@@ -30,6 +30,12 @@ pub enum KernelError {
         /// The version that runs.
         running: String,
     },
+    /// Packets of one CPU may preempt each other.
+    #[error(
+        "this kernel ({0}) is built with PREEMPT_RT, where packets of one CPU may preempt each other; the programs keep \
+         what they work on per CPU and would mix them up"
+    )]
+    Realtime(String),
     /// The folder of the pins is on no bpffs.
     #[error(
         "{path} is on no BPF file system, so that nothing would outlive the agent; mount one there: \
@@ -121,6 +127,7 @@ impl KernelError {
             // What would cut the host off depends on its own network, which changes without the gateway.
             Self::Unsafe(_)
             | Self::NotPermitted(_)
+            | Self::Realtime(_)
             | Self::MissingFeature { .. }
             | Self::NoBpffs { .. }
             | Self::Locked(_)

@@ -92,10 +92,14 @@ fn features() -> Result<(), KernelError> {
     ];
     let release = nix::sys::utsname::uname()
         .map_or_else(|_| String::new(), |name| name.release().to_string_lossy().into_owned());
-    let missing = |feature, since| KernelError::MissingFeature { feature, since, running: release.clone() };
-    if Version::of(&release).is_some_and(|version| version < FLOOR) {
-        return Err(missing("support for this agent's programs", "5.10"));
+    if is_realtime(&std::fs::read_to_string(REALTIME).unwrap_or_default()) {
+        return Err(KernelError::Realtime(release));
     }
+    if Version::of(&release).is_some_and(|version| version < FLOOR) {
+        let feature = "support for this agent's programs";
+        return Err(KernelError::MissingFeature { feature, since: "5.10", running: release });
+    }
+    let missing = |feature, since| KernelError::MissingFeature { feature, since, running: release.clone() };
     if !is_program_supported(ProgramType::SchedClassifier).unwrap_or(true) {
         return Err(missing("traffic classification by BPF (CONFIG_NET_CLS_BPF)", "4.1"));
     }
@@ -103,6 +107,13 @@ fn features() -> Result<(), KernelError> {
         Some((_, feature, since)) => Err(missing(feature, since)),
         None => Ok(()),
     }
+}
+
+/// Where a kernel built with `PREEMPT_RT` says so.
+const REALTIME: &str = "/sys/kernel/realtime";
+
+fn is_realtime(text: &str) -> bool {
+    text.trim() == "1"
 }
 
 /// Whether the folder, or the nearest one above it that exists, is on a BPF file system.
@@ -135,6 +146,12 @@ impl fmt::Display for Precondition {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kernel_that_says_so_is_realtime() {
+        assert!(is_realtime("1\n"));
+        assert!(!is_realtime("0\n") && !is_realtime(""));
+    }
 
     #[test]
     fn versions_compare_by_number() {
