@@ -30,7 +30,7 @@ pub(crate) fn guard_egress(context: TcContext) -> i32 {
 
 #[inline(always)]
 fn guard(context: &TcContext, hook: Hook, control: Control) -> i32 {
-    let Some(Desk { now_ns, work }) = tables::desk() else { return TC_ACT_UNSPEC };
+    let Some(Desk { now_ns, work, .. }) = tables::desk() else { return TC_ACT_UNSPEC };
     let moment = Moment { hook, control, now_ns };
     if datapath::guard_in(&AnyPacket::new(context), &moment, &Maps, work) {
         TC_ACT_UNSPEC

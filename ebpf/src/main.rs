@@ -18,6 +18,7 @@ mod relay;
 mod skb;
 mod stub;
 mod tables;
+mod test;
 mod tunnel;
 
 /// The kernel checks this against the helpers that are used.

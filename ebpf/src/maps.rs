@@ -1,7 +1,7 @@
 //! The maps. Sizes are defaults; the agent sets its own when it loads the object.
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_NO_PREALLOC, bpf_tunnel_key},
     btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
     macros::btf_map,
 };
@@ -36,6 +36,8 @@ pub(crate) struct Scratch {
     pub(crate) now_ns: u64,
     /// Room for the packet at hand.
     pub(crate) work: Work,
+    /// Room for its tunnel key.
+    pub(crate) tunnel_key: bpf_tunnel_key,
 }
 
 #[btf_map]

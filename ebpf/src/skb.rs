@@ -99,10 +99,13 @@ impl MeshPacket {
         (result == 0).then(|| unsafe { bytes.assume_init() })
     }
 
-    /// Reads in place, from the Ethernet header on; `None` if the linear part ends before.
+    /// Reads whole words in place, from the Ethernet header on; `None` for anything else, and if the linear part ends
+    /// before.
     #[inline(always)]
     fn load_at<const AT: usize, T: FromBytes>(&self) -> Option<T> {
-        const { assert!(size_of::<T>().is_multiple_of(4) && size_of::<T>() <= HEADER_WORDS * 4) };
+        if const { !size_of::<T>().is_multiple_of(4) || size_of::<T>() > HEADER_WORDS * 4 } {
+            return None;
+        }
         // SAFETY: the kernel passes a valid context.
         let (start, end) = unsafe { ((*self.context).data, (*self.context).data_end) };
         let (start, end) = (address(start), address(end));

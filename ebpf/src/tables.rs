@@ -7,6 +7,7 @@ use core::{
 };
 
 use aya_ebpf::{
+    bindings::bpf_tunnel_key,
     btf_maps::lpm_trie::Key,
     helpers::{bpf_jiffies64, bpf_ktime_get_ns},
 };
@@ -44,6 +45,8 @@ pub(crate) struct Desk {
     pub(crate) now_ns: u64,
     /// Room for the packet at hand.
     pub(crate) work: &'static mut Work,
+    /// Room for its tunnel key.
+    pub(crate) tunnel_key: &'static mut bpf_tunnel_key,
 }
 
 /// This CPU's clock and room. A program asks once.
@@ -59,7 +62,11 @@ pub(crate) fn desk() -> Option<Desk> {
             (*scratch).jiffies = jiffies;
             (*scratch).now_ns = bpf_ktime_get_ns();
         }
-        Some(Desk { now_ns: (*scratch).now_ns, work: &mut (*scratch).work })
+        Some(Desk {
+            now_ns: (*scratch).now_ns,
+            work: &mut (*scratch).work,
+            tunnel_key: &mut (*scratch).tunnel_key,
+        })
     }
 }
 

@@ -8,32 +8,30 @@ use aya_ebpf::{
         __sk_buff, BPF_F_DONT_FRAGMENT, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, bpf_tunnel_key,
         bpf_tunnel_key__bindgen_ty_1, bpf_tunnel_key__bindgen_ty_2, bpf_tunnel_key__bindgen_ty_3,
     },
-    helpers::{bpf_skb_change_type, bpf_skb_get_tunnel_key, bpf_skb_set_tunnel_key, bpf_skb_store_bytes},
+    helpers::{bpf_skb_change_type, bpf_skb_get_tunnel_key, bpf_skb_set_tunnel_key},
     programs::TcContext,
 };
 use datapath::{Address, Outer, Verdict};
 
-/// Without the local address, which 5.10 does not know.
+/// The whole key. The kernel copies a shorter one to the stack and back, byte by byte.
+#[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "44; `From` is not const")]
+const KEY_SIZE: u32 = size_of::<bpf_tunnel_key>() as u32;
+/// Without the local address, which kernels before 5.19 do not know: they refuse a longer key at once.
 #[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "28; `From` is not const")]
-const KEY_SIZE: u32 = offset_of!(bpf_tunnel_key, __bindgen_anon_3) as u32;
+const OLD_KEY_SIZE: u32 = offset_of!(bpf_tunnel_key, __bindgen_anon_3) as u32;
+const INVALID: i64 = -22;
 const TTL: u8 = 64;
 const PACKET_HOST: u32 = 0;
-/// Where the source stands in an Ethernet header.
-const SOURCE_MAC: u32 = 6;
-/// The source of every mesh packet. No device has it: VXLAN drops what seems to come from itself, and a constant
-/// tells nothing about the sender.
-const CONSTANT_MAC: [u8; 6] = [0x02, 0x00, 0x00, 0x00, 0x0f, 0x01];
 
 /// The outer facts of a packet; [`Outer::NONE`] if it did not come through a tunnel.
-#[inline(never)]
-pub(crate) fn outer(context: &TcContext) -> Outer {
-    let mut key = empty_key();
-    if get(context.skb.skb, &mut key, 0) {
+#[inline(always)]
+pub(crate) fn outer(context: &TcContext, key: &mut bpf_tunnel_key) -> Outer {
+    if get(context.skb.skb, key, 0) {
         // SAFETY: plain integers; the kernel writes the address of an IPv4 tunnel in the machine's order.
         let address = unsafe { key.__bindgen_anon_1.remote_ipv4 };
         return Outer { source: Address::from_v4(address.to_be_bytes()), vni: key.tunnel_id };
     }
-    if get(context.skb.skb, &mut key, BPF_F_TUNINFO_IPV6) {
+    if get(context.skb.skb, key, BPF_F_TUNINFO_IPV6) {
         // SAFETY: plain integers; the kernel writes the address of an IPv6 tunnel in network order.
         let words = unsafe { key.__bindgen_anon_1.remote_ipv6 };
         return Outer { source: Address(zerocopy::transmute!(words)), vni: key.tunnel_id };
@@ -43,8 +41,16 @@ pub(crate) fn outer(context: &TcContext) -> Outer {
 
 #[inline(always)]
 fn get(context: *mut __sk_buff, key: &mut bpf_tunnel_key, flags: u32) -> bool {
-    // SAFETY: the helper writes `KEY_SIZE` bytes of the key.
-    unsafe { bpf_skb_get_tunnel_key(context, key, KEY_SIZE, u64::from(flags)) == 0 }
+    // SAFETY: the helper writes as many bytes of the key as it is told.
+    unsafe {
+        let result = bpf_skb_get_tunnel_key(context, key, KEY_SIZE, u64::from(flags));
+        let result = if result == INVALID {
+            bpf_skb_get_tunnel_key(context, key, OLD_KEY_SIZE, u64::from(flags))
+        } else {
+            result
+        };
+        result == 0
+    }
 }
 
 /// Lets the stack accept a packet whose destination MAC is another host's.
@@ -55,9 +61,9 @@ pub(crate) fn deliver(context: &TcContext) -> bool {
 }
 
 /// Sends a packet into the tunnel that a verdict names.
-#[inline(never)]
-pub(crate) fn encapsulate(context: &TcContext, verdict: &Verdict) -> bool {
-    let mut key = empty_key();
+#[inline(always)]
+pub(crate) fn encapsulate(context: &TcContext, key: &mut bpf_tunnel_key, verdict: &Verdict) -> bool {
+    *key = empty_key();
     key.tunnel_id = verdict.mark;
     key.tunnel_ttl = TTL;
     let flags = if verdict.tunnel.is_v4() {
@@ -67,11 +73,11 @@ pub(crate) fn encapsulate(context: &TcContext, verdict: &Verdict) -> bool {
         key.__bindgen_anon_1.remote_ipv6 = zerocopy::transmute!(verdict.tunnel.0);
         BPF_F_TUNINFO_IPV6 | BPF_F_DONT_FRAGMENT
     };
-    // SAFETY: the helper reads `KEY_SIZE` bytes of the key, and six of the address.
+    // SAFETY: the helper reads as many bytes of the key as it is told.
     unsafe {
-        bpf_skb_set_tunnel_key(context.skb.skb, &raw mut key, KEY_SIZE, u64::from(flags)) == 0
-            && bpf_skb_store_bytes(context.skb.skb.cast(), SOURCE_MAC, CONSTANT_MAC.as_ptr().cast(), 6, 0)
-                == 0
+        let flags = u64::from(flags);
+        bpf_skb_set_tunnel_key(context.skb.skb, key, KEY_SIZE, flags) == 0
+            || bpf_skb_set_tunnel_key(context.skb.skb, key, OLD_KEY_SIZE, flags) == 0
     }
 }
 

@@ -150,6 +150,12 @@ impl Lowered {
         !self.cidrs.is_empty()
     }
 
+    /// Whether every entry is about one protocol.
+    #[must_use]
+    pub fn names_protocols(&self) -> bool {
+        self.entries.keys().all(|key| key.protocol != PolicyKey::ANY_PROTOCOL)
+    }
+
     /// What the map holds for a default.
     #[must_use]
     pub const fn default(&self, direction: Direction) -> LoweredDefault {

@@ -58,7 +58,6 @@ pub fn decide_in<P: Packet, T: Tables>(
     work: &mut Work,
 ) -> bool {
     let direction = moment.hook.direction();
-    work.parsed = Parsed::new(direction);
     work.verdict = Verdict::drop(Reason::NotPublished);
     if moment.control != Control::UNPUBLISHED
         && let Some(settings) = tables.settings(moment.control.bank())
@@ -78,6 +77,8 @@ pub fn decide_in<P: Packet, T: Tables>(
         if work.verdict.event == 0 {
             work.verdict.event = event(work.verdict.reason, settings.flags);
         }
+    } else {
+        work.parsed = Parsed::new(direction);
     }
     record::record(tables, packet, moment, outer, work);
     work.verdict.reason.passes()
@@ -85,6 +86,7 @@ pub fn decide_in<P: Packet, T: Tables>(
 
 #[inline(always)]
 fn reason<P: Packet, T: Tables>(packet: &P, view: &View<'_, T>, work: &mut Work) -> Reason {
+    work.parsed = Parsed::new(view.direction);
     if let Err(reason) = parse::parse(packet, &mut work.parsed) {
         return reason;
     }

@@ -123,8 +123,9 @@ impl Flow {
     }
 
     /// Whether the stored outer facts are those of this packet, which has some.
+    #[must_use]
     #[inline(always)]
-    pub(crate) fn came_from(&self, outer: &crate::Outer) -> bool {
+    pub fn came_from(&self, outer: &crate::Outer) -> bool {
         self.vni == outer.vni && self.outer == outer.source
     }
 }

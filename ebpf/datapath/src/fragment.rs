@@ -34,6 +34,6 @@ pub(crate) fn remember<T: Tables>(tables: &T, parsed: &Parsed, now: u32) -> bool
 #[inline(never)]
 pub(crate) fn follow<T: Tables>(tables: &T, parsed: &mut Parsed, now: u32) -> bool {
     let Some(entry) = tables.fragment(&key(parsed)) else { return false };
-    parsed.set_ports(entry.source_port, entry.destination_port);
+    parsed.set_ports(parsed.direction, entry.source_port, entry.destination_port);
     now.saturating_sub(entry.seen) <= TIMEOUT
 }

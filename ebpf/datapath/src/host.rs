@@ -26,7 +26,7 @@ pub(crate) fn decide<P: Packet, T: Tables>(view: &View<'_, T>, packet: &P, work:
     let tag = parsed.key.tag();
     let reason = match flow::find(view.tables, &parsed.key, tag, view.now) {
         Some(slot) => known(view, parsed, slot, tag, verdict),
-        None => open(view, parsed, None, verdict),
+        None => open(view, parsed, None, tag, verdict),
     };
     if matches!(parsed.fragment, Fragment::First) && reason.passes() {
         // Refused by the map, its later fragments are orphans, and counted so.
@@ -46,8 +46,12 @@ fn known<T: Tables>(
     verdict: &mut Verdict,
 ) -> Reason {
     let mut flow = view.tables.load(slot);
+    // Before anything is done with what may be another flow's by now.
+    if !view.tables.is_still(slot, tag) {
+        return open(view, parsed, None, tag, verdict);
+    }
     if flow.is_reopened_by(parsed, view.direction) {
-        return open(view, parsed, Some(slot), verdict);
+        return open(view, parsed, Some(slot), tag, verdict);
     }
     let mut reason = Reason::Established;
     if !is_proven(view, &flow) {
@@ -56,11 +60,11 @@ fn known<T: Tables>(
             return reason;
         }
         flow = view.tables.load(slot);
+        if !view.tables.is_still(slot, tag) {
+            return open(view, parsed, None, tag, verdict);
+        }
     }
     verdict.describe(&flow, view.direction);
-    if !view.tables.is_still(slot, tag) {
-        return open(view, parsed, None, verdict);
-    }
     if flow.last_seen != view.now {
         // Refused ones too: kept alive, so that no packet of it is taken for a new flow.
         view.tables.touch(slot, view.now);
@@ -209,6 +213,7 @@ fn open<T: Tables>(
     view: &View<'_, T>,
     parsed: &Parsed,
     slot: Option<T::Slot>,
+    tag: u32,
     verdict: &mut Verdict,
 ) -> Reason {
     let key = &parsed.key;
@@ -225,7 +230,7 @@ fn open<T: Tables>(
     if !is_allowed && !view.is_audit() {
         return Reason::PolicyDenied;
     }
-    if !begin(view, key, slot, verdict) {
+    if !begin(view, key, slot, tag, verdict) {
         Reason::FlowTableFull
     } else if is_allowed {
         Reason::NewAllowed
@@ -257,9 +262,15 @@ fn may_open<'a, T: Tables>(view: &View<'a, T>, parsed: &Parsed) -> Result<&'a En
 /// Writes a new flow down, in the place of the one it follows or among the half-open ones; false when there is no
 /// room.
 #[inline(never)]
-fn begin<T: Tables>(view: &View<'_, T>, key: &FlowKey, slot: Option<T::Slot>, verdict: &Verdict) -> bool {
+fn begin<T: Tables>(
+    view: &View<'_, T>,
+    key: &FlowKey,
+    slot: Option<T::Slot>,
+    tag: u32,
+    verdict: &Verdict,
+) -> bool {
     let flow = Flow {
-        tag: tag(key),
+        tag,
         epoch: view.epoch,
         identity: verdict.identity,
         rule: verdict.rule,
@@ -281,12 +292,6 @@ fn begin<T: Tables>(view: &View<'_, T>, key: &FlowKey, slot: Option<T::Slot>, ve
         }
         None => view.tables.insert(FlowTable::HalfOpen, key, &flow),
     }
-}
-
-/// [`FlowKey::tag`], out of line: it takes the registers that [`begin`] would then have to spill.
-#[inline(never)]
-fn tag(key: &FlowKey) -> u32 {
-    key.tag()
 }
 
 #[cfg(test)]

@@ -132,16 +132,16 @@ impl Parsed {
     }
 
     #[inline(always)]
-    pub(crate) const fn set_addresses(&mut self, source: Address, destination: Address) {
-        (self.key.local, self.key.remote) = match self.direction {
+    const fn set_addresses(&mut self, direction: Direction, source: Address, destination: Address) {
+        (self.key.local, self.key.remote) = match direction {
             Direction::Ingress => (destination, source),
             Direction::Egress => (source, destination),
         };
     }
 
     #[inline(always)]
-    pub(crate) const fn set_ports(&mut self, source: Port, destination: Port) {
-        (self.key.local_port, self.key.remote_port) = match self.direction {
+    pub(crate) const fn set_ports(&mut self, direction: Direction, source: Port, destination: Port) {
+        (self.key.local_port, self.key.remote_port) = match direction {
             Direction::Ingress => (destination, source),
             Direction::Egress => (source, destination),
         };
@@ -177,14 +177,16 @@ enum Extent {
 /// The reason for which it is dropped.
 #[inline(always)]
 pub fn parse<P: Packet>(packet: &P, parsed: &mut Parsed) -> Result<(), Reason> {
+    // Read once, where the compiler may still know it: every branch on it that goes is felt.
+    let direction = parsed.direction;
     match packet.ethertype() {
         ethertype::IPV4 => {
-            ipv4::parse(packet, parsed)?;
-            finish(packet, parsed, Extent::Complete, protocol::ICMP)
+            ipv4::parse(packet, direction, parsed)?;
+            finish(packet, direction, parsed, Extent::Complete, protocol::ICMP)
         }
         ethertype::IPV6 => {
-            ipv6::parse(packet, parsed)?;
-            finish(packet, parsed, Extent::Complete, protocol::ICMPV6)
+            ipv6::parse(packet, direction, parsed)?;
+            finish(packet, direction, parsed, Extent::Complete, protocol::ICMPV6)
         }
         ethertype::ARP => Err(Reason::Arp),
         _ => Err(Reason::UnknownEtherType),
@@ -201,10 +203,10 @@ pub fn parse_quoted<P: Packet>(packet: &P, error: &Parsed, quoted: &mut Parsed) 
     let base = error.transport + ICMP_HEADER;
     let result = if error.source().is_v4() {
         ipv4::parse_quoted(packet, base, error.end, quoted)
-            .and_then(|()| finish(packet, quoted, Extent::Quoted, protocol::ICMP))
+            .and_then(|()| finish_quoted(packet, quoted, protocol::ICMP))
     } else {
         ipv6::parse_quoted(packet, base, error.end, quoted)
-            .and_then(|()| finish(packet, quoted, Extent::Quoted, protocol::ICMPV6))
+            .and_then(|()| finish_quoted(packet, quoted, protocol::ICMPV6))
     };
     if result.is_err() || matches!(quoted.fragment, Fragment::Later) || matches!(quoted.part, Part::Error) {
         return Err(Reason::IcmpUnrelated);
@@ -232,12 +234,24 @@ pub const fn is_icmp(protocol: u8) -> bool {
 /// Reads the transport header; `icmp` is the protocol number of ICMP in this family. In the other family that
 /// number is a protocol like any other.
 #[inline(always)]
-fn finish<P: Packet>(packet: &P, parsed: &mut Parsed, extent: Extent, icmp: u8) -> Result<(), Reason> {
+fn finish<P: Packet>(
+    packet: &P,
+    direction: Direction,
+    parsed: &mut Parsed,
+    extent: Extent,
+    icmp: u8,
+) -> Result<(), Reason> {
     if matches!(parsed.fragment, Fragment::Later) {
         parsed.part = Part::Continuing;
         return Ok(());
     }
-    transport::parse(packet, parsed, extent, icmp)
+    transport::parse(packet, direction, parsed, extent, icmp)
+}
+
+/// As [`finish`], out of line.
+#[inline(never)]
+fn finish_quoted<P: Packet>(packet: &P, quoted: &mut Parsed, icmp: u8) -> Result<(), Reason> {
+    finish(packet, quoted.direction, quoted, Extent::Quoted, icmp)
 }
 
 #[cfg(test)]

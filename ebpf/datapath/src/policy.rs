@@ -43,8 +43,8 @@ pub fn ask<T: Tables>(
 ) -> bool {
     let by_identity =
         tables.class(&ClassKey { bank: bank.number(), reserved: [0; 3], identity: question.identity });
-    let mut best = Best { precedence: 0, answer: default(settings, question.direction), found: false };
-    consider(tables, bank, question, by_identity, &mut best);
+    let mut best = Best { weight: 0, answer: default(settings, question.direction) };
+    consider(tables, bank, settings, question, by_identity, &mut best);
     if settings.flags & settings_flag::CIDR_RULES != 0 {
         let by_address = tables.cidr_class(&CidrKey {
             prefix_len: CidrKey::BASE_BITS + 128,
@@ -53,7 +53,7 @@ pub fn ask<T: Tables>(
             address: question.remote,
         });
         if by_address != 0 {
-            consider(tables, bank, question, by_address, &mut best);
+            consider(tables, bank, settings, question, by_address, &mut best);
         }
     }
     *answer = best.answer;
@@ -61,9 +61,9 @@ pub fn ask<T: Tables>(
 }
 
 struct Best {
-    precedence: u32,
+    /// One more than the precedence of the entry that wins so far; 0 = none matched.
+    weight: u64,
     answer: Answer,
-    found: bool,
 }
 
 #[inline(always)]
@@ -76,7 +76,14 @@ fn default(settings: &Settings, direction: Direction) -> Answer {
 }
 
 #[inline(always)]
-fn consider<T: Tables>(tables: &T, bank: Bank, question: &Question, class: u32, best: &mut Best) {
+fn consider<T: Tables>(
+    tables: &T,
+    bank: Bank,
+    settings: &Settings,
+    question: &Question,
+    class: u32,
+    best: &mut Best,
+) {
     let mut key = PolicyKey {
         prefix_len: PolicyKey::BASE_BITS + 16,
         bank: bank.number(),
@@ -88,20 +95,19 @@ fn consider<T: Tables>(tables: &T, bank: Bank, question: &Question, class: u32, 
         padding: [0; 2],
     };
     weigh(tables.policy(&key), best);
-    key.protocol = PolicyKey::ANY_PROTOCOL;
-    weigh(tables.policy(&key), best);
+    if settings.flags & settings_flag::PROTOCOLS_NAMED == 0 {
+        key.protocol = PolicyKey::ANY_PROTOCOL;
+        weigh(tables.policy(&key), best);
+    }
 }
 
 #[inline(always)]
 fn weigh(entry: Option<&PolicyEntry>, best: &mut Best) {
     let Some(entry) = entry else { return };
     let allowed = u32::from(entry.action == Action::Allow.number());
-    let wins = !best.found
-        || entry.precedence > best.precedence
-        || (entry.precedence == best.precedence && allowed < best.answer.allowed);
-    if wins {
-        best.found = true;
-        best.precedence = entry.precedence;
+    let weight = u64::from(entry.precedence) + 1;
+    if weight > best.weight || (weight == best.weight && allowed < best.answer.allowed) {
+        best.weight = weight;
         best.answer = Answer { rule: entry.rule, allowed };
     }
 }

@@ -8,13 +8,18 @@ use crate::{
 /// The identity of transit nodes; what they originate carries it.
 pub(crate) const REMOTE_NODE: u32 = 6;
 
-/// The endpoint that has an address.
+/// The endpoint that has an address. Out of line, as [`may_send`] is: callers have little stack left.
 #[inline(never)]
 pub(crate) fn endpoint<'t, T: Tables>(
     tables: &'t T,
     bank: Bank,
     address: &Address,
 ) -> Option<&'t EndpointEntry> {
+    entry(tables, bank, address)
+}
+
+#[inline(always)]
+fn entry<'t, T: Tables>(tables: &'t T, bank: Bank, address: &Address) -> Option<&'t EndpointEntry> {
     tables.endpoint(&EndpointKey { bank: bank.number(), reserved: [0; 3], address: *address })
 }
 
@@ -28,7 +33,7 @@ pub(crate) fn destination<'t, T: Tables>(
     bank: Bank,
     address: &Address,
 ) -> Result<&'t EndpointEntry, Reason> {
-    match endpoint(tables, bank, address) {
+    match entry(tables, bank, address) {
         Some(entry) if entry.tunnel != Address::NONE => Ok(entry),
         _ => Err(Reason::UnknownDestination),
     }
@@ -37,6 +42,11 @@ pub(crate) fn destination<'t, T: Tables>(
 /// Whether packets of an endpoint may come from a tunnel endpoint.
 #[inline(never)]
 pub(crate) fn may_send<T: Tables>(tables: &T, bank: Bank, entry: &EndpointEntry, outer: &Address) -> bool {
+    speaks_for(tables, bank, entry, outer)
+}
+
+#[inline(always)]
+fn speaks_for<T: Tables>(tables: &T, bank: Bank, entry: &EndpointEntry, outer: &Address) -> bool {
     if *outer == Address::NONE || entry.flags & endpoint_flag::OWN != 0 {
         return false;
     }
@@ -68,8 +78,8 @@ pub(crate) fn check<'t, T: Tables>(
     source: &Address,
     outer: &Outer,
 ) -> Result<&'t EndpointEntry, Reason> {
-    let Some(entry) = endpoint(tables, bank, source) else { return Err(Reason::UnknownSource) };
-    if may_send(tables, bank, entry, &outer.source) && may_claim(entry, outer.vni) {
+    let Some(entry) = entry(tables, bank, source) else { return Err(Reason::UnknownSource) };
+    if speaks_for(tables, bank, entry, &outer.source) && may_claim(entry, outer.vni) {
         Ok(entry)
     } else {
         Err(Reason::Spoofed)

@@ -170,6 +170,8 @@ reasons! {
     NoFlow = 38 "no_flow";
     /// The hop limit ended here.
     HopLimit = 39 "hop_limit";
+    /// An IPv4 option tells routers where to send the packet next.
+    SourceRoute = 40 "source_route";
 }
 
 /// The outcome of one packet.

@@ -3,7 +3,7 @@
 use datapath::{Address, Direction};
 use rand::RngExt;
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom;
+use rand::seq::{IndexedMutRandom, IndexedRandom};
 
 use super::mesh::{OWN, PEERS, PORTS, PROTOCOLS, address};
 
@@ -162,7 +162,10 @@ fn packet_v4(rng: &mut StdRng, source: Address, destination: Address) -> Vec<u8>
         payload = vec![0x55; 24];
     }
     let words: usize = if rng.random_bool(0.1) { rng.random_range(1..=10) } else { 0 };
-    let options = vec![1; words * 4];
+    let mut options = vec![1; words * 4];
+    if let Some(place) = options.choose_mut(rng) {
+        *place = *[0, 1, 7, 131, 137, 148].choose(rng).unwrap_or(&1);
+    }
     ipv4_with_options(source, destination, protocol, fragment, &options, &payload)
 }
 

@@ -125,6 +125,7 @@ fn settings(rng: &mut StdRng) -> Settings {
         (settings_flag::AUDIT, 0.15),
         (settings_flag::TRANSIT, 0.1),
         (settings_flag::CIDR_RULES, 0.5),
+        (settings_flag::PROTOCOLS_NAMED, 0.2),
         (settings_flag::EVENTS_ALLOWED, 0.5),
         (settings_flag::GUARD_EGRESS, 0.5),
     ] {

@@ -109,6 +109,9 @@ fn settings(state: &NodeState, mtu: u32, policy: &policy::lower::Lowered) -> Set
     if policy.has_cidrs() {
         flags |= settings_flag::CIDR_RULES;
     }
+    if policy.names_protocols() {
+        flags |= settings_flag::PROTOCOLS_NAMED;
+    }
     let own = |v4: bool| {
         let address = addresses.iter().find(|address| address.is_ipv4() == v4);
         address.map_or(Address::NONE, |address| Address::from(*address))

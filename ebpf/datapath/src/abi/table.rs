@@ -241,6 +241,8 @@ pub mod settings_flag {
     pub const EVENTS_ALLOWED: u32 = 1 << 3;
     /// Refuse packets to a mesh prefix on every other device.
     pub const GUARD_EGRESS: u32 = 1 << 4;
+    /// Every entry of `POLICY` names its protocol; set saves the lookup of rules about every protocol.
+    pub const PROTOCOLS_NAMED: u32 = 1 << 5;
 }
 
 /// Value of `SETTINGS` (array, the index is the bank): what may change while programs are pinned.

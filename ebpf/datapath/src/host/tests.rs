@@ -1,6 +1,6 @@
 use crate::{
     Action, Address, FlowTable, Outer, Reason,
-    abi::{EventKind, Hook, settings_flag},
+    abi::{EventKind, Flow, Hook, settings_flag},
     model::Capacity,
     testing::{
         ACK, FIN_ACK, NOBODY, OTHER_TRANSIT_TUNNEL, OWN, OWN_IDENTITY, OWN_V6, PEER, PEER_IDENTITY,
@@ -381,4 +381,26 @@ fn nothing_passes_before_the_first_publication() {
     let mut world = World::new();
     world.control = crate::abi::Control::UNPUBLISHED;
     assert_eq!(world.egress(&udp(OWN, 1, PEER, 2)).reason, Reason::NotPublished);
+}
+
+/// Another CPU may give a slot to another flow at any time: then the packet has no flow, and the slot is left alone.
+#[test]
+fn a_slot_that_became_another_flows_is_neither_believed_nor_written() {
+    for after_loads in 0..2 {
+        for stale in [false, true] {
+            let mut world = World::new();
+            world.connect();
+            let (_, key, flow) = world.only_flow();
+            let thief = Flow { tag: flow.tag ^ 1, epoch: flow.epoch + u32::from(stale), ..flow };
+            world.wait(3);
+            for part in [ACK, SYN] {
+                world.model.reuse_slot(after_loads, thief);
+                let reason = world.in_from_peer(&tcp(PEER, 4000, OWN, 80, part));
+                let expected = if part == SYN { Reason::NewAllowed } else { Reason::NoFlow };
+                assert_eq!(reason, expected, "after {after_loads} reads");
+                let flows = world.model.flows(FlowTable::Confirmed);
+                assert_eq!(flows.get(&key), Some(&thief), "after {after_loads} reads");
+            }
+        }
+    }
 }

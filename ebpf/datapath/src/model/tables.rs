@@ -62,6 +62,8 @@ struct Written {
     buckets: BTreeMap<u32, Bucket>,
     events: Vec<Event>,
     event_room: usize,
+    /// What takes over the slot that is read, after so many reads.
+    thief: Option<(u32, Flow)>,
 }
 
 impl Written {
@@ -69,6 +71,17 @@ impl Written {
         match table {
             FlowTable::Confirmed => &mut self.flows,
             FlowTable::HalfOpen => &mut self.half_open,
+        }
+    }
+
+    /// Counts down to the moment at which a slot becomes another flow's.
+    fn pass_slot(&mut self, table: FlowTable, key: &FlowKey) {
+        match self.thief.take() {
+            Some((0, flow)) => {
+                self.table(table).insert(*key, flow);
+            }
+            Some((left, flow)) => self.thief = Some((left - 1, flow)),
+            None => {}
         }
     }
 }
@@ -93,6 +106,7 @@ impl Model {
                 buckets: BTreeMap::new(),
                 events: Vec::new(),
                 event_room: capacity.events,
+                thief: None,
             }),
         }
     }
@@ -113,6 +127,11 @@ impl Model {
     #[must_use]
     pub fn flows(&self, table: FlowTable) -> BTreeMap<FlowKey, Flow> {
         self.written.borrow_mut().table(table).iter().map(|(key, flow)| (*key, *flow)).collect()
+    }
+
+    /// Lets another flow take over the next slot that is found, after so many reads of it, as another CPU would.
+    pub fn reuse_slot(&self, after_loads: u32, flow: Flow) {
+        self.written.borrow_mut().thief = Some((after_loads, flow));
     }
 
     /// The entries of `FRAGMENTS`.
@@ -182,11 +201,17 @@ impl Tables for Model {
     }
 
     fn flow(&self, table: FlowTable, key: &FlowKey) -> Option<Self::Slot> {
-        self.written.borrow_mut().table(table).get(key).map(|_| (table, *key))
+        let mut written = self.written.borrow_mut();
+        written.table(table).get(key)?;
+        written.pass_slot(table, key);
+        Some((table, *key))
     }
 
     fn load(&self, (table, key): Self::Slot) -> Flow {
-        self.written.borrow_mut().table(table).get(&key).map_or_else(Flow::default, |flow| *flow)
+        let mut written = self.written.borrow_mut();
+        let flow = written.table(table).get(&key).map_or_else(Flow::default, |flow| *flow);
+        written.pass_slot(table, &key);
+        flow
     }
 
     fn is_still(&self, (table, key): Self::Slot, tag: u32) -> bool {

@@ -3,9 +3,16 @@
 use zerocopy::FromBytes;
 
 use super::{Fragment, Parsed, transport};
-use crate::{Address, Packet, Reason};
+use crate::{Address, Direction, Packet, Reason};
 
 const MIN_HEADER: u32 = 20;
+/// The longest header leaves 40 bytes for options.
+const MAX_OPTIONS: u32 = 40;
+
+const END_OF_OPTIONS: u8 = 0;
+const NO_OPERATION: u8 = 1;
+const LOOSE_SOURCE_ROUTE: u8 = 131;
+const STRICT_SOURCE_ROUTE: u8 = 137;
 
 #[derive(FromBytes)]
 #[repr(C)]
@@ -26,23 +33,23 @@ struct Header {
 
 /// Reads the header of a packet that is there as a whole.
 #[inline(always)]
-pub(super) fn parse<P: Packet>(packet: &P, parsed: &mut Parsed) -> Result<(), Reason> {
-    header(packet, 0, parsed)?;
+pub(super) fn parse<P: Packet>(packet: &P, direction: Direction, parsed: &mut Parsed) -> Result<(), Reason> {
+    header(packet, 0, direction, parsed)?;
     if parsed.end > packet.length() || parsed.transport > parsed.end {
         return Err(Reason::Malformed);
     }
-    Ok(())
+    if parsed.transport > MIN_HEADER { options(packet, parsed.transport) } else { Ok(()) }
 }
 
 /// Reads the header of a packet of which an ICMP error quotes the start.
-#[inline(always)]
+#[inline(never)]
 pub(super) fn parse_quoted<P: Packet>(
     packet: &P,
     base: u32,
     limit: u32,
     parsed: &mut Parsed,
 ) -> Result<(), Reason> {
-    header(packet, base, parsed)?;
+    header(packet, base, parsed.direction, parsed)?;
     parsed.end = limit;
     Ok(())
 }
@@ -52,6 +59,7 @@ pub(super) fn parse_quoted<P: Packet>(
 pub(super) fn parse_addresses<P: Packet>(packet: &P, parsed: &mut Parsed) -> bool {
     let Some(h) = packet.load::<Header>(0) else { return false };
     parsed.set_addresses(
+        parsed.direction,
         Address::from_v4(h.source.to_ne_bytes()),
         Address::from_v4(h.destination.to_ne_bytes()),
     );
@@ -59,9 +67,37 @@ pub(super) fn parse_addresses<P: Packet>(packet: &P, parsed: &mut Parsed) -> boo
     true
 }
 
-/// Reads the header at `base` and where the packet says it ends.
+/// Looks through the options for one that routes (RFC 791, refused as RFC 7126 advises). What a reader could not follow
+/// might hide one.
 #[inline(never)]
-fn header<P: Packet>(packet: &P, base: u32, parsed: &mut Parsed) -> Result<(), Reason> {
+fn options<P: Packet>(packet: &P, end: u32) -> Result<(), Reason> {
+    let mut offset = MIN_HEADER;
+    for _ in 0..MAX_OPTIONS {
+        if offset >= end {
+            break;
+        }
+        let Some([kind]) = packet.load::<[u8; 1]>(offset) else { return Err(Reason::Malformed) };
+        match kind {
+            END_OF_OPTIONS => break,
+            NO_OPERATION => offset += 1,
+            LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE => return Err(Reason::SourceRoute),
+            _ => {
+                let Some([length]) = packet.load::<[u8; 1]>(offset + 1) else {
+                    return Err(Reason::Malformed);
+                };
+                if length < 2 || offset + u32::from(length) > end {
+                    return Err(Reason::Malformed);
+                }
+                offset += u32::from(length);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads the header at `base` and where the packet says it ends.
+#[inline(always)]
+fn header<P: Packet>(packet: &P, base: u32, direction: Direction, parsed: &mut Parsed) -> Result<(), Reason> {
     let Some(h) = packet.load::<Header>(base) else { return Err(Reason::Malformed) };
     let header_length = u32::from(h.version_and_length & 0x0f) * 4;
     if h.version_and_length >> 4 != 4 || header_length < MIN_HEADER {
@@ -71,6 +107,7 @@ fn header<P: Packet>(packet: &P, base: u32, parsed: &mut Parsed) -> Result<(), R
         return Err(Reason::HopLimit);
     }
     parsed.set_addresses(
+        direction,
         Address::from_v4(h.source.to_ne_bytes()),
         Address::from_v4(h.destination.to_ne_bytes()),
     );

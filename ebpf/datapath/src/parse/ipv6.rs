@@ -3,7 +3,7 @@
 use zerocopy::FromBytes;
 
 use super::{Fragment, Parsed, transport};
-use crate::{Address, Packet, Reason};
+use crate::{Address, Direction, Packet, Reason};
 
 const HEADER: u32 = 40;
 /// More extension headers than this are refused.
@@ -45,8 +45,8 @@ const EXPERIMENT_2: u8 = 254;
 
 /// Reads the headers of a packet that is there as a whole.
 #[inline(always)]
-pub(super) fn parse<P: Packet>(packet: &P, parsed: &mut Parsed) -> Result<(), Reason> {
-    header(packet, 0, parsed)?;
+pub(super) fn parse<P: Packet>(packet: &P, direction: Direction, parsed: &mut Parsed) -> Result<(), Reason> {
+    header(packet, 0, direction, parsed)?;
     if parsed.end > packet.length() {
         return Err(Reason::Malformed);
     }
@@ -54,14 +54,14 @@ pub(super) fn parse<P: Packet>(packet: &P, parsed: &mut Parsed) -> Result<(), Re
 }
 
 /// Reads the headers of a packet of which an ICMP error quotes the start.
-#[inline(always)]
+#[inline(never)]
 pub(super) fn parse_quoted<P: Packet>(
     packet: &P,
     base: u32,
     limit: u32,
     parsed: &mut Parsed,
 ) -> Result<(), Reason> {
-    header(packet, base, parsed)?;
+    header(packet, base, parsed.direction, parsed)?;
     parsed.end = limit;
     extensions(packet, parsed)
 }
@@ -70,14 +70,14 @@ pub(super) fn parse_quoted<P: Packet>(
 #[inline(always)]
 pub(super) fn parse_addresses<P: Packet>(packet: &P, parsed: &mut Parsed) -> bool {
     let Some(h) = packet.load::<Header>(0) else { return false };
-    parsed.set_addresses(h.source, h.destination);
+    parsed.set_addresses(parsed.direction, h.source, h.destination);
     parsed.key.protocol = h.next;
     true
 }
 
 /// Reads the fixed header at `base` and where the packet says it ends.
-#[inline(never)]
-fn header<P: Packet>(packet: &P, base: u32, parsed: &mut Parsed) -> Result<(), Reason> {
+#[inline(always)]
+fn header<P: Packet>(packet: &P, base: u32, direction: Direction, parsed: &mut Parsed) -> Result<(), Reason> {
     let Some(h) = packet.load::<Header>(base) else { return Err(Reason::Malformed) };
     if h.version >> 4 != 6 {
         return Err(Reason::Malformed);
@@ -89,7 +89,7 @@ fn header<P: Packet>(packet: &P, base: u32, parsed: &mut Parsed) -> Result<(), R
     if h.source.is_v4() || h.destination.is_v4() {
         return Err(Reason::Malformed);
     }
-    parsed.set_addresses(h.source, h.destination);
+    parsed.set_addresses(direction, h.source, h.destination);
     parsed.key.protocol = h.next;
     parsed.transport = base + HEADER;
     parsed.end = base + HEADER + u32::from(u16::from_be_bytes(h.payload_length));

@@ -134,6 +134,29 @@ fn contradictions_are_malformed() {
 }
 
 #[test]
+fn source_routes_of_ipv4_are_refused_wherever_they_stand() {
+    let with = |options: [u8; 8]| {
+        let mut packet = tcp(PEER, 4000, OWN, 80, SYN);
+        packet.splice(20..20, options);
+        packet[0] = 0x47;
+        set_length(&mut packet);
+        let frame = Frame::of_ip(&packet);
+        parse(&frame, &mut Parsed::new(Direction::Ingress))
+    };
+    for kind in [131, 137] {
+        assert_eq!(with([kind, 7, 4, 192, 0, 2, 1, 0]), Err(Reason::SourceRoute));
+        assert_eq!(with([1, kind, 7, 4, 192, 0, 2, 1]), Err(Reason::SourceRoute));
+        assert_eq!(with([148, 4, 0, 0, kind, 3, 4, 0]), Err(Reason::SourceRoute), "behind a router alert");
+        assert_eq!(with([148, 4, kind, 3, 1, 1, 1, 1]), Ok(()), "bytes of another option");
+        assert_eq!(with([0, kind, 3, 4, 0, 0, 0, 0]), Ok(()), "behind the end of the options");
+    }
+    assert_eq!(with([7, 7, 4, 0, 0, 0, 0, 0]), Ok(()), "record route");
+    for contradiction in [[7, 0, 0, 0, 0, 0, 0, 0], [7, 1, 0, 0, 0, 0, 0, 0], [7, 9, 0, 0, 0, 0, 0, 0]] {
+        assert_eq!(with(contradiction), Err(Reason::Malformed));
+    }
+}
+
+#[test]
 fn options_of_ipv4_are_skipped() {
     let mut packet = tcp(PEER, 4000, OWN, 80, SYN);
     packet.splice(20..20, [1; 8]);

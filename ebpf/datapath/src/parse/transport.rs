@@ -1,7 +1,7 @@
 //! Transport headers: as much of them as flows and policy need.
 
 use super::{Extent, Parsed, Part, protocol};
-use crate::{Packet, Port, Reason};
+use crate::{Direction, Packet, Port, Reason};
 
 const TCP_FIN: u8 = 0x01;
 const TCP_SYN: u8 = 0x02;
@@ -20,25 +20,31 @@ pub(super) const fn header_length(protocol: u8) -> u32 {
 }
 
 /// Reads the ports and what the packet can be to a flow.
-#[inline(never)]
+#[inline(always)]
 pub(super) fn parse<P: Packet>(
     packet: &P,
+    direction: Direction,
     parsed: &mut Parsed,
     extent: Extent,
     icmp: u8,
 ) -> Result<(), Reason> {
     match parsed.key.protocol {
-        protocol::TCP => tcp(packet, parsed, extent),
-        protocol::UDP | protocol::SCTP => ports(packet, parsed, extent),
-        number if number == icmp => icmp_message(packet, parsed, icmp),
+        protocol::TCP => tcp(packet, direction, parsed, extent),
+        protocol::UDP | protocol::SCTP => ports(packet, direction, parsed, extent),
+        number if number == icmp => icmp_message(packet, direction, parsed, icmp),
         _ => Ok(()),
     }
 }
 
 #[inline(always)]
-fn tcp<P: Packet>(packet: &P, parsed: &mut Parsed, extent: Extent) -> Result<(), Reason> {
+fn tcp<P: Packet>(
+    packet: &P,
+    direction: Direction,
+    parsed: &mut Parsed,
+    extent: Extent,
+) -> Result<(), Reason> {
     if matches!(extent, Extent::Quoted) {
-        return ports(packet, parsed, extent);
+        return ports(packet, direction, parsed, extent);
     }
     let room = parsed.end - parsed.transport;
     if room < header_length(protocol::TCP) {
@@ -49,7 +55,7 @@ fn tcp<P: Packet>(packet: &P, parsed: &mut Parsed, extent: Extent) -> Result<(),
     if header < header_length(protocol::TCP) || header > room {
         return Err(Reason::Malformed);
     }
-    parsed.set_ports(Port([h[0], h[1]]), Port([h[2], h[3]]));
+    parsed.set_ports(direction, Port([h[0], h[1]]), Port([h[2], h[3]]));
     parsed.part = match h[13] & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK) {
         TCP_SYN => Part::Opening,
         flags if flags & (TCP_FIN | TCP_RST) != 0 => Part::Closing,
@@ -59,19 +65,29 @@ fn tcp<P: Packet>(packet: &P, parsed: &mut Parsed, extent: Extent) -> Result<(),
 }
 
 #[inline(always)]
-fn ports<P: Packet>(packet: &P, parsed: &mut Parsed, extent: Extent) -> Result<(), Reason> {
+fn ports<P: Packet>(
+    packet: &P,
+    direction: Direction,
+    parsed: &mut Parsed,
+    extent: Extent,
+) -> Result<(), Reason> {
     const PORTS: u32 = 4;
     let needed = if matches!(extent, Extent::Quoted) { PORTS } else { header_length(parsed.key.protocol) };
     if parsed.transport + needed > parsed.end {
         return Err(Reason::Malformed);
     }
     let Some(h) = packet.load::<[u8; 4]>(parsed.transport) else { return Err(Reason::Malformed) };
-    parsed.set_ports(Port([h[0], h[1]]), Port([h[2], h[3]]));
+    parsed.set_ports(direction, Port([h[0], h[1]]), Port([h[2], h[3]]));
     Ok(())
 }
 
 #[inline(always)]
-fn icmp_message<P: Packet>(packet: &P, parsed: &mut Parsed, icmp: u8) -> Result<(), Reason> {
+fn icmp_message<P: Packet>(
+    packet: &P,
+    direction: Direction,
+    parsed: &mut Parsed,
+    icmp: u8,
+) -> Result<(), Reason> {
     if parsed.transport + header_length(icmp) > parsed.end {
         return Err(Reason::Malformed);
     }
@@ -79,20 +95,24 @@ fn icmp_message<P: Packet>(packet: &P, parsed: &mut Parsed, icmp: u8) -> Result<
     parsed.icmp_type = h[0];
     parsed.icmp_code = h[1];
     let identifier = Port([h[4], h[5]]);
-    if icmp == protocol::ICMP { icmp_v4(parsed, identifier) } else { icmp_v6(parsed, identifier) }
+    if icmp == protocol::ICMP {
+        icmp_v4(direction, parsed, identifier)
+    } else {
+        icmp_v6(direction, parsed, identifier)
+    }
 }
 
 /// Types of <https://www.iana.org/assignments/icmp-parameters>; those without an identifier are flows of their own.
 #[inline(always)]
-fn icmp_v4(parsed: &mut Parsed, identifier: Port) -> Result<(), Reason> {
+fn icmp_v4(direction: Direction, parsed: &mut Parsed, identifier: Port) -> Result<(), Reason> {
     match parsed.icmp_type {
         // Destination unreachable, source quench, time exceeded, parameter problem.
         3 | 4 | 11 | 12 => parsed.part = Part::Error,
         // Redirect, router advertisement, router solicitation.
         5 | 9 | 10 => return Err(Reason::NeighbourDiscovery),
         // Echo, timestamp, information, address mask, extended echo: queries, then replies.
-        8 | 13 | 15 | 17 | 42 => query(parsed, identifier, Part::Opening),
-        0 | 14 | 16 | 18 | 43 => query(parsed, identifier, Part::Continuing),
+        8 | 13 | 15 | 17 | 42 => query(direction, parsed, identifier, Part::Opening),
+        0 | 14 | 16 | 18 | 43 => query(direction, parsed, identifier, Part::Continuing),
         _ => {}
     }
     Ok(())
@@ -100,21 +120,21 @@ fn icmp_v4(parsed: &mut Parsed, identifier: Port) -> Result<(), Reason> {
 
 /// Types of <https://www.iana.org/assignments/icmpv6-parameters>. Types below 128 are errors.
 #[inline(always)]
-fn icmp_v6(parsed: &mut Parsed, identifier: Port) -> Result<(), Reason> {
+fn icmp_v6(direction: Direction, parsed: &mut Parsed, identifier: Port) -> Result<(), Reason> {
     match parsed.icmp_type {
         0..=127 => parsed.part = Part::Error,
         // Router and neighbour discovery, redirect, inverse discovery, certification paths.
         133..=137 | 141 | 142 | 148 | 149 => return Err(Reason::NeighbourDiscovery),
         // Echo, extended echo: queries, then replies.
-        128 | 160 => query(parsed, identifier, Part::Opening),
-        129 | 161 => query(parsed, identifier, Part::Continuing),
+        128 | 160 => query(direction, parsed, identifier, Part::Opening),
+        129 | 161 => query(direction, parsed, identifier, Part::Continuing),
         _ => {}
     }
     Ok(())
 }
 
 #[inline(always)]
-fn query(parsed: &mut Parsed, identifier: Port, part: Part) {
-    parsed.set_ports(identifier, identifier);
+fn query(direction: Direction, parsed: &mut Parsed, identifier: Port, part: Part) {
+    parsed.set_ports(direction, identifier, identifier);
     parsed.part = part;
 }

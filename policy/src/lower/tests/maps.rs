@@ -27,7 +27,8 @@ impl Maps {
         let settings = Settings {
             identity: 256,
             mark: 256,
-            flags: if lowered.has_cidrs() { settings_flag::CIDR_RULES } else { 0 },
+            flags: if lowered.has_cidrs() { settings_flag::CIDR_RULES } else { 0 }
+                | if lowered.names_protocols() { settings_flag::PROTOCOLS_NAMED } else { 0 },
             ingress_default: lowered.ingress.action.number(),
             egress_default: lowered.egress.action.number(),
             reserved: [0; 2],
