@@ -15,9 +15,6 @@ use serde::Serialize;
 
 use crate::prog_test::Cost;
 
-/// What a packet of an established flow may cost.
-const PACKET_LIMIT_NS: f64 = 100.0;
-
 /// Measures what the project costs. Needs root and a quiet machine.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "bench")]
@@ -98,7 +95,7 @@ pub fn run(options: &Options) -> Result<()> {
     let mut results =
         vec![Measurement::known("machine: quiet at the start", f64::from(u8::from(quiet)), "yes = 1")];
     if options.includes(Part::Packets) {
-        results.extend(packets()?);
+        results.extend(packets(options.quick)?);
     }
     if options.includes(Part::Traffic) {
         results.extend(traffic::measure(options.quick)?);
@@ -110,18 +107,15 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// What a packet costs over an empty program. Packets of established flows are what a host does all day.
-fn packets() -> Result<Vec<Measurement>> {
-    let measured = crate::prog_test::measure()?;
-    let of = |cost: &Cost| {
-        let name = format!("packet: {}", cost.name);
-        let ns = float(if cost.name == "empty program" { cost.ns } else { cost.over_empty_ns });
-        if cost.name.starts_with("established") {
-            Measurement::at_most(&name, ns, "ns over empty", PACKET_LIMIT_NS)
-        } else {
-            Measurement::known(&name, ns, if cost.name == "empty program" { "ns" } else { "ns over empty" })
+fn packets(quick: bool) -> Result<Vec<Measurement>> {
+    let of = |Cost { name, value, unit, limit }: Cost| {
+        let name = format!("packet: {name}");
+        match limit {
+            Some(limit) => Measurement::at_most(&name, value, unit, limit),
+            None => Measurement::known(&name, value, unit),
         }
     };
-    Ok(measured.iter().map(of).collect())
+    Ok(crate::prog_test::measure(quick)?.into_iter().map(of).collect())
 }
 
 #[expect(

@@ -1,185 +1,201 @@
 //! Nanoseconds per packet, over an empty program, in `BPF_PROG_TEST_RUN`.
+//!
+//! Every repetition of a run is another packet, of so many flows and peers: one packet alone would find all it reads in
+//! the cache. What the change of packets costs by itself is measured beside and taken off. Each value is the best of
+//! several runs, since anything else on the machine only adds.
 
-use anyhow::{Result, ensure};
-use datapath::abi::{Bank, Control, EndpointEntry, EndpointKey, Settings, endpoint_flag};
-use datapath::model::Model;
-use datapath::{Action, Address, Outer};
+mod cell;
+mod tables;
 
-use super::frames::{ethernet, ipv4, ipv6, tcp, udp};
-use super::kernel::{DROPPED, Kernel, PASSED, control_buffer};
+use anyhow::{Context, Result, ensure};
+use datapath::abi::{Bank, Control};
+use datapath::{FlowTable, Outer};
+
+use self::cell::{Cell, Kind, cells};
+use self::tables::{FLOWS, Size, endpoints, tables};
+use super::frames::{ethernet, ipv4, tcp, udp};
+use super::kernel::{Kernel, PASSED, Rotation, control_buffer, object};
 use super::mesh::address;
 
-const TIMES: u32 = 200_000;
-const ROUNDS: usize = 7;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const SYN: u8 = 2;
-const SYN_ACK: u8 = 0x12;
-const ACK: u8 = 0x10;
-const PEER_IDENTITY: u32 = 300;
+/// Nanoseconds that a packet of an established flow may cost, and a new flow with a thousand endpoints.
+const ESTABLISHED: [f64; 2] = [100.0, 120.0];
+const NEW: f64 = 450.0;
+/// How much more than with one identity and one endpoint, and a new flow more than with a thousand endpoints.
+const FLAT: f64 = 1.10;
+const NEW_GROWTH: f64 = 1.5;
+/// Nanoseconds that the comparison of the outer facts may take.
+const FACTS: f64 = 10.0;
 
-/// What one kind of packet costs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+const ENDPOINTS: [u32; 3] = [1, 1 << 10, 1 << 17];
+const IDENTITIES: [u32; 2] = [1, 1 << 16];
+
+/// One measured value.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Cost {
-    /// The kind.
-    pub name: &'static str,
-    /// Nanoseconds for the whole run of the program.
-    pub ns: u64,
-    /// Nanoseconds over the empty program.
-    pub over_empty_ns: u64,
+    /// What was measured.
+    pub name: String,
+    /// The value.
+    pub value: f64,
+    /// Its unit.
+    pub unit: &'static str,
+    /// What it may be at most.
+    pub limit: Option<f64>,
 }
 
-/// Measures the kinds of packets; the first is the empty program. Each is the best of several rounds, since anything
-/// else on the machine only adds.
-pub fn measure() -> Result<Vec<Cost>> {
-    measure_in(&mut Kernel::load()?)
-}
-
-/// Measures the programs of a loaded object.
-pub fn measure_in(kernel: &mut Kernel) -> Result<Vec<Cost>> {
-    kernel.write_tables(&tables())?;
-    kernel.publish(Control::new(Bank::A, 0, 1))?;
-    let good = control_buffer(&Outer { source: address("192.0.2.2"), vni: PEER_IDENTITY });
-    let bad = control_buffer(&Outer { source: address("192.0.2.9"), vni: PEER_IDENTITY });
-    for family in [V4, V6] {
-        let runs = [
-            ("test_mesh_ingress", family.tcp(false, SYN), good),
-            ("test_mesh_egress", family.tcp(true, SYN_ACK), [0; 5]),
-            ("test_mesh_ingress", family.tcp(false, ACK), good),
-        ];
-        for (program, frame, control) in runs {
-            ensure!(kernel.run(program, &frame, control)?.action == PASSED, "the handshake passes");
-        }
+impl Cost {
+    fn ns(name: String, value: f64, limit: Option<f64>) -> Self {
+        Self { name, value, unit: "ns over empty", limit }
     }
-    let cells = [
-        ("empty program", "test_empty", V4.tcp(false, ACK), good, PASSED),
-        ("established, IPv4 in", "test_mesh_ingress", V4.tcp(false, ACK), good, PASSED),
-        ("established, IPv4 out", "test_mesh_egress", V4.tcp(true, ACK), [0; 5], PASSED),
-        ("established, IPv6 in", "test_mesh_ingress", V6.tcp(false, ACK), good, PASSED),
-        ("established, IPv6 out", "test_mesh_egress", V6.tcp(true, ACK), [0; 5], PASSED),
-        ("tunnel header alone, IPv4", "test_encapsulate", V4.tcp(true, ACK), good, PASSED),
-        ("half-open again, IPv4 in", "test_mesh_ingress", V4.udp(false, 7000), good, PASSED),
-        ("denied, IPv4 out", "test_mesh_egress", V4.udp(true, 7001), [0; 5], DROPPED),
-        ("spoofed, IPv4 in", "test_mesh_ingress", V4.udp(false, 7002), bad, DROPPED),
-        ("spoofed, IPv6 in", "test_mesh_ingress", V6.udp(false, 7002), bad, DROPPED),
-        (
-            "guard, foreign IPv4 in",
-            "guard_ingress",
-            foreign(),
-            [Control::new(Bank::A, 0, 1).0, 0, 0, 0, 0],
-            PASSED,
-        ),
-    ];
+}
+
+/// Measures every kind of packet with few and many identities and endpoints; `quick` leaves out what is between.
+pub fn measure(quick: bool) -> Result<Vec<Cost>> {
+    let rounds = if quick { 5 } else { 15 };
     let mut costs = Vec::new();
-    let mut empty = 0;
-    for (name, program, frame, control, action) in cells {
-        let mut best = u64::MAX;
-        for _ in 0..ROUNDS {
-            let run = kernel.repeat(program, &frame, control, TIMES)?;
-            ensure!(run.action == action, "{name}: the program returned {}", run.action);
-            best = best.min(run.ns);
+    let mut values = Vec::new();
+    for identities in IDENTITIES {
+        let mut kernel = load()?;
+        if identities == 1 {
+            costs.extend(plain(&mut kernel, rounds)?);
         }
-        if costs.is_empty() {
-            empty = best;
+        kernel.write_tables(&tables(identities))?;
+        for number in ENDPOINTS {
+            if quick && (identities == 1) != (number == 1) && number != ENDPOINTS[1] {
+                continue;
+            }
+            let size = Size { identities, endpoints: number };
+            kernel.add_endpoints(&endpoints(size))?;
+            for cell in cells() {
+                let ns = cell.cost(&mut kernel, size, rounds)?;
+                costs.push(Cost::ns(format!("{cell}, {size}"), ns, limit(cell, size)));
+                values.push((cell, size, ns));
+            }
         }
-        costs.push(Cost { name, ns: best, over_empty_ns: best.saturating_sub(empty) });
     }
-    costs.push(new_flows(kernel, good)?);
+    costs.extend(growth(&values));
     Ok(costs)
 }
 
-/// Every packet opens a flow: one run each, with what a single run of the empty program costs taken off.
-fn new_flows(kernel: &mut Kernel, outer: [u32; 5]) -> Result<Cost> {
-    let frames: Vec<_> = (1..=2000).map(|port| V4.udp(false, 10_000 + port)).collect();
-    let mut total = 0;
-    let mut baseline = 0;
-    for frame in &frames {
-        baseline += kernel.run("test_empty", frame, outer)?.ns;
-        let run = kernel.run("test_mesh_ingress", frame, outer)?;
-        ensure!(run.action == PASSED, "a new flow passes");
-        total += run.ns;
-    }
-    let count = u64::try_from(frames.len())?;
-    Ok(Cost {
-        name: "new flow, IPv4 in (single runs)",
-        ns: total / count,
-        over_empty_ns: total.saturating_sub(baseline) / count,
-    })
+/// Loads the object with room for all that is measured, and publishes.
+fn load() -> Result<Kernel> {
+    let sizes = [("FLOWS", 1 << 16), ("HALF_OPEN", 1 << 16), ("ENDPOINTS", 300_000)];
+    let mut kernel = Kernel::load_with(&object(), &sizes)?;
+    kernel.publish(Control::new(Bank::A, 0, 1))?;
+    Ok(kernel)
 }
 
-/// A packet that is no business of the mesh.
-fn foreign() -> Vec<u8> {
-    ethernet(&ipv4(address("198.51.100.1"), address("198.51.100.2"), UDP, [0; 4], &udp(1, 2)))
+fn limit(cell: Cell, size: Size) -> Option<f64> {
+    if cell.kind == Kind::Established {
+        Some(if cell.family.is_v4() { ESTABLISHED[0] } else { ESTABLISHED[1] })
+    } else {
+        (cell.kind == Kind::New && size.endpoints == ENDPOINTS[1]).then_some(NEW)
+    }
 }
 
-#[derive(Clone, Copy)]
-struct Family {
-    own: &'static str,
-    peer: &'static str,
-}
-
-const V4: Family = Family { own: "10.0.0.1", peer: "10.0.0.2" };
-const V6: Family = Family { own: "fd00::1", peer: "fd00::2" };
-
-impl Family {
-    fn tcp(self, is_egress: bool, flags: u8) -> Vec<u8> {
-        let (from, to) = if is_egress { (80, 4000) } else { (4000, 80) };
-        self.frame(is_egress, TCP, &tcp(from, to, flags))
-    }
-
-    fn udp(self, is_egress: bool, port: u16) -> Vec<u8> {
-        self.frame(is_egress, UDP, &udp(port, 53))
-    }
-
-    fn frame(self, is_egress: bool, protocol: u8, payload: &[u8]) -> Vec<u8> {
-        let (own, peer) = (address(self.own), address(self.peer));
-        let (source, destination) = if is_egress { (own, peer) } else { (peer, own) };
-        let ip = if own.is_v4() {
-            ipv4(source, destination, protocol, [0; 4], payload)
-        } else {
-            ipv6(source, destination, protocol, payload)
+/// How much more it costs with more identities and endpoints.
+fn growth(values: &[(Cell, Size, f64)]) -> Vec<Cost> {
+    let mut costs = Vec::new();
+    for cell in cells() {
+        let of = |from: u32| {
+            let all = values.iter().filter(move |(other, size, _)| *other == cell && size.endpoints >= from);
+            all.map(|(_, _, ns)| *ns)
         };
-        ethernet(&ip)
-    }
-}
-
-/// One peer that may open flows, and nothing else allowed.
-fn tables() -> Model {
-    let mut model = Model::default();
-    let own = EndpointEntry {
-        identity: 200,
-        previous: 0,
-        mark: 200,
-        tunnel_set: 0,
-        tunnel: Address::NONE,
-        flags: endpoint_flag::OWN,
-        reserved: 0,
-    };
-    let peer = EndpointEntry {
-        identity: PEER_IDENTITY,
-        mark: PEER_IDENTITY,
-        tunnel: address("192.0.2.2"),
-        flags: 0,
-        ..own
-    };
-    for family in [V4, V6] {
-        for (text, entry) in [(family.own, own), (family.peer, peer)] {
-            model.endpoints.insert(EndpointKey { bank: 0, reserved: [0; 3], address: address(text) }, entry);
+        let (what, limit, first) = if cell.kind == Kind::Established {
+            ("most / with 1 identity and 1 endpoint", FLAT, of(1).next())
+        } else if cell.kind == Kind::New {
+            ("most / with 1 identity and 1,024 endpoints", NEW_GROWTH, of(ENDPOINTS[1]).next())
+        } else {
+            continue;
+        };
+        if let Some(first) = first.filter(|ns| *ns > 0.0) {
+            let value = of(1).fold(0.0, f64::max) / first;
+            costs.push(Cost { name: format!("{cell}: {what}"), value, unit: "ratio", limit: Some(limit) });
         }
     }
-    model.settings = [Some(Settings {
-        identity: 200,
-        mark: 200,
-        flags: 0,
-        ingress_default: Action::Allow.number(),
-        egress_default: Action::Deny.number(),
-        reserved: [0; 2],
-        ingress_rule: 0,
-        egress_rule: 9,
-        address_v4: address(V4.own),
-        address_v6: address(V6.own),
-        mtu: 1450,
-        spare: [0; 20],
-    }); 2];
-    model
+    costs
+}
+
+/// What does not depend on the tables: the empty program, the comparison of outer facts, the tunnel header, the guard.
+fn plain(kernel: &mut Kernel, rounds: u32) -> Result<Vec<Cost>> {
+    const TIMES: u32 = 20_000;
+    kernel.write_tables(&tables(1))?;
+    kernel.add_endpoints(&endpoints(Size { identities: 1, endpoints: 1 }))?;
+    let [own, peer] = ["10.0.0.1", "10.64.0.0"].map(address);
+    let outer = control_buffer(&Outer { source: address(tables::TUNNEL), vni: tables::IDENTITY });
+    let frame = |flags| ethernet(&ipv4(peer, own, 6, [0; 4], &tcp(4000, 80, flags)));
+    let answer = ethernet(&ipv4(own, peer, 6, [0; 4], &tcp(80, 4000, 0x12)));
+    for (program, frame) in [("test_mesh_ingress", frame(2)), ("test_mesh_egress", answer)] {
+        ensure!(kernel.run(program, &frame, outer)?.action == PASSED, "the handshake passes");
+    }
+    let foreign = ethernet(&ipv4(address("198.51.100.1"), address("198.51.100.2"), 17, [0; 4], &udp(1, 2)));
+    let best = |program: &str, frame: &[u8], control: [u32; 5]| -> Result<f64> {
+        let mut best = u64::MAX;
+        for _ in 0..rounds {
+            let run = kernel.repeat(program, frame, control, TIMES)?;
+            ensure!(run.action == PASSED, "{program} returned {}", run.action);
+            best = best.min(run.ns);
+        }
+        Ok(f64::from(u32::try_from(best)?))
+    };
+    let packet = frame(0x10);
+    let empty = best("test_empty", &packet, outer)?;
+    let (lookup, facts) = (best("test_lookup", &packet, outer)?, best("test_lookup_facts", &packet, outer)?);
+    let tunnel = best("test_encapsulate", &packet, outer)? - empty;
+    let guard = best("guard_ingress", &foreign, [Control::new(Bank::A, 0, 1).0, 0, 0, 0, 0])? - empty;
+    Ok(vec![
+        Cost { name: "empty program".to_owned(), value: empty, unit: "ns", limit: None },
+        Cost::ns("parse and look up a flow, same packet".to_owned(), lookup - empty, None),
+        Cost {
+            name: "comparison of the outer facts".to_owned(),
+            value: facts - lookup,
+            unit: "ns",
+            limit: Some(FACTS),
+        },
+        Cost::ns("tunnel header alone, same packet".to_owned(), tunnel, None),
+        Cost::ns("guard, foreign IPv4 in, same packet".to_owned(), guard, None),
+    ])
+}
+
+impl Cell {
+    /// Nanoseconds over the program that only changes packets.
+    fn cost(self, kernel: &mut Kernel, size: Size, rounds: u32) -> Result<f64> {
+        self.prepare(kernel, size)?;
+        let (frame, rotation) = (self.frame(), self.rotation(size));
+        let (mut best, mut idle) = (u64::MAX, u64::MAX);
+        let mut turn = 0;
+        for _ in 0..rounds {
+            let empty = kernel.rotate("test_rotating_empty", &frame, &rotation, turn, FLOWS)?;
+            ensure!(empty.action == PASSED, "packets cannot be changed");
+            idle = idle.min(empty.ns);
+            let run = kernel.rotate(self.program(), &frame, &rotation, turn, FLOWS)?;
+            ensure!(run.action == self.action(), "{self}, {size}: the program returned {}", run.action);
+            best = best.min(run.ns);
+            if self.kind == Kind::New {
+                kernel.remove_flows(FlowTable::HalfOpen)?;
+                turn = turn.wrapping_add(FLOWS);
+            }
+        }
+        let ns = best.checked_sub(idle).context("less than nothing")?;
+        Ok(f64::from(u32::try_from(ns)?))
+    }
+
+    /// Opens the flows that the packets belong to.
+    fn prepare(self, kernel: &mut Kernel, size: Size) -> Result<()> {
+        kernel.remove_flows(FlowTable::Confirmed)?;
+        kernel.remove_flows(FlowTable::HalfOpen)?;
+        for opener in self.openers() {
+            let run = kernel.rotate(opener.program(), &opener.frame(), &opener.rotation(size), 0, FLOWS)?;
+            ensure!(run.action == PASSED, "{self}: {opener} does not pass");
+        }
+        Ok(())
+    }
+}
+
+/// How packets change from one to the next, in the form of the test programs.
+impl Rotation {
+    fn of(port: u32, ports: u32, peer: u32, size: Size, source: [u8; 4]) -> Self {
+        let control_buffer =
+            [port | ports << 16, peer, size.endpoints - 1, u32::from_ne_bytes(source), tables::IDENTITY];
+        Self { control_buffer, priority: size.identities - 1 }
+    }
 }

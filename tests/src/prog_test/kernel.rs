@@ -30,7 +30,11 @@ pub const REDIRECTED: u32 = 7;
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 struct SkBuff {
-    before: [u32; 12],
+    before: [u32; 2],
+    mark: u32,
+    between: [u32; 5],
+    priority: u32,
+    behind: [u32; 3],
     control_buffer: [u32; 5],
 }
 
@@ -40,6 +44,15 @@ const _: () = assert!(offset_of!(SkBuff, control_buffer) == 48, "`cb` of `__sk_b
 pub struct Kernel {
     ebpf: Ebpf,
     events: RingBuf<MapData>,
+}
+
+/// How packets change from one repetition to the next (`ebpf/src/test/rotation.rs`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    /// The control buffer.
+    pub control_buffer: [u32; 5],
+    /// `skb->priority`.
+    pub priority: u32,
 }
 
 /// How a run ended.
@@ -77,17 +90,19 @@ pub fn object() -> PathBuf {
 impl Kernel {
     /// Loads every program of the object that `cargo xtask bpf` built.
     pub fn load() -> Result<Self> {
-        Self::load_from(&object())
+        Self::load_with(&object(), &[("FLOWS", 8192), ("HALF_OPEN", 8192)])
     }
 
-    /// Loads every program of an object.
-    pub fn load_from(path: &Path) -> Result<Self> {
+    /// Loads every program of an object, with maps of these sizes.
+    pub fn load_with(path: &Path, sizes: &[(&str, u32)]) -> Result<Self> {
         if !nix::unistd::geteuid().is_root() {
             bail!("loading programs into the kernel needs root");
         }
-        let mut ebpf = EbpfLoader::new()
-            .map_max_entries("FLOWS", 8192)
-            .map_max_entries("HALF_OPEN", 8192)
+        let mut loader = EbpfLoader::new();
+        for (name, size) in sizes {
+            loader.map_max_entries(name, *size);
+        }
+        let mut ebpf = loader
             .load_file(path)
             .with_context(|| format!("load {} (built by `cargo xtask bpf`)", path.display()))?;
         for (name, program) in ebpf.programs_mut() {
@@ -106,9 +121,26 @@ impl Kernel {
 
     /// Runs a program many times on the same frame.
     pub fn repeat(&self, program: &str, frame: &[u8], control_buffer: [u32; 5], times: u32) -> Result<Run> {
+        self.test_run(program, frame, SkBuff { control_buffer, ..SkBuff::default() }, times)
+    }
+
+    /// Runs a rotating program, from the packet of this number on.
+    pub fn rotate(
+        &self,
+        program: &str,
+        frame: &[u8],
+        rotation: &Rotation,
+        first: u32,
+        times: u32,
+    ) -> Result<Run> {
+        let Rotation { control_buffer, priority } = *rotation;
+        let context = SkBuff { mark: first, priority, control_buffer, ..SkBuff::default() };
+        self.test_run(program, frame, context, times)
+    }
+
+    fn test_run(&self, program: &str, frame: &[u8], context: SkBuff, times: u32) -> Result<Run> {
         let program: &SchedClassifier =
             self.ebpf.program(program).with_context(|| format!("no program {program}"))?.try_into()?;
-        let context = SkBuff { control_buffer, ..SkBuff::default() };
         let mut after = [0; 192];
         // Nothing adds to a packet.
         let mut out = vec![0; frame.len()];
@@ -176,6 +208,26 @@ impl Kernel {
         self.write_trie::<{ size_of::<PrefixKey>() - 4 }, { size_of::<PrefixEntry>() }, _, _>(
             "PREFIXES",
             &model.prefixes,
+        )
+    }
+
+    /// Adds endpoints to those that are there.
+    pub fn add_endpoints(&mut self, entries: &BTreeMap<EndpointKey, EndpointEntry>) -> Result<()> {
+        let mut map: HashMap<_, [u8; size_of::<EndpointKey>()], [u8; size_of::<EndpointEntry>()]> =
+            HashMap::try_from(self.map("ENDPOINTS")?)?;
+        for (key, entry) in entries {
+            let (key, entry): ([u8; size_of::<EndpointKey>()], [u8; size_of::<EndpointEntry>()]) =
+                (zerocopy::transmute!(*key), zerocopy::transmute!(*entry));
+            map.insert(key, entry, 0).context("add an endpoint")?;
+        }
+        Ok(())
+    }
+
+    /// Removes all flows of a map.
+    pub fn remove_flows(&mut self, table: FlowTable) -> Result<()> {
+        self.write_hash::<{ size_of::<FlowKey>() }, { size_of::<Flow>() }, _, _>(
+            flow_map(table),
+            &BTreeMap::<FlowKey, Flow>::new(),
         )
     }
 
