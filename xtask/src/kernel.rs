@@ -45,7 +45,7 @@ pub(crate) struct Selection {
     /// Another object than the one that `cargo xtask bpf` builds.
     #[arg(long, value_name = "FILE")]
     object: Option<PathBuf>,
-    /// Records the instructions that the verifier walked as the new budget.
+    /// Records what the programs take as the new budget.
     #[arg(long)]
     record: bool,
 }

@@ -42,9 +42,9 @@ fn judge() -> Result<(), Box<dyn Error>> {
     programs.sort_by_key(|(name, _)| (*name).to_owned());
     for (name, program) in programs {
         match verify(program) {
-            Ok(instructions) => {
+            Ok((instructions, bytes)) => {
                 let number = instructions.map_or_else(|| "-".to_owned(), |number| number.to_string());
-                say("accepted", &format!("{name} {number}"));
+                say("accepted", &format!("{name} {number} {bytes}"));
             }
             Err(error) => {
                 say("refused", name);
@@ -65,13 +65,15 @@ fn load(object: &Path) -> Result<Ebpf, Box<dyn Error>> {
     Ok(EbpfLoader::new().default_map_pin_directory("/sys/fs/bpf").load_file(object)?)
 }
 
-/// Gives one program to the verifier and returns how many instructions it walked, where the kernel tells.
-fn verify(program: &mut Program) -> Result<Option<u32>, Box<dyn Error>> {
+/// Gives one program to the verifier and returns how many instructions it walked, where the kernel tells, and how many
+/// bytes of machine code were made of it.
+fn verify(program: &mut Program) -> Result<(Option<u32>, u32), Box<dyn Error>> {
     let kind = program.prog_type();
     let classifier: &mut SchedClassifier =
         program.try_into().map_err(|error: ProgramError| format!("a program of type {kind:?}: {error}"))?;
     classifier.load()?;
-    Ok(classifier.info()?.verified_instruction_count())
+    let info = classifier.info()?;
+    Ok((info.verified_instruction_count(), info.size_jitted()))
 }
 
 /// An error with all its causes.

@@ -21,8 +21,17 @@ pub(super) struct Report {
 pub(super) struct Program {
     /// Name in the object.
     pub(super) name: String,
-    /// Instructions that the verifier walked, where the kernel tells (5.16); `Err` is the verifier's log.
-    pub(super) verified: Result<Option<u32>, Vec<String>>,
+    /// What it takes; `Err` is the verifier's log.
+    pub(super) verified: Result<Size, Vec<String>>,
+}
+
+/// How large a program is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Size {
+    /// Instructions that the verifier walked, where the kernel tells (5.16).
+    pub(super) instructions: Option<u32>,
+    /// Bytes of machine code, of its own and of all its functions.
+    pub(super) bytes: u32,
 }
 
 /// Whether `load-bpf` was started at all.
@@ -35,8 +44,12 @@ impl fmt::Display for Report {
         writeln!(f, "kernel {}", self.kernel)?;
         for Program { name, verified } in &self.programs {
             match verified {
-                Ok(Some(walked)) => writeln!(f, "  {name:<24} {walked:>8} instructions verified")?,
-                Ok(None) => writeln!(f, "  {name:<24} accepted")?,
+                Ok(Size { instructions: Some(walked), bytes }) => {
+                    writeln!(f, "  {name:<24} {walked:>8} instructions verified, {bytes:>6} bytes")?;
+                }
+                Ok(Size { instructions: None, bytes }) => {
+                    writeln!(f, "  {name:<24} accepted, {bytes:>6} bytes")?;
+                }
                 Err(log) => {
                     writeln!(f, "  {name:<24} REFUSED")?;
                     log.iter().try_for_each(|line| writeln!(f, "    {line}"))?;
@@ -83,8 +96,10 @@ impl Report {
 }
 
 fn accepted(rest: &str) -> Program {
-    let (name, instructions) = rest.split_once(' ').unwrap_or((rest, ""));
-    Program { name: name.to_owned(), verified: Ok(instructions.parse().ok()) }
+    let mut words = rest.split(' ');
+    let name = words.next().unwrap_or_default().to_owned();
+    let mut number = || words.next().and_then(|word| word.parse().ok());
+    Program { name, verified: Ok(Size { instructions: number(), bytes: number().unwrap_or_default() }) }
 }
 
 #[cfg(test)]
@@ -92,7 +107,7 @@ mod tests {
     use super::*;
 
     const CONSOLE: &str =
-        "Booting\nload-bpf: kernel 6.1.0\nload-bpf: accepted a 120\nload-bpf: accepted b -\n";
+        "Booting\nload-bpf: kernel 6.1.0\nload-bpf: accepted a 120 900\nload-bpf: accepted b - 80\n";
 
     #[test]
     fn accepted_programs_are_read() {
@@ -100,7 +115,8 @@ mod tests {
         assert!(report.accepted());
         assert_eq!(report.kernel, "6.1.0");
         let verified: Vec<_> = report.programs.into_iter().map(|program| program.verified).collect();
-        assert_eq!(verified, [Ok(Some(120)), Ok(None)]);
+        let sizes = [Size { instructions: Some(120), bytes: 900 }, Size { instructions: None, bytes: 80 }];
+        assert_eq!(verified, sizes.map(Ok));
     }
 
     #[test]
