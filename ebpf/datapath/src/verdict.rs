@@ -170,7 +170,7 @@ reasons! {
     NoFlow = 38 "no_flow";
     /// The hop limit ended here.
     HopLimit = 39 "hop_limit";
-    /// An IPv4 option tells routers where to send the packet next.
+    /// An IPv4 option tells routers where to send the packet next, or there are too many options to tell.
     SourceRoute = 40 "source_route";
 }
 

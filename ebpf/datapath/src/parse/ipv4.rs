@@ -6,8 +6,8 @@ use super::{Fragment, Parsed, transport};
 use crate::{Address, Direction, Packet, Reason};
 
 const MIN_HEADER: u32 = 20;
-/// The longest header leaves 40 bytes for options.
-const MAX_OPTIONS: u32 = 40;
+/// More options than this are refused, padding included: the verifier follows every combination.
+const MAX_OPTIONS: u32 = 8;
 
 const END_OF_OPTIONS: u8 = 0;
 const NO_OPERATION: u8 = 1;
@@ -74,11 +74,11 @@ fn options<P: Packet>(packet: &P, end: u32) -> Result<(), Reason> {
     let mut offset = MIN_HEADER;
     for _ in 0..MAX_OPTIONS {
         if offset >= end {
-            break;
+            return Ok(());
         }
         let Some([kind]) = packet.load::<[u8; 1]>(offset) else { return Err(Reason::Malformed) };
         match kind {
-            END_OF_OPTIONS => break,
+            END_OF_OPTIONS => return Ok(()),
             NO_OPERATION => offset += 1,
             LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE => return Err(Reason::SourceRoute),
             _ => {
@@ -92,7 +92,7 @@ fn options<P: Packet>(packet: &P, end: u32) -> Result<(), Reason> {
             }
         }
     }
-    Ok(())
+    if offset < end { Err(Reason::SourceRoute) } else { Ok(()) }
 }
 
 /// Reads the header at `base` and where the packet says it ends.

@@ -151,6 +151,11 @@ fn source_routes_of_ipv4_are_refused_wherever_they_stand() {
         assert_eq!(with([0, kind, 3, 4, 0, 0, 0, 0]), Ok(()), "behind the end of the options");
     }
     assert_eq!(with([7, 7, 4, 0, 0, 0, 0, 0]), Ok(()), "record route");
+    let mut many = tcp(PEER, 4000, OWN, 80, SYN);
+    many.splice(20..20, [1; 12]);
+    many[0] = 0x48;
+    set_length(&mut many);
+    assert_eq!(refused(&many), Reason::SourceRoute, "a ninth option might be one");
     for contradiction in [[7, 0, 0, 0, 0, 0, 0, 0], [7, 1, 0, 0, 0, 0, 0, 0], [7, 9, 0, 0, 0, 0, 0, 0]] {
         assert_eq!(with(contradiction), Err(Reason::Malformed));
     }
