@@ -178,7 +178,7 @@ fn full_flow_tables_give_up_their_oldest_and_refuse_nothing() {
 
     // Only the source port changes from packet to packet.
     let source = u32::from_ne_bytes([192, 0, 2, 2]);
-    let rotation = Rotation { control_buffer: [34 | 0xffff << 16, 26, 0, source, 300], priority: 0 };
+    let rotation = Rotation { control_buffer: [34 + (0xffff << 16), 26, 0, source, 300], priority: 0 };
     let flood = ingress(&udp(1, 53), 17);
     let run = kernel.rotate("test_rotating_ingress", &flood, &rotation, 0, FLOOD).unwrap();
     assert_eq!(run.action, PASSED);
@@ -201,7 +201,7 @@ fn full_flow_tables_give_up_their_oldest_and_refuse_nothing() {
     // Answered, they are confirmed and compete among each other.
     for first in (0..FLOOD).step_by(200) {
         kernel.rotate("test_rotating_ingress", &flood, &rotation, first, 200).unwrap();
-        let answers = Rotation { control_buffer: [36 | 0xffff << 16, 30, 0, source, 300], ..rotation };
+        let answers = Rotation { control_buffer: [36 + (0xffff << 16), 30, 0, source, 300], ..rotation };
         let run = kernel.rotate("test_rotating_egress", &egress(&udp(53, 1), 17), &answers, first, 200);
         assert_eq!(run.unwrap().action, PASSED);
     }
