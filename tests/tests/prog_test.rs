@@ -150,7 +150,8 @@ fn open_mesh() -> Model {
         egress_rule: 0,
         address_v4: address("10.0.0.1"),
         address_v6: Address::NONE,
-        spare: [0; 24],
+        mtu: 1450,
+        spare: [0; 20],
     }); 2];
     model
 }

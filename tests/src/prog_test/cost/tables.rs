@@ -99,7 +99,8 @@ fn settings() -> Settings {
         egress_rule: 9,
         address_v4: address("10.0.0.1"),
         address_v6: address("fd00::1"),
-        spare: [0; 24],
+        mtu: 1450,
+        spare: [0; 20],
     }
 }
 
