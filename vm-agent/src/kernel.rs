@@ -161,6 +161,8 @@ pub struct KernelStatus {
     pub publications: u64,
     /// How often the kernel was compared with what it should be, since start.
     pub looks: u64,
+    /// How long that took in all.
+    pub looking: Duration,
     /// Entries in the active bank, per table.
     pub entries: BTreeMap<&'static str, usize>,
     /// The underlay addresses of this host, in order of preference.

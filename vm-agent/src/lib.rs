@@ -22,6 +22,7 @@ pub mod announce;
 pub mod config;
 pub mod credentials;
 pub mod enrolment;
+pub mod heap;
 pub mod kernel;
 pub mod lock;
 pub mod machine;
@@ -81,6 +82,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     tasks.spawn(session::run(agent.clone(), rng()));
     tasks.spawn(renewal::run(agent.clone(), rng()));
     tasks.spawn(recorder::run(agent.clone()));
+    tasks.spawn(heap::run(agent.clone()));
     tasks.spawn(monitor::run(agent.clone(), events.clone()));
     tasks.spawn(listener.serve(shutdown.clone()));
     let service = admin::Service::new(agent.clone(), commands, events, shutdown.clone());

@@ -267,6 +267,7 @@ impl Reconcile {
             }
         }
         self.observe().await;
+        self.report.looked(began.elapsed());
         self.rest_until = Instant::now() + BETWEEN_LOOKS.max(began.elapsed() * REST);
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use datapath::abi::Control;
 use tokio::sync::watch;
@@ -66,6 +67,15 @@ impl Report {
         is_news
     }
 
+    /// A look at the network is over. Nobody has to be told at once.
+    pub(super) fn looked(&mut self, took: Duration) {
+        self.status.send_if_modified(|status| {
+            status.looks += 1;
+            status.looking += took;
+            false
+        });
+    }
+
     pub(super) fn published(&mut self) {
         self.status.send_modify(|status| status.publications += 1);
     }
@@ -96,7 +106,6 @@ impl Report {
         warnings: Vec<String>,
     ) {
         self.status.send_if_modified(|status| {
-            status.looks += 1;
             let next = KernelStatus { device, hooks, entries, underlay, warnings, ..status.clone() };
             let next = KernelStatus { applied: Applied { epoch, ..next.applied.clone() }, ..next };
             let changed = *status != next;
