@@ -2,13 +2,14 @@
 #
 #   make demo            two hosts join a gateway, talk to pods, and are refused by a policy   (KEEP=1 leaves it running)
 #   make test            installs what is missing, builds, runs all tests
+#   make stress          changes, kills and floods for an hour, and a checker   (SECONDS_TO_RUN=60, SEED=7)
 #   YES=1                installs without asking
 #   QUICK=1              measures less: `make bench QUICK=1` takes minutes
 
 export KEEP YES
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 
-.PHONY: deps build bpf test demo bench ci fmt verify-kernel clean
+.PHONY: deps build bpf test demo bench stress ci fmt verify-kernel clean
 .DEFAULT_GOAL := build
 
 deps:
@@ -28,6 +29,9 @@ demo: deps
 
 bench: deps
 	@cargo xtask bench $(if $(QUICK),--quick)
+
+stress: deps
+	@cargo xtask stress --seconds $(or $(SECONDS_TO_RUN),3600) $(if $(SEED),--seed $(SEED))
 
 ci: deps
 	@cargo xtask ci

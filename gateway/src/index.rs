@@ -69,8 +69,6 @@ pub struct Index {
     addresses: Holders,
     underlay: Holders,
     relabels: Relabels,
-    /// Who keeps which labels for now.
-    held: BTreeMap<Arc<str>, Arc<Labels>>,
     warnings: BTreeSet<String>,
 }
 
@@ -89,7 +87,6 @@ impl Index {
             addresses: Holders::default(),
             underlay: Holders::default(),
             relabels: Relabels::default(),
-            held: BTreeMap::new(),
             warnings: BTreeSet::new(),
         }
     }
@@ -146,7 +143,6 @@ impl Index {
     /// Brings the facts up to date, and says which label sets need a number. Comes before [`Index::compile`].
     pub fn labels(&mut self) -> BTreeSet<Labels> {
         self.warnings.clear();
-        self.held = self.relabels.held();
         self.refresh_workloads();
         self.refresh_pods();
         policy::resolve::identity_labels(&self.facts)

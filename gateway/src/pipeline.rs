@@ -13,6 +13,7 @@ use proto::v1::Generation;
 use telemetry::shutdown::Shutdown;
 use tokio::sync::{mpsc, watch};
 
+use crate::audit::{Audit, Event as Audited};
 use crate::clock::Clock;
 use crate::index::{Index, MeshSettings};
 use crate::session::{Feed, Published, Registry};
@@ -42,6 +43,8 @@ pub struct Settings {
     pub mesh: MeshSettings,
     /// Where gateways listen, `host:port`, as agents are told.
     pub gateways: Vec<String>,
+    /// Learns which manifests a state was made of.
+    pub audit: Arc<Audit>,
 }
 
 /// Why the pipeline cannot begin.
@@ -88,6 +91,9 @@ struct Core {
     feed: watch::Sender<Option<Arc<Feed>>>,
     overview: watch::Sender<Arc<Overview>>,
     registry: Arc<Registry>,
+    audit: Arc<Audit>,
+    /// What became of files since the last published state, as the audit log has it.
+    files: BTreeMap<String, String>,
     /// Why the folder cannot be read.
     unreadable: Option<String>,
     /// Why there is no newer state, and when to try again.
@@ -107,7 +113,7 @@ impl Pipeline {
     /// # Errors
     /// [`OpenError`].
     pub fn open(settings: Settings, store: Arc<Store>, clock: Clock) -> Result<(Self, Arc<Mesh>), OpenError> {
-        let Settings { manifests, mesh, gateways } = settings;
+        let Settings { manifests, mesh, gateways, audit } = settings;
         let kept = store.kept_objects().map_err(CompileError::from)?;
         let catalog = Catalog::with_last_good(last_good::decode(&kept));
         let (files, changes) = Files::open(&manifests, catalog.remembered_files())?;
@@ -123,6 +129,8 @@ impl Pipeline {
             feed,
             overview,
             registry: Arc::clone(&registry),
+            audit,
+            files: BTreeMap::new(),
             unreadable: None,
             failed: None,
             clock,
@@ -182,6 +190,7 @@ impl Core {
         let workloads = self.store.workloads();
         self.index.set_workloads(workloads);
         self.catalog.set_groups_in_use(self.index.groups_in_use());
+        self.files.extend(changes.iter().map(FileChange::digest));
         self.catalog.apply(changes);
         self.catalog.forget_unclaimed();
         for (key, object) in self.catalog.in_force() {
@@ -200,6 +209,7 @@ impl Core {
         let changes = match event {
             Event::Source(Report::Changes(changes)) => {
                 self.unreadable = None;
+                self.files.extend(changes.iter().map(FileChange::digest));
                 self.catalog.apply(changes)
             }
             Event::Source(Report::Unreadable(reason)) => {
@@ -258,6 +268,11 @@ impl Core {
             Some(feed) => feed.followed_by(next),
             None => Feed::new(next),
         };
+        // Before anybody can have applied it.
+        if !self.files.is_empty() {
+            let files = std::mem::take(&mut self.files);
+            self.audit.record(&Audited::Published { generation: counter, files }, self.clock.now());
+        }
         self.feed.send_replace(Some(Arc::new(next)));
         self.index.published(counter, now);
         tracing::debug!(generation = counter, "state published");

@@ -50,7 +50,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let socket = server::bind_socket(&config.admin_socket)?;
     let foundation = Foundation::lay(&config, &clock)?;
     let opened = {
-        let (settings, store, clock) = (pipeline_settings(&config), foundation.store.clone(), clock.clone());
+        let settings = pipeline_settings(&config, &foundation);
+        let (store, clock) = (foundation.store.clone(), clock.clone());
         tokio::task::spawn_blocking(move || Pipeline::open(settings, store, clock)).await?
     };
     let (pipeline, mesh) = opened.context("the manifests cannot be compiled")?;
@@ -271,7 +272,7 @@ impl Parts {
     }
 }
 
-fn pipeline_settings(config: &Config) -> pipeline::Settings {
+fn pipeline_settings(config: &Config, foundation: &Foundation) -> pipeline::Settings {
     pipeline::Settings {
         manifests: config.manifests.clone(),
         mesh: MeshSettings {
@@ -281,6 +282,7 @@ fn pipeline_settings(config: &Config) -> pipeline::Settings {
             tunnel_port: config.tunnel_port,
         },
         gateways: config.advertise.clone(),
+        audit: foundation.audit.clone(),
     }
 }
 

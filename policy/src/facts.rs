@@ -52,8 +52,6 @@ pub struct Pod {
     pub tunnels: Arc<Vec<IpAddr>>,
     /// The names (`namespace/name`) of those transit nodes.
     pub behind: Arc<BTreeSet<String>>,
-    /// The identity labels that it keeps, whatever the other fields say, until a change of its identity is over.
-    pub held: Option<Arc<Labels>>,
 }
 
 /// An external workload.
@@ -73,8 +71,6 @@ pub struct Workload {
     pub tunnels: Arc<Vec<IpAddr>>,
     /// Whether it is a transit node: its identity is then [`Identity::REMOTE_NODE`], and no policy selects it.
     pub transit: bool,
-    /// The identity labels that it keeps, whatever the other fields say, until a change of its identity is over.
-    pub held: Option<Arc<Labels>>,
 }
 
 /// A port with a name.
@@ -91,19 +87,16 @@ pub struct NamedPort {
 /// A change of an address's identity that receivers have not all confirmed yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Relabel {
-    /// The identity before.
+    /// What some senders may still write.
     pub previous: Identity,
-    /// Whether senders write the new identity already.
-    pub marked: bool,
+    /// What senders are told to write: the new identity, or an older one.
+    pub mark: Identity,
 }
 
 impl Facts {
     /// The identity labels of a pod.
     #[must_use]
     pub fn labels_of_pod(&self, pod: &Pod) -> Labels {
-        if let Some(held) = &pod.held {
-            return Labels::clone(held);
-        }
         let none = BTreeMap::new();
         let labels = Labels::of_pod(&pod.labels, self.placement(&pod.namespace, &pod.service_account, &none));
         self.marked(labels, &pod.namespace)
@@ -114,9 +107,6 @@ impl Facts {
     pub fn labels_of_workload(&self, workload: &Workload) -> Labels {
         if workload.transit {
             return Labels::of_remote_node();
-        }
-        if let Some(held) = &workload.held {
-            return Labels::clone(held);
         }
         let none = BTreeMap::new();
         let labels = Labels::of_workload(

@@ -26,9 +26,9 @@ pub use share::same;
 pub struct Endpoint {
     /// The identity policy uses.
     pub identity: Identity,
-    /// The identity before a relabel, still accepted on the wire.
+    /// What some senders may still write during a relabel, accepted on the wire beside `identity` and `mark`.
     pub previous: Option<Identity>,
-    /// What senders for this endpoint write as VNI: `identity` or `previous`.
+    /// What senders for this endpoint are told to write as VNI.
     pub mark: Identity,
     /// The underlay addresses that may send for this endpoint, in order of preference; empty = unreachable.
     pub tunnels: Arc<Vec<IpAddr>>,

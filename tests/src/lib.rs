@@ -24,6 +24,7 @@ pub mod prog_test;
 pub mod shared;
 pub mod shop;
 pub mod stranger;
+pub mod stress;
 pub mod sweep;
 pub mod traffic;
 pub mod wait;

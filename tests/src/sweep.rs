@@ -3,7 +3,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Once, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -37,6 +38,14 @@ pub fn start() -> Result<()> {
         outcome = clean_on_signals();
     });
     outcome
+}
+
+/// Set where the first signal asks this process to end by itself.
+static ASKED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// From now on the first signal only sets this; the next one ends the process as before.
+pub fn stop_on_signal() -> Arc<AtomicBool> {
+    Arc::clone(ASKED.get_or_init(Arc::default))
 }
 
 /// Kills what runs in a network namespace and removes its name.
@@ -94,10 +103,16 @@ fn clean_on_signals() -> Result<()> {
     drop(guard);
     thread::spawn(move || {
         runtime.block_on(async {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-                _ = hangup.recv() => {}
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                    _ = hangup.recv() => {}
+                }
+                let asked = ASKED.get().is_some_and(|asked| !asked.swap(true, Ordering::Relaxed));
+                if !asked {
+                    break;
+                }
             }
         });
         let own = std::process::id();

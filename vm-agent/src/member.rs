@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::agent::Agent;
 use crate::credentials::Credentials;
-use crate::kernel::{Kernel, Target};
+use crate::kernel::{Kernel, Tag, Target};
 use crate::session::Version;
 use crate::state_dir::{Enrolment, InvalidSnapshot, Snapshot};
 
@@ -28,6 +28,8 @@ pub struct Member {
     pub credentials: watch::Sender<Option<Arc<Credentials>>>,
     /// What the kernel runs.
     pub running: watch::Sender<Option<Version>>,
+    /// The generation that a restart would begin with, or that could not be written to the disk.
+    pub recorded: watch::Sender<Option<Tag>>,
     /// A time that has certainly passed.
     pub not_earlier: UnixTime,
     enrolment: Mutex<Enrolment>,
@@ -43,12 +45,14 @@ impl Member {
         restored: Option<(Version, UnixTime)>,
     ) -> Self {
         let not_earlier = restored.as_ref().map(|(_, saved)| *saved);
+        let recorded = restored.as_ref().map(|(version, _)| version.tag);
         Self {
             kernel,
             targets,
             restored: restored.map(|(version, _)| version),
             credentials: watch::Sender::new(credentials.map(Arc::new)),
             running: watch::Sender::new(None),
+            recorded: watch::Sender::new(recorded),
             not_earlier: not_earlier.unwrap_or(UnixTime::since_unix_epoch(std::time::Duration::ZERO)),
             enrolment: Mutex::new(enrolment),
         }

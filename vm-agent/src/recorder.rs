@@ -78,4 +78,5 @@ fn record(agent: &Agent, member: &Member, version: &Version) {
         format!("{error}: a reboot would enforce an older state")
     });
     agent.warn(Topic::Snapshot, warning);
+    member.recorded.send_replace(Some(version.tag));
 }

@@ -13,6 +13,7 @@ use crate::agent::{Agent, Session};
 mod backoff;
 mod core;
 mod gateways;
+mod refusal;
 mod shell;
 
 pub use self::backoff::Backoff;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, ValueEnum as _};
 
-use crate::{bpf, command, gate::Gate, steps::Steps, test};
+use crate::{bpf, command, gate::Gate, steps::Steps, stress, test};
 
 /// Steps that take this long are marked.
 const SLOW: Duration = Duration::from_mins(1);
@@ -30,6 +30,7 @@ enum Step {
     Cargo { name: &'static str, arguments: &'static [&'static str], strict_docs: bool },
     Bpf,
     Test,
+    Stress,
 }
 
 impl Step {
@@ -53,7 +54,7 @@ impl Step {
             ],
         ));
         steps.push(cargo("doc", &["doc", "--no-deps"]));
-        steps.push(Self::Test);
+        steps.extend([Self::Test, Self::Stress]);
         steps
     }
 
@@ -63,6 +64,7 @@ impl Step {
             Self::Cargo { name, .. } => (*name).to_owned(),
             Self::Bpf => "bpf".to_owned(),
             Self::Test => "test".to_owned(),
+            Self::Stress => "stress".to_owned(),
         }
     }
 
@@ -78,6 +80,7 @@ impl Step {
             Self::Gate(gate) => gate.check(),
             Self::Bpf => bpf::build(),
             Self::Test => test::run(),
+            Self::Stress => command::run(&mut stress::command(&["--seconds".to_owned(), "60".to_owned()])?),
             Self::Cargo { arguments, strict_docs, .. } => {
                 let mut cargo = command::cargo();
                 if *strict_docs {

@@ -7,6 +7,7 @@ mod gate;
 mod kernel;
 mod mutants;
 mod steps;
+mod stress;
 mod task;
 mod test;
 mod workspace;

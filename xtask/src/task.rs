@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Parser;
 
-use crate::{bpf, ci, command, gate, kernel, mutants, test, workspace};
+use crate::{bpf, ci, command, gate, kernel, mutants, stress, test, workspace};
 
 /// Builds, checks and runs Outrigger.
 #[derive(Parser)]
@@ -38,6 +38,12 @@ pub(crate) enum Task {
     },
     /// Plants bugs one by one and expects the tests of the threat catalogue to notice each.
     Mutants(mutants::Selection),
+    /// Builds and runs the stress checker; what follows is passed to it.
+    Stress {
+        /// Arguments of the stress checker.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Builds everything and runs all tests.
     Test,
     /// Boots kernels under QEMU and lets their verifiers judge the BPF object.
@@ -56,6 +62,7 @@ impl Task {
             Self::Gate { gate } => gate.check(),
             Self::Mutants(selection) if selection.check => gate::Gate::Mutants.check(),
             Self::Mutants(selection) => mutants::run(&selection),
+            Self::Stress { arguments } => command::replace_by(&mut stress::command(&arguments)?),
             Self::Test => test::run(),
             Self::VerifyKernel(selection) => kernel::verify(&selection),
         }

@@ -61,10 +61,11 @@ fn speaks_for<T: Tables>(tables: &T, bank: Bank, entry: &EndpointEntry, outer: &
     })
 }
 
-/// Whether an endpoint may carry a VNI: that of its identity, or of the previous one while that is leased.
+/// Whether an endpoint may carry a VNI: that of its identity, of what senders for it are told to write, or of what
+/// some of them may still write while it is relabelled.
 #[inline(always)]
 pub(crate) fn may_claim(entry: &EndpointEntry, vni: u32) -> bool {
-    vni != 0 && (vni == entry.identity || vni == entry.previous)
+    vni != 0 && (vni == entry.identity || vni == entry.previous || vni == entry.mark)
 }
 
 /// The full check of a packet's outer facts against the table.

@@ -1,5 +1,7 @@
 //! What is written into the audit log.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 /// One event. Names are `namespace/name`; times are seconds since 1970; `by` is an administrator, `remote` an address.
@@ -46,6 +48,9 @@ pub enum Event {
     RootsChanged { root: String, what: &'static str, force: bool, by: String },
     /// A call of the administration was refused.
     AdminRefused { peer: String, remote: String, detail: String },
+    /// A state was published that manifests changed: each such file with the SHA-256 of what it says now, `gone` or
+    /// `unreadable`. The first one of a process names them all; later states without a line were made of the same files.
+    Published { generation: u64, files: BTreeMap<String, String> },
 }
 
 impl Event {

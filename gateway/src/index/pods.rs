@@ -46,7 +46,6 @@ impl Index {
                 addresses,
                 tunnels: Arc::clone(&behind.tunnels),
                 behind: Arc::clone(&behind.names),
-                held: self.held.get(name).cloned(),
             };
             let before = self.facts.pods.get(name).filter(|before| ***before == fact);
             facts.insert(Arc::clone(name), before.map_or_else(|| Arc::new(fact), Arc::clone));

@@ -1,7 +1,7 @@
 //! Changes of an address's identity, in three phases, so that no packet is dropped meanwhile: receivers learn the new
 //! identity beside the old one, then senders write it, then receivers forget the old one. Policy uses the new identity
-//! from the first phase on. Once senders may write the new one, a further change waits until all do: receivers know two
-//! numbers at a time, and not three.
+//! from the first phase on, also where a further change comes meanwhile: labels and rules are never of different times.
+//! Receivers know three numbers: the new one, the one senders are told to write, and the one that some may still write.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use policy::facts::Relabel;
-use policy::labels::Labels;
-use policy::state::State;
+use policy::identity::Identity;
+use policy::state::{Endpoint, State};
 
 /// How long a phase waits for receivers that do not answer.
 pub const LONGEST_PHASE: Duration = Duration::from_secs(5);
@@ -18,12 +18,10 @@ pub const LONGEST_PHASE: Duration = Duration::from_secs(5);
 /// A change under way, as it outlasts a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Round {
-    /// The old identity, and the phase.
+    /// What is written.
     pub relabel: Relabel,
     /// Whose address it is.
     pub owner: Option<Arc<str>>,
-    /// The labels of the new identity.
-    pub labels: Option<Arc<Labels>>,
 }
 
 /// The changes under way.
@@ -35,6 +33,8 @@ pub(super) struct Relabels {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Open {
     round: Round,
+    /// The new identity; `None`: nothing was compiled since the restart.
+    identity: Option<Identity>,
     /// The generation that told receivers of this phase, and when; `None`: not published yet.
     told: Option<(u64, Instant)>,
     /// The phase was begun by an earlier process: who must confirm it is not connected yet, so it takes its whole time.
@@ -44,7 +44,7 @@ struct Open {
 impl Relabels {
     /// Goes on with what an earlier process began.
     pub(super) fn resume(&mut self, rounds: BTreeMap<IpAddr, Round>) {
-        let open = |round| Open { round, told: None, resumed: true };
+        let open = |round| Open { round, identity: None, told: None, resumed: true };
         self.open = rounds.into_iter().map(|(address, round)| (address, open(round))).collect();
     }
 
@@ -53,49 +53,47 @@ impl Relabels {
         self.open.iter().map(|(address, open)| (*address, open.round.clone())).collect()
     }
 
-    /// Who keeps which labels for now, by name: those whose new identity senders may write already.
-    pub(super) fn held(&self) -> BTreeMap<Arc<str>, Arc<Labels>> {
-        let marked = self.open.values().filter(|open| open.round.relabel.marked);
-        let held = |open: &Open| open.round.owner.clone().zip(open.round.labels.clone());
-        marked.filter_map(held).collect()
-    }
-
     /// Begins what has changed between the published state and the next one. Whether the set of changes became
     /// another.
     pub(super) fn observe(&mut self, published: Option<&State>, next: &State) -> bool {
         let mut changed = false;
         self.open.retain(|address, open| {
             let stays = next.endpoints.get(address).is_some_and(|next| {
-                !open.resumed
-                    || (next.owner == open.round.owner && next.identity != open.round.relabel.previous)
+                let Relabel { previous, mark } = open.round.relabel;
+                let over = previous == next.identity && mark == next.identity;
+                !open.resumed || (next.owner == open.round.owner && !over)
             });
             changed |= !stays;
             stays
         });
-        let Some(published) = published else { return changed };
         for (address, new) in &next.endpoints {
-            let Some(old) = published.endpoints.get(address) else { continue };
+            let old = published.and_then(|published| published.endpoints.get(address));
+            if let Some(open) = self.open.get_mut(address) {
+                open.identity = Some(new.identity);
+            }
+            let Some(old) = old else { continue };
             if old.owner != new.owner {
                 // Somebody else has the address now, and inherits nothing.
                 changed |= self.open.remove(address).is_some();
-                continue;
-            }
-            if old.identity == new.identity {
-                continue;
-            }
-            // What senders write now is what receivers must go on accepting.
-            let before = self.open.remove(address);
-            if old.mark == new.identity {
-                changed |= before.is_some();
-            } else {
-                let relabel = Relabel { previous: old.mark, marked: false };
-                changed |= before.as_ref().is_none_or(|before| before.round.relabel != relabel);
-                let labels = next.identities.get(&new.identity).cloned();
-                let round = Round { relabel, owner: new.owner.clone(), labels };
-                self.open.insert(*address, Open { round, told: None, resumed: false });
+            } else if old.identity != new.identity {
+                self.begin(*address, old, new);
+                changed = true;
             }
         }
         changed
+    }
+
+    /// A new identity. What senders write now is what receivers must go on accepting.
+    fn begin(&mut self, address: IpAddr, old: &Endpoint, new: &Endpoint) {
+        let before = self.open.remove(&address);
+        let relabel =
+            before.map_or(Relabel { previous: old.mark, mark: old.mark }, |before| before.round.relabel);
+        if relabel.previous == new.identity && relabel.mark == new.identity {
+            return;
+        }
+        let round = Round { relabel, owner: new.owner.clone() };
+        let open = Open { round, identity: Some(new.identity), told: None, resumed: false };
+        self.open.insert(address, open);
     }
 
     /// Ends the phases that every receiver has confirmed, or that have waited long enough.
@@ -111,7 +109,12 @@ impl Relabels {
             changed = true;
             open.told = None;
             open.resumed = false;
-            !std::mem::replace(&mut open.round.relabel.marked, true)
+            let Relabel { mark, .. } = open.round.relabel;
+            let next = open.identity.filter(|identity| *identity != mark);
+            if let Some(identity) = next {
+                open.round.relabel = Relabel { previous: mark, mark: identity };
+            }
+            next.is_some()
         });
         changed
     }

@@ -61,7 +61,6 @@ impl Index {
             namespace: workload.name.namespace.clone(),
             addresses: workload.addresses.clone(),
             tunnels: Arc::new(tunnels),
-            held: self.held.get(name).cloned(),
             ..Fact::default()
         };
         match &workload.target {

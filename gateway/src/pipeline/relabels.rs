@@ -39,20 +39,16 @@ impl Core {
 fn records(rounds: &BTreeMap<IpAddr, Round>) -> RelabelRecords {
     let record = |round: &Round| RelabelRecord {
         previous: round.relabel.previous.get(),
-        marked: round.relabel.marked,
+        mark: round.relabel.mark.get(),
         owner: round.owner.as_ref().map(ToString::to_string),
-        labels: round.labels.as_ref().map(ToString::to_string),
     };
     rounds.iter().map(|(address, round)| (address.to_string(), record(round))).collect()
 }
 
 fn round(address: &str, record: &RelabelRecord) -> Option<(IpAddr, Round)> {
-    let RelabelRecord { previous, marked, owner, labels } = record;
-    let labels = labels.as_ref().map(|labels| labels.parse().map(Arc::new)).transpose().ok()?;
-    let round = Round {
-        relabel: Relabel { previous: Identity::try_new(*previous).ok()?, marked: *marked },
-        owner: owner.as_deref().map(Arc::from),
-        labels,
-    };
+    let RelabelRecord { previous, mark, owner } = record;
+    let number = |number: u32| Identity::try_new(number).ok();
+    let relabel = Relabel { previous: number(*previous)?, mark: number(*mark)? };
+    let round = Round { relabel, owner: owner.as_deref().map(Arc::from) };
     Some((address.parse().ok()?, round))
 }

@@ -65,7 +65,8 @@ fn settings(folder: &Path) -> Settings {
         pod_prefixes: vec!["10.1.0.0/16".parse().unwrap()],
         tunnel_port: 8479,
     };
-    Settings { manifests: folder.join("manifests"), mesh, gateways: vec!["gateway:7443".into()] }
+    let audit = Arc::new(Audit::open(&folder.join("audit.log")).unwrap());
+    Settings { manifests: folder.join("manifests"), mesh, gateways: vec!["gateway:7443".into()], audit }
 }
 
 impl Gateway {

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sha2::{Digest as _, Sha256};
+
 use super::{Change, Instead, Rejected};
 use crate::manifest::{InvalidYaml, Kind, Manifest, Object, ObjectKey, Position, manifests};
 
@@ -21,6 +23,19 @@ pub enum FileChange {
     Unreadable(String, String),
     /// It is gone.
     Gone(String),
+}
+
+impl FileChange {
+    /// The file's name, and the SHA-256 of its text or what became of it instead.
+    #[must_use]
+    pub fn digest(&self) -> (String, String) {
+        let (name, state) = match self {
+            Self::Text(name, bytes) => (name, hex::encode(Sha256::digest(bytes))),
+            Self::Unreadable(name, _) => (name, "unreadable".to_owned()),
+            Self::Gone(name) => (name, "gone".to_owned()),
+        };
+        (name.clone(), state)
+    }
 }
 
 /// A version of an object that was valid, and the file it came from.

@@ -13,14 +13,12 @@ use super::{Store, StoreError};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RelabelRecord {
-    /// The number before.
+    /// The number that some senders may still write.
     pub previous: u32,
-    /// Whether senders write the new one already.
-    pub marked: bool,
+    /// The number that senders are told to write.
+    pub mark: u32,
     /// Whose address it is.
     pub owner: Option<String>,
-    /// The new labels, in Cilium's serialised form.
-    pub labels: Option<String>,
 }
 
 /// All changes that are under way, by address.

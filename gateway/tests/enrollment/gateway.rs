@@ -126,7 +126,9 @@ impl Gateway {
             pod_prefixes: vec![],
             tunnel_port: 8479,
         };
-        gateway.serve(listener, &clock, pipeline::Settings { manifests, mesh, gateways: vec![] });
+        let audit = Arc::new(Audit::open(&gateway.audit_log()).unwrap());
+        let settings = pipeline::Settings { manifests, mesh, gateways: vec![], audit };
+        gateway.serve(listener, &clock, settings);
         gateway
     }
 

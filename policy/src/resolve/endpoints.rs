@@ -50,12 +50,13 @@ impl Endpoints<'_> {
     ) {
         let distinct: BTreeSet<IpAddr> = addresses.iter().copied().map(canonical).collect();
         for address in distinct {
-            let relabel = self.facts.relabels.get(&address).filter(|relabel| relabel.previous != identity);
-            let previous = relabel.map(|relabel| relabel.previous);
+            let relabel = self.facts.relabels.get(&address);
+            let written = relabel.into_iter().flat_map(|relabel| [relabel.previous, relabel.mark]);
+            let previous = written.into_iter().find(|written| *written != identity);
             let endpoint = Endpoint {
                 identity,
                 previous,
-                mark: relabel.filter(|relabel| !relabel.marked).map_or(identity, |relabel| relabel.previous),
+                mark: relabel.map_or(identity, |relabel| relabel.mark),
                 tunnels: Arc::clone(tunnels),
                 kind: kind.clone(),
                 owner: Some(Arc::clone(owner)),

@@ -149,19 +149,19 @@ fn contested_addresses() {
 }
 
 #[test]
-fn a_relabel_in_its_three_phases() {
+fn a_relabel_in_its_three_phases_and_on_top_of_another() {
     let mut facts = facts(EMPTY, &[("shop/a", pod(&[], "10.0.0.1", &[]))], &[]);
     let previous = Identity::try_new(900).unwrap();
     let mut seen = Vec::new();
-    for relabel in [Some(false), Some(true), None] {
-        facts.relabels =
-            relabel.map(|marked| (ip("10.0.0.1"), Relabel { previous, marked })).into_iter().collect();
+    let (new, other) = (Identity::try_new(256).unwrap(), Identity::try_new(901).unwrap());
+    for mark in [Some(previous), Some(new), None, Some(other)] {
+        facts.relabels = mark.map(|mark| (ip("10.0.0.1"), Relabel { previous, mark })).into_iter().collect();
         let endpoint = Arc::clone(&resolved(&facts).state.endpoints[&ip("10.0.0.1")]);
         seen.push((endpoint.previous, endpoint.mark));
         assert_eq!(endpoint.identity.get(), 256);
     }
-    let new = Identity::try_new(256).unwrap();
-    assert_eq!(seen, [(Some(previous), previous), (Some(previous), new), (None, new)]);
+    let on_top = (Some(previous), other);
+    assert_eq!(seen, [(Some(previous), previous), (Some(previous), new), (None, new), on_top]);
 }
 
 #[test]

@@ -33,8 +33,7 @@ pub fn endpoint_to_wire(address: IpAddr, endpoint: &Endpoint) -> v1::Endpoint {
 /// Reads an endpoint; its owner is not known yet.
 ///
 /// # Errors
-/// [`InvalidResource`] naming the endpoint: an address or identity out of range, a mark that is neither the
-/// identity nor the previous one, or a kind this build does not know.
+/// [`InvalidResource`] naming the endpoint: an address or identity out of range, or a kind this build does not know.
 pub fn endpoint_from_wire(wire: &v1::Endpoint) -> Result<(IpAddr, Endpoint), InvalidResource> {
     let address = address_from_wire(&wire.address)
         .map_err(|error| InvalidResource::new("endpoint", format!("address of {}", error.reason)))?;
@@ -45,9 +44,6 @@ pub fn endpoint_from_wire(wire: &v1::Endpoint) -> Result<(IpAddr, Endpoint), Inv
         number => Some(identity_from_wire(number).map_err(|error| named(error.reason))?),
     };
     let mark = identity_from_wire(wire.mark).map_err(|error| named(error.reason))?;
-    if mark != identity && Some(mark) != previous {
-        return Err(named(format!("mark {mark} is neither its identity nor the previous one")));
-    }
     let mut tunnels = Vec::with_capacity(wire.tunnels.len());
     for tunnel in &wire.tunnels {
         tunnels

@@ -18,6 +18,7 @@ use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
+use super::refusal::{is_duplicate, least_wait, refusal};
 use super::{Backoff, Core, Gateways, Outcome, Version};
 use crate::agent::{Agent, ENFORCEMENT, Source, Topic};
 use crate::kernel::{Applied, KernelStatus, Tag, Target};
@@ -27,10 +28,6 @@ use crate::transport;
 /// Waits between rounds over all gateways.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LAST_WAIT: Duration = Duration::from_secs(5);
-/// The least wait after a gateway refused this host for good; only an administrator changes that.
-const REFUSED_WAIT: Duration = Duration::from_secs(15);
-/// The same where another machine has a session: it may just have been switched off.
-const DUPLICATE_WAIT: Duration = Duration::from_secs(2);
 /// How long a gateway may take to answer the hello.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long the state of the previous run may take to be enforced before a gateway is asked.
@@ -51,6 +48,11 @@ pub struct Shell {
     backoff: Backoff,
     rng: StdRng,
     applied: watch::Receiver<Applied>,
+    /// What is on the disk.
+    recorded: watch::Receiver<Option<Tag>>,
+    /// What the kernel runs and the gateway was not told yet: after a crash the agent begins with what is on the disk,
+    /// and an acknowledged generation must not be taken back.
+    unconfirmed: Option<(Tag, String)>,
     kernel: watch::Receiver<KernelStatus>,
     underlay: Vec<IpAddr>,
     protected: Vec<(String, IpAddr)>,
@@ -84,6 +86,7 @@ impl Shell {
     pub fn new(agent: Arc<Agent>, member: Arc<Member>, rng: StdRng) -> Self {
         let gateways = Gateways::new(agent.gateways(&member.enrolment().gateways));
         let (applied, kernel) = (member.kernel.applied(), member.kernel.status());
+        let recorded = member.recorded.subscribe();
         Self {
             agent,
             member,
@@ -92,6 +95,8 @@ impl Shell {
             backoff: Backoff::new(FIRST_WAIT, LAST_WAIT),
             rng,
             applied,
+            recorded,
+            unconfirmed: None,
             kernel,
             underlay: Vec::new(),
             protected: Vec::new(),
@@ -197,6 +202,11 @@ impl Shell {
                     }
                     self.answer(Some(&stream.up));
                 }
+                changed = self.recorded.changed() => {
+                    if changed.is_ok() {
+                        self.confirm(Some(&stream.up));
+                    }
+                }
                 changed = self.kernel.changed() => {
                     if changed.is_ok() {
                         self.report_underlay(&stream.up);
@@ -221,6 +231,7 @@ impl Shell {
         let agent = self.agent.clone();
         let observing = async move { underlay(&agent).await };
         self.underlay = self.answering(observing).await.unwrap_or_default();
+        self.await_record().await;
         let hello = self.hello();
         send(&up, Up::Hello(hello));
         let mut client = MeshClient::new(connection.channel).max_decoding_message_size(MAX_MESSAGE);
@@ -285,14 +296,14 @@ impl Shell {
                 }
             }
             Outcome::Ack(version) => {
-                self.running(version.clone());
-                if let Some(up) = up {
-                    self.connected();
-                    send(up, Up::Ack(ack(version.tag, String::new())));
-                }
+                self.unconfirmed = Some((version.tag, String::new()));
+                self.running(version);
+                self.confirm(up);
             }
             Outcome::Trouble(tag, trouble) => {
-                if let Some(up) = up {
+                if self.unconfirmed.as_ref().is_some_and(|(unconfirmed, _)| *unconfirmed == tag) {
+                    self.unconfirmed = Some((tag, trouble));
+                } else if let Some(up) = up {
                     send(up, Up::Ack(ack(tag, trouble)));
                 }
             }
@@ -312,6 +323,25 @@ impl Shell {
             Outcome::Resync(reason) => return Some(End::Resync(reason)),
         }
         None
+    }
+
+    /// Tells the gateway what the kernel runs, once a restart would not take it back.
+    fn confirm(&mut self, up: Option<&mpsc::Sender<AgentMessage>>) {
+        let Some(up) = up else { return };
+        let recorded = *self.recorded.borrow();
+        let confirmed = self.unconfirmed.take_if(|(tag, _)| recorded == Some(*tag));
+        let Some((tag, trouble)) = confirmed else { return };
+        self.connected();
+        send(up, Up::Ack(ack(tag, trouble)));
+    }
+
+    /// Until what the kernel runs is on the disk: the hello acknowledges it.
+    async fn await_record(&mut self) {
+        let Some(tag) = self.core.applied().map(|version| version.tag) else { return };
+        let mut recorded = self.recorded.clone();
+        let written = async move { recorded.wait_for(|recorded| *recorded == Some(tag)).await.is_ok() };
+        let _late = self.answering(timeout(ANSWER, written)).await;
+        self.unconfirmed = None;
     }
 
     /// The gateway talks to this host: what was wrong with the last one is over.
@@ -415,40 +445,6 @@ fn of_status(gateway: &str, status: Status) -> End {
     }
 }
 
-/// The condition's name is part of the protocol.
-fn is_duplicate(status: &Status) -> bool {
-    status.message().starts_with("DuplicateHost")
-}
-
-/// How long to wait at least: what only an administrator can change is not asked about every second.
-fn least_wait(status: &Status) -> Duration {
-    if is_duplicate(status) {
-        DUPLICATE_WAIT
-    } else if status.code() == Code::PermissionDenied {
-        REFUSED_WAIT
-    } else {
-        Duration::ZERO
-    }
-}
-
-/// What a refusal means for this host.
-fn refusal(status: &Status) -> String {
-    let said = transport::describe(status);
-    if is_duplicate(status) {
-        return format!("another machine is connected with this host's key: {said}");
-    }
-    let code = status.code();
-    if code == Code::PermissionDenied {
-        format!(
-            "the gateway refuses this host: {said}. It was deleted or revoked; `outrigger leave --force` and a new token join it again"
-        )
-    } else if code == Code::Unauthenticated {
-        format!("the gateway does not accept this host's certificate: {said}")
-    } else {
-        said
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -461,17 +457,5 @@ mod tests {
         assert!(
             matches!(end(Status::unavailable("stopping")), End::Lost(reason) if reason.contains("gw:7443"))
         );
-    }
-
-    #[test]
-    fn what_a_refusal_means_is_said() {
-        assert!(
-            refusal(&Status::permission_denied("workload shop/db is revoked"))
-                .contains("outrigger leave --force")
-        );
-        assert!(refusal(&Status::failed_precondition("DuplicateHost: two")).contains("another machine"));
-        assert_eq!(least_wait(&Status::permission_denied("deleted")), REFUSED_WAIT);
-        assert_eq!(least_wait(&Status::failed_precondition("DuplicateHost: two")), DUPLICATE_WAIT);
-        assert_eq!(least_wait(&Status::unauthenticated("expired")), Duration::ZERO);
     }
 }

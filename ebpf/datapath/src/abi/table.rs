@@ -39,7 +39,7 @@ pub struct EndpointEntry {
     pub identity: u32,
     /// The identity before a relabel, accepted as VNI until its lease ends; 0 = none.
     pub previous: u32,
-    /// The identity whoever encapsulates for this endpoint writes as VNI: `identity` or `previous`.
+    /// What whoever encapsulates for this endpoint is told to write as VNI; during a relabel not its identity yet.
     pub mark: u32,
     /// The set of tunnel endpoints that may send for this address (`TUNNELS`); 0 = only `tunnel`.
     pub tunnel_set: u32,
