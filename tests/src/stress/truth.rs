@@ -72,7 +72,7 @@ fn passes(state: &State, hosts: &[[IpAddr; 2]], hop: &Hop, protocol: u8, port: u
 fn facts(world: &World, hosts: &[[IpAddr; 2]]) -> Result<Facts> {
     let mut facts = Facts { cluster: "default".to_owned(), ..Facts::default() };
     let labels = BTreeMap::from([("team".to_owned(), "shop".to_owned())]);
-    facts.namespaces.insert(NAMESPACE.to_owned(), Arc::new(Namespace { labels }));
+    facts.namespaces.insert(NAMESPACE.to_owned(), Arc::new(Namespace { labels, unreadable: false }));
     for actor in Actor::ALL.into_iter().filter(|actor| world.exists(*actor)) {
         let addresses = world.addresses_of(actor).map(|both| both.to_vec()).unwrap_or_default();
         let pod = Pod {
