@@ -78,10 +78,13 @@ pub fn packet(kernel: &mut Kernel, mesh: &Mesh, sent: &Sent, outer: &Outer) -> R
     let run = kernel.run(program, &sent.frame, control_buffer(outer))?;
     let told = || format!("{sent:02x?} {outer:?}\nhost: {verdict:?}");
     counters(kernel, hook, verdict.reason, frame.bytes.len()).with_context(told)?;
-    let expected = match verdict.reason {
-        Reason::Relayed if sent.direction == Direction::Ingress => REDIRECTED,
-        reason if reason.passes() => PASSED,
-        _ => DROPPED,
+    let is_relayed = verdict.reason == Reason::Relayed && sent.direction == Direction::Ingress;
+    let expected = if is_relayed {
+        REDIRECTED
+    } else if verdict.reason.passes() {
+        PASSED
+    } else {
+        DROPPED
     };
     ensure!(run.action == expected, "the kernel returned {}; {}", run.action, told());
     if expected == REDIRECTED {
