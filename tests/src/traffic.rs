@@ -10,6 +10,7 @@ pub mod load;
 pub mod ping;
 pub mod proxy;
 pub mod sniff;
+pub mod storm;
 pub mod tcp;
 pub mod udp;
 
@@ -71,6 +72,8 @@ enum Tool {
     Bare(bare::Bare),
     /// Connect clients to where they ask, as an HTTP proxy does.
     ConnectProxy(proxy::Proxy),
+    /// Send random forged VXLAN packets as fast as possible.
+    Storm(storm::Storm),
     /// Send crafted VXLAN packets.
     Vxlan(inject::Vxlan),
 }
@@ -95,6 +98,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         Tool::Sniff(tool) => tool.run(),
         Tool::Bare(tool) => tool.run(),
         Tool::ConnectProxy(tool) => tool.run(),
+        Tool::Storm(tool) => tool.run(),
         Tool::Vxlan(tool) => tool.run(),
     }
 }

@@ -1,6 +1,7 @@
 //! Threats to availability: what one peer does must not be felt by another. The row `dos` of the catalogue in
 //! `docs/security.md`.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -10,6 +11,7 @@ use datapath::{Action, Address, Outer};
 use e2e::agent::Agent;
 use e2e::cluster::allow_ingress;
 use e2e::compiler;
+use e2e::host::Host;
 use e2e::json;
 use e2e::long::rounds;
 use e2e::process::Process;
@@ -45,12 +47,38 @@ fn gateway_memory(shop: &mut Shop) -> Result<u64> {
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
-/// Connections to the gateway that say something and then nothing.
-fn hold(shop: &Shop, from: &e2e::host::Host, count: u32, say: &str) -> Result<Process> {
+/// Connections to the gateway that say something or nothing, and then nothing more; `more` are options of the tool.
+fn hold(shop: &Shop, from: &Host, count: u32, more: &str) -> Result<Process> {
     let to = format!("{}:7443", shop.cluster.node.v4());
-    let say = if say.is_empty() { String::new() } else { format!("--say {say}") };
-    let tool = format!("ulimit -S -n $(ulimit -H -n); exec traffic hold --to {to} --count {count} {say}");
+    let tool = format!("ulimit -S -n $(ulimit -H -n); exec traffic hold --to {to} --count {count} {more}");
     from.spawn("hold", &["sh", "-c", &tool])
+}
+
+#[test]
+fn threat_dos_half_open_handshakes() {
+    SHOP.test(|shop| {
+        let attacker = shop.cluster.net.host("attacker")?;
+        // Many sources, so that a limit for each is none.
+        let mut from = String::new();
+        for number in 150..170 {
+            attacker.namespace().ip(&format!("addr add 172.31.0.{number}/24 dev eth0"))?;
+            let _ = write!(from, "--from 172.31.0.{number} ");
+        }
+        let count = rounds(2000, 5000);
+        // Silence, and the first half of a ClientHello, which never ends; who is cut comes again.
+        let mut silent = hold(shop, &attacker, count, &format!("{from} --again"))?;
+        let mut half = hold(shop, &attacker, count, &format!("{from} --again --say 16030100c8010000c40303"))?;
+        wait_for("connections without a handshake", PATIENCE, || {
+            [&silent, &half]
+                .iter()
+                .all(|held| held.report::<HoldReport>().is_ok_and(|held| held.opened > 600))
+        })?;
+        joins(shop, "newcomer")?;
+        silent.finish::<HoldReport>()?;
+        half.finish::<HoldReport>()?;
+        shop.db.wait_enforcing()?;
+        Ok(())
+    });
 }
 
 #[test]
@@ -65,8 +93,10 @@ fn threat_dos_accept_goes_on() {
             "160303000801ffffffffffff",
             "00000000",
         ] {
-            let mut held = hold(shop, &attacker, 64, garbage)?;
-            wait_for("garbage", PATIENCE, || held.report::<HoldReport>().is_ok_and(|report| report.done))?;
+            let mut held = hold(shop, &attacker, 64, &format!("--say {garbage}"))?;
+            wait_for("garbage", PATIENCE, || {
+                held.report::<HoldReport>().is_ok_and(|report| report.is_done())
+            })?;
             held.kill()?;
         }
         // The gateway has no file descriptor left, for a while.

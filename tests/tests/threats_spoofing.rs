@@ -1,5 +1,6 @@
 //! Threats to sources: who may speak for which address. Rows 11 to 13 and 19 of the catalogue in `docs/security.md`.
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -11,9 +12,10 @@ use datapath::model::{Frame, Model};
 use datapath::{Action, Address, Moment, Outer, Reason, decide};
 use e2e::agent::events;
 use e2e::compiler::{self, Compiler, endpoint};
-use e2e::forgery::{COUNT, Forgery, families, identity_of, refused, sink};
+use e2e::forgery::{COUNT, Forgery, TUNNEL, families, identity_of, refused, sink};
 use e2e::host::Host;
 use e2e::json;
+use e2e::long::rounds;
 use e2e::prog_test::frames;
 use e2e::prog_test::kernel::{DROPPED, Kernel, PASSED, control_buffer};
 use e2e::prog_test::mesh::address;
@@ -22,6 +24,9 @@ use e2e::shop::{Shop, UDP, pings};
 use e2e::traffic::udp::{SendReport, SinkReport};
 use e2e::wait::{wait_for, wait_ok};
 use etherparse::PacketBuilder;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
 
 static SHOP: Shared<Shop> = Shared::new();
 
@@ -87,7 +92,18 @@ fn dropped_and_passed(shop: &Shop) -> Result<(u64, u64)> {
         "no_flow",
         "icmp_unrelated",
     ])?;
-    Ok((dropped, sum(&["established", "new_allowed", "related", "forwarded", "audited"])?))
+    Ok((
+        dropped,
+        sum(&[
+            "established",
+            "new_allowed",
+            "related",
+            "forwarded",
+            "audited",
+            "relayed",
+            "given_to_kernel",
+        ])?,
+    ))
 }
 
 #[test]
@@ -214,6 +230,83 @@ fn threat_12_only_the_owner_of_an_address_speaks_for_it() -> Result<()> {
     }
     ensure!(passed == 10, "{passed} combinations passed");
     Ok(())
+}
+
+#[test]
+fn threat_11_random_facts_in_the_programs() -> Result<()> {
+    let mut kernel = Kernel::load()?;
+    kernel.write_tables(&nested_mesh())?;
+    kernel.publish(Control::new(Bank::A, 0, 1))?;
+    let mut random = StdRng::seed_from_u64(1);
+    let outers: Vec<_> =
+        ["192.0.2.3", "192.0.2.4", "192.0.2.9", "192.0.2.5", "2001:db8::3"].map(address).into();
+    let (mut accepted, mut sent) = (0_u32, 0_u32);
+    while sent < rounds(50_000, 10_000_000) {
+        let (source, identity, owners) = *NESTED.choose(&mut random).context("a source")?;
+        let outer = *outers.choose(&mut random).context("an outer source")?;
+        // Random as often as known.
+        let vni = if random.random_bool(0.5) {
+            random.random_range(300..304)
+        } else {
+            random.random_range(0..1 << 24)
+        };
+        if vni == identity && owners.iter().any(|owner| address(owner) == outer) {
+            continue;
+        }
+        sent += 1;
+        let source = address(source);
+        let segment = frames::udp(random.random(), random.random());
+        let ip = if source.is_v4() {
+            frames::ipv4(source, address("10.0.0.1"), 17, [0; 4], &segment)
+        } else {
+            frames::ipv6(source, address("fd00::1"), 17, &segment)
+        };
+        let facts = control_buffer(&Outer { source: outer, vni });
+        let action = kernel.run("test_mesh_ingress", &frames::ethernet(&ip), facts)?.action;
+        accepted += u32::from(action != DROPPED);
+    }
+    println!("{accepted} accepted of {sent}");
+    ensure!(accepted == 0, "{accepted} accepted of {sent}");
+    Ok(())
+}
+
+/// Lets a machine send random packets in every name but its own.
+fn storm(shop: &Shop, from: &Host, own: &[IpAddr], count: u32) -> Result<u64> {
+    let mut words = format!("traffic storm --to {}:{TUNNEL} --count {count}", shop.db.host.v4());
+    for family in families(shop)? {
+        let _ = write!(words, " --destination {}", family[0]);
+        for source in family.iter().filter(|source| !own.contains(source)) {
+            let _ = write!(words, " --source {source} --vni {}", identity_of(shop, *source)?);
+        }
+    }
+    let mut storm = from.spawn("storm", &words.split(' ').collect::<Vec<_>>())?;
+    storm.wait(Duration::from_hours(1))?;
+    Ok(storm.report::<SendReport>()?.sent)
+}
+
+#[test]
+fn threat_11_random_packets_on_the_wire() {
+    SHOP.test(|shop| {
+        let stranger = shop.cluster.net.host("stranger")?;
+        let mut sink = sink(shop)?;
+        let (dropped, passed) = dropped_and_passed(shop)?;
+        let count = rounds(25_000, 5_000_000);
+        let own = shop.batch.addresses()?;
+        let sent = storm(shop, &stranger, &[], count)? + storm(shop, &shop.batch.host, &own, count)?;
+        wait_ok("the drops", PATIENCE, || {
+            let (now, _) = dropped_and_passed(shop)?;
+            // A kernel whose queues are full drops some before they are looked at.
+            ensure!(now > dropped + sent / 2, "{} of {sent} dropped", now - dropped);
+            Ok(())
+        })?;
+        let (now, accepted) = dropped_and_passed(shop)?;
+        let accepted = accepted - passed;
+        println!("{accepted} accepted of {sent}, {} looked at", now - dropped);
+        ensure!(accepted == 0, "{accepted} accepted of {sent}: {:#}", shop.db.status()?);
+        let received: SinkReport = sink.finish()?;
+        ensure!(received.flows.is_empty() && received.foreign == 0, "delivered: {received:?}");
+        Ok(())
+    });
 }
 
 #[test]

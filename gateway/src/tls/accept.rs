@@ -3,15 +3,17 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use rustls::ServerConfig;
+use rustls::server::Acceptor;
 use telemetry::shutdown::Shutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
-use tokio_rustls::TlsAcceptor;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsAcceptor};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Connection;
@@ -20,12 +22,15 @@ use super::gate::{ConnectionMetrics, Gate, Pass};
 /// Pause after an accept error (such as no file descriptors left), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long one handshake keeps others from theirs: more than the work takes, and less than a peer may take to answer.
+const TURN: Duration = Duration::from_millis(500);
+
 /// What strangers may use.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Who says nothing for so long, or takes longer for a handshake, is cut.
     pub handshake: Duration,
-    /// Handshakes at a time; who says nothing has begun none.
+    /// Handshakes at a time; who has not said all of its hello has begun none.
     pub handshakes: usize,
     /// The connection of a peer without a certificate is cut then.
     pub stranger: Duration,
@@ -122,53 +127,65 @@ async fn accept_all(mut listener: impl Listen, handshakes: Handshakes, shutdown:
 impl Handshakes {
     /// Does one handshake and hands the connection over.
     async fn open(self, stream: TcpStream, remote: SocketAddr, pass: Pass, evicted: oneshot::Receiver<()>) {
-        let begun = tokio::select! {
-            begun = self.begun(&stream) => begun,
+        let limit = self.limits.handshake;
+        let hello = tokio::select! {
+            hello = tokio::time::timeout(limit, hello(stream)) => hello,
             _ = evicted => return,
         };
-        let Some(permit) = begun else {
-            self.metrics.refused("silent");
-            return;
+        let hello = match hello {
+            Ok(Ok(Some(hello))) => hello,
+            Ok(Err(error)) => return self.refused(remote, &error),
+            Ok(Ok(None)) | Err(_) => {
+                self.metrics.refused("silent");
+                return;
+            }
         };
         pass.begins();
-        let shaking = self.shake(stream, remote, pass);
-        let shaken = tokio::time::timeout(self.limits.handshake, shaking).await;
-        drop(permit);
-        match shaken {
+        match tokio::time::timeout(limit, self.shake(hello, remote, pass)).await {
             Ok(Ok(connection)) => {
                 // Fails only when the server is gone.
                 let _gone = self.connections.send(Ok(connection)).await;
             }
-            Ok(Err(error)) => {
-                self.metrics.refused("handshake");
-                let reason =
-                    pki::tls::refusal(&error).map_or(error.to_string(), |refusal| refusal.to_string());
-                tracing::info!(%remote, reason, "TLS handshake refused");
-            }
+            Ok(Err(error)) => self.refused(remote, &error),
             Err(_elapsed) => {
                 self.metrics.refused("handshake");
                 tracing::info!(%remote, "TLS handshake took too long");
             }
         }
     }
-}
 
-impl Handshakes {
-    /// Waits until the peer speaks and it is its turn; `None` where it says nothing.
-    async fn begun(&self, stream: &TcpStream) -> Option<SemaphorePermit<'_>> {
-        let first = tokio::time::timeout(self.limits.handshake, stream.peek(&mut [0])).await;
-        match first {
-            // The semaphore is never closed.
-            Ok(Ok(1..)) => self.permits.acquire().await.ok(),
-            Ok(Ok(0) | Err(_)) | Err(_) => None,
-        }
+    fn refused(&self, remote: SocketAddr, error: &io::Error) {
+        self.metrics.refused("handshake");
+        let reason = pki::tls::refusal(error).map_or(error.to_string(), |refusal| refusal.to_string());
+        tracing::info!(%remote, reason, "TLS handshake refused");
     }
 
-    async fn shake(&self, stream: TcpStream, remote: SocketAddr, pass: Pass) -> io::Result<Connection> {
-        stream.set_nodelay(true)?;
-        let stream = self.acceptor.accept(stream).await?;
+    /// Answers a hello. The turn ends when the answer is out at the latest: to wait for a peer costs nothing.
+    async fn shake(&self, hello: Hello, remote: SocketAddr, pass: Pass) -> io::Result<Connection> {
+        // The semaphore is never closed.
+        let turn = self.permits.acquire().await.map_err(io::Error::other)?;
+        let mut shaking = pin!(hello.into_stream(self.acceptor.config().clone()));
+        let done = tokio::time::timeout(TURN, &mut shaking).await;
+        drop(turn);
+        let stream = match done {
+            Ok(stream) => stream?,
+            Err(_elapsed) => shaking.await?,
+        };
         let by_proxy = self.limits.is_proxy(remote.ip());
         Connection::try_new(stream, remote, by_proxy, self.limits.stranger, pass).map_err(io::Error::other)
+    }
+}
+
+/// A peer that said hello.
+type Hello = StartHandshake<TcpStream>;
+
+/// Waits until the peer has said all of its hello. Only then has it begun a handshake: who says half of it may be
+/// silent as well. `None` of one that says nothing and goes, as whoever only looks whether the port is open does.
+async fn hello(stream: TcpStream) -> io::Result<Option<Hello>> {
+    stream.set_nodelay(true)?;
+    match stream.peek(&mut [0]).await {
+        Ok(1..) => LazyConfigAcceptor::new(Acceptor::default(), stream).await.map(Some),
+        Ok(0) | Err(_) => Ok(None),
     }
 }
 

@@ -1,23 +1,24 @@
 //! Connections that are opened and kept, with a few bytes or none.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
 use serde::{Deserialize, Serialize};
+use socket2::{Domain, Socket, Type};
 
 use super::{Shared, Stop, report_until};
 
 /// How long one connection may take to open.
 const OPENING: Duration = Duration::from_secs(1);
-/// Connections opened beside each other.
+/// Parts that open their connections beside each other.
 const BESIDE: usize = 16;
 
 /// Holder.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Hold {
     /// Whom to connect to.
     #[arg(long)]
@@ -25,6 +26,12 @@ pub struct Hold {
     /// How many connections.
     #[arg(long, default_value_t = 100)]
     count: usize,
+    /// Own addresses to connect from, in turn; any if there is none.
+    #[arg(long)]
+    from: Vec<IpAddr>,
+    /// Open again what was closed.
+    #[arg(long)]
+    again: bool,
     /// What is said on each, in hexadecimal.
     #[arg(long, default_value = "")]
     say: String,
@@ -39,8 +46,16 @@ pub struct HoldReport {
     pub refused: u64,
     /// Of the opened ones, those that the other end closed.
     pub closed: u64,
-    /// Whether all were tried.
-    pub done: bool,
+    /// Of the parts that open beside each other, those that have tried all.
+    pub done: u64,
+}
+
+impl HoldReport {
+    /// Whether all connections were tried.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        u64::try_from(BESIDE).is_ok_and(|parts| self.done == parts)
+    }
 }
 
 impl Hold {
@@ -48,60 +63,64 @@ impl Hold {
         let say = hex::decode(&self.say)?;
         let report = Shared::new(HoldReport::default());
         let stop = Stop::on_input_closed();
-        let (to, each) = (self.to, self.count.div_ceil(BESIDE));
-        let openers: Vec<_> = (0..BESIDE)
+        let holders: Vec<_> = (0..BESIDE)
             .map(|_| {
-                let (shared, until, say) = (report.clone(), stop.clone(), say.clone());
-                thread::spawn(move || open(to, each, &say, &shared, &until))
+                let (hold, say) = (self.clone(), say.clone());
+                let (shared, until) = (report.clone(), stop.clone());
+                thread::spawn(move || hold.hold(&say, &shared, &until))
             })
             .collect();
-        let (shared, until) = (report.clone(), stop.clone());
         let work = thread::spawn(move || {
-            let mut held: Vec<TcpStream> =
-                openers.into_iter().filter_map(|opener| opener.join().ok()).flatten().collect();
-            shared.update(|report| report.done = true);
-            while !until.is_set() {
-                let before = held.len();
-                held.retain(is_open);
-                let closed = u64::try_from(before - held.len())?;
-                shared.update(|report| report.closed += closed);
-                thread::sleep(Duration::from_millis(50));
+            for holder in holders {
+                let _ended = holder.join();
             }
             Ok(())
         });
         report_until(&report, &stop, work)
     }
+
+    /// Opens its part of the connections, and again those that were closed if that is wanted.
+    fn hold(&self, say: &[u8], report: &Shared<HoldReport>, stop: &Stop) {
+        let part = self.count.div_ceil(BESIDE);
+        let (mut held, mut tried) = (Vec::with_capacity(part), 0);
+        while !stop.is_set() {
+            if held.len() < part && (tried < part || self.again) {
+                let from = self.from.get(tried % self.from.len().max(1)).copied();
+                let opened = connect(self.to, from, say);
+                tried += 1;
+                report.update(|report| match opened {
+                    Ok(_) => report.opened += 1,
+                    Err(_) => report.refused += 1,
+                });
+                held.extend(opened);
+                report.update(|report| report.done += u64::from(tried == part));
+                if held.len() < part && tried < part {
+                    continue;
+                }
+            }
+            let before = held.len();
+            held.retain(is_open);
+            report.update(|report| report.closed += u64::try_from(before - held.len()).unwrap_or_default());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
 }
 
-fn open(
-    to: SocketAddr,
-    count: usize,
-    say: &[u8],
-    report: &Shared<HoldReport>,
-    stop: &Stop,
-) -> Vec<TcpStream> {
-    let mut held = Vec::with_capacity(count);
-    for _ in 0..count {
-        if stop.is_set() {
-            break;
-        }
-        let opened = TcpStream::connect_timeout(&to, OPENING).and_then(|mut stream| {
-            stream.write_all(say)?;
-            stream.set_nonblocking(true)?;
-            Ok(stream)
-        });
-        report.update(|report| match opened {
-            Ok(_) => report.opened += 1,
-            Err(_) => report.refused += 1,
-        });
-        held.extend(opened);
+fn connect(to: SocketAddr, from: Option<IpAddr>, say: &[u8]) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+    if let Some(from) = from {
+        socket.bind(&SocketAddr::new(from, 0).into())?;
     }
-    held
+    socket.connect_timeout(&to.into(), OPENING)?;
+    let mut stream = TcpStream::from(socket);
+    stream.write_all(say)?;
+    stream.set_nonblocking(true)?;
+    Ok(stream)
 }
 
 fn is_open(mut stream: &TcpStream) -> bool {
     match stream.read(&mut [0; 256]) {
         Ok(length) => length > 0,
-        Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
     }
 }

@@ -155,7 +155,7 @@ impl Vxlan {
 }
 
 /// The VXLAN header and the frame behind it.
-fn vxlan(flags: u8, vni: u32, frame: &[u8]) -> Result<Vec<u8>> {
+pub(super) fn vxlan(flags: u8, vni: u32, frame: &[u8]) -> Result<Vec<u8>> {
     let mut packet = vec![flags, 0, 0, 0];
     let shifted = vni.checked_mul(256).context("the VNI has more than 24 bits")?;
     packet.extend(shifted.to_be_bytes());
