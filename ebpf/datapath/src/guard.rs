@@ -4,10 +4,10 @@
 //! the guard cannot read passes: the kernel will refuse it, and a host must never be locked out.
 
 use crate::{
-    Address, Moment, Outer, Packet, Reason, Tables, Verdict, Work,
+    Address, Direction, Moment, Outer, Packet, Reason, Tables, Verdict, Work,
     abi::{CidrKey, Control, Hook, PrefixKey, Settings, settings_flag},
     ethertype,
-    parse::{self, Parsed},
+    parse::{self, Fragment, Parsed, Part, protocol},
     record,
     view::is_own,
 };
@@ -34,10 +34,16 @@ pub fn guard_in<P: Packet, T: Tables>(packet: &P, moment: &Moment, tables: &T, w
     work.parsed = Parsed::new(moment.hook.direction());
     let reason = if hides_priority_tag(packet) {
         Reason::UnknownEtherType
-    } else if parse::parse_addresses(packet, &mut work.parsed) {
-        offence(tables, moment, settings, &work.parsed)
-    } else {
+    } else if !parse::parse_addresses(packet, &mut work.parsed) {
         return true;
+    } else {
+        let offence = offence(tables, moment, settings, &work.parsed);
+        let is_clean = matches!(offence, Reason::Forwarded);
+        if is_clean && reports_on_mesh(packet, moment, settings, work) {
+            Reason::IcmpUnrelated
+        } else {
+            offence
+        }
     };
     if matches!(reason, Reason::Forwarded) {
         return true;
@@ -55,6 +61,32 @@ fn hides_priority_tag<P: Packet>(packet: &P) -> bool {
         && packet
             .load::<[u8; 2]>(0)
             .is_some_and(|tag| u32::from(u16::from_be_bytes(tag)) & ethertype::VLAN_ID == 0)
+}
+
+/// Whether a packet reports an error about one from this host's mesh address. Outside of the mesh only tunnels are seen,
+/// never what is in them, so nobody there can know of one; the kernel would believe it, and change the path's MTU or end
+/// a conversation. Behind a transit node's other devices are pods, which can know.
+#[inline(always)]
+fn reports_on_mesh<P: Packet>(packet: &P, moment: &Moment, settings: &Settings, work: &mut Work) -> bool {
+    matches!(moment.hook, Hook::GuardIngress)
+        && settings.flags & settings_flag::TRANSIT == 0
+        && !matches!(work.parsed.key.protocol, protocol::TCP | protocol::UDP)
+        && quotes_own(packet, settings, work)
+}
+
+/// Whether a packet is an ICMP error that quotes one from this host's mesh address, or hides in a later fragment what it
+/// quotes.
+#[inline(never)]
+fn quotes_own<P: Packet>(packet: &P, settings: &Settings, work: &mut Work) -> bool {
+    let Work { parsed, quoted, .. } = work;
+    if parse::parse(packet, parsed).is_err() || !matches!(parsed.part, Part::Error) {
+        return false;
+    }
+    *quoted = Parsed::new(Direction::Egress);
+    // Whatever is wrong behind the quoted addresses: the kernel looks at no more than ports.
+    let _is_whole = parse::parse_quoted(packet, parsed, quoted);
+    let source = *quoted.source();
+    is_own(settings, source) || (source == Address::NONE && matches!(parsed.fragment, Fragment::First))
 }
 
 #[inline(always)]

@@ -10,6 +10,7 @@ use clap::Args;
 use etherparse::PacketBuilder;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, sendto, socket};
 
+use super::inject::{Hexadecimal, hexadecimal};
 use super::udp::{SMALLEST, SendReport, datagram};
 
 /// Sender.
@@ -39,6 +40,9 @@ pub struct Bare {
     /// A tag before the packet, as type and control in hexadecimal (`8100:0005`); the outermost first.
     #[arg(long, value_parser = tag)]
     tag: Vec<[u8; 4]>,
+    /// This IP packet, in hexadecimal, instead of a datagram.
+    #[arg(long, value_parser = hexadecimal)]
+    packet: Option<Hexadecimal>,
 }
 
 /// Reads a tag.
@@ -72,6 +76,11 @@ impl Bare {
         let card: Vec<u8> =
             self.to_card.split(':').map(|pair| u8::from_str_radix(pair, 16)).collect::<Result<_, _>>()?;
         let card = <[u8; 6]>::try_from(card).ok().context("a card's address has six bytes")?;
+        if let Some(Hexadecimal(packet)) = &self.packet {
+            let mut frame = crate::prog_test::frames::ethernet(packet);
+            frame.splice(0..6, card);
+            return Ok(frame);
+        }
         let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 3], card);
         let ip = match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {

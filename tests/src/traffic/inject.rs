@@ -61,9 +61,9 @@ pub struct Vxlan {
 
 /// Bytes, as an argument.
 #[derive(Clone, Debug)]
-pub struct Hexadecimal(Vec<u8>);
+pub struct Hexadecimal(pub(super) Vec<u8>);
 
-fn hexadecimal(text: &str) -> Result<Hexadecimal> {
+pub(super) fn hexadecimal(text: &str) -> Result<Hexadecimal> {
     Ok(Hexadecimal(hex::decode(text)?))
 }
 

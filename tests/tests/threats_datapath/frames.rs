@@ -12,6 +12,10 @@ use e2e::shared::Shared;
 use e2e::shop::{Shop, TCP, UDP};
 use e2e::traffic::udp::{SendReport, SinkReport};
 use e2e::wait::wait_for;
+use etherparse::{Icmpv4Type, Icmpv6Type, PacketBuilder, icmpv4};
+
+/// An MTU that no path has, and no kernel takes for too small.
+const SMALL: u16 = 1281;
 
 static SHOP: Shared<Shop> = Shared::new();
 
@@ -102,6 +106,63 @@ fn threat_29_tagged_frames_in_the_tunnel_are_dropped() {
         })?;
         let received: SinkReport = sink.finish()?;
         ensure!(received.flow(29).received == 0, "{received:?}");
+        Ok(())
+    });
+}
+
+/// An error for `db-1` about a datagram from its mesh address, of a router that wants it smaller.
+fn too_big((router, card): (IpAddr, IpAddr), (mesh, pod): (IpAddr, IpAddr)) -> Result<String> {
+    let (mut quoted, mut packet) = (Vec::new(), Vec::new());
+    match (router, card, mesh, pod) {
+        (IpAddr::V4(router), IpAddr::V4(card), IpAddr::V4(mesh), IpAddr::V4(pod)) => {
+            PacketBuilder::ipv4(mesh.octets(), pod.octets(), 64)
+                .udp(UDP, 4000)
+                .write(&mut quoted, &[0; 32])?;
+            let kind = icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: SMALL };
+            PacketBuilder::ipv4(router.octets(), card.octets(), 64)
+                .icmpv4(Icmpv4Type::DestinationUnreachable(kind))
+                .write(&mut packet, &quoted)?;
+        }
+        (IpAddr::V6(router), IpAddr::V6(card), IpAddr::V6(mesh), IpAddr::V6(pod)) => {
+            PacketBuilder::ipv6(mesh.octets(), pod.octets(), 64)
+                .udp(UDP, 4000)
+                .write(&mut quoted, &[0; 32])?;
+            PacketBuilder::ipv6(router.octets(), card.octets(), 64)
+                .icmpv6(Icmpv6Type::PacketTooBig { mtu: SMALL.into() })
+                .write(&mut packet, &quoted)?;
+        }
+        mixed => anyhow::bail!("addresses of two families: {mixed:?}"),
+    }
+    Ok(packet.iter().fold(String::new(), |all, byte| all + &format!("{byte:02x}")))
+}
+
+/// Outside of tunnels nobody can know of an error within, but the kernel would believe it.
+#[test]
+fn threat_27_errors_about_the_mesh_do_not_pass_on_other_devices() {
+    SHOP.test(|shop| {
+        let attacker = shop.cluster.net.host("router")?;
+        let own: [IpAddr; 2] = [attacker.v4().into(), attacker.v6().into()];
+        let cards: [IpAddr; 2] = [shop.db.host.v4().into(), shop.db.host.v6().into()];
+        let _sink = sink(&shop.db.host, "")?;
+        let ends = shop.db.addresses()?.into_iter().zip(shop.api.addresses());
+        for (path, ends) in own.into_iter().zip(cards).zip(ends) {
+            let before = shop.db.counted("icmp_unrelated")?;
+            let (packet, card) = (too_big(path, ends)?, card(&shop.db.host)?);
+            let words = format!(
+                "traffic bare --to-card {card} --source {} --destination {} --packet {packet} --count 50",
+                path.0, path.1
+            );
+            attacker.run(&words.split(' ').collect::<Vec<_>>())?.ok()?;
+            let learnt = || {
+                Ok::<_, anyhow::Error>(shop.db.host.run(&["ip", "route", "get", &ends.1.to_string()])?.stdout)
+            };
+            wait_for("the drops", PATIENCE, || {
+                shop.db.counted("icmp_unrelated").is_ok_and(|now| now >= before + 50)
+            })
+            .with_context(|| learnt().unwrap_or_default())?;
+            let learnt = learnt()?;
+            ensure!(!learnt.contains(&format!("mtu {SMALL}")), "the kernel believes a stranger: {learnt}");
+        }
         Ok(())
     });
 }

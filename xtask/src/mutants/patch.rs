@@ -28,7 +28,8 @@ pub(crate) struct Patch {
     pub(crate) test: Test,
     /// Whether the BPF object is built anew.
     pub(crate) needs_bpf: bool,
-    /// Whether agent, gateway and commands are built anew; a test of libraries alone says `needs: nothing`.
+    /// Whether agent, gateway and commands are built anew; a test of libraries alone says `needs: nothing`, one that
+    /// only loads the BPF object `needs: object`.
     pub(crate) needs_programs: bool,
     /// What the bug is.
     pub(crate) bug: String,
@@ -64,8 +65,8 @@ impl Patch {
                 bug = line.trim();
             }
         }
-        if !["", "bpf", "nothing"].contains(&needs) {
-            bail!("needs `{needs}`; there are `bpf` and `nothing`");
+        if !["", "bpf", "object", "nothing"].contains(&needs) {
+            bail!("needs `{needs}`; there are `bpf`, `object` and `nothing`");
         }
         if bug.is_empty() {
             bail!("no line says what the bug is");
@@ -74,8 +75,8 @@ impl Patch {
             name,
             path: path.to_owned(),
             test: noticed_by.context("no line `test: <target> <test>`")?,
-            needs_bpf: needs == "bpf",
-            needs_programs: needs != "nothing",
+            needs_bpf: ["bpf", "object"].contains(&needs),
+            needs_programs: ["", "bpf"].contains(&needs),
             bug: bug.to_owned(),
         })
     }

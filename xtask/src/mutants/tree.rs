@@ -48,7 +48,10 @@ impl Tree {
             let mut add = git(workspace::root());
             add.args(["worktree", "add", "--quiet", "--force", "--detach"]).arg(&root).arg(&commit);
             command::run(&mut add)?;
-            seed(&workspace::root().join("target/debug"), &root.join("target/debug"))?;
+            for results in ["debug", "bpf-build/bpf", "bpf-build/bpfel-unknown-none/bpf"] {
+                let place = Path::new("target").join(results);
+                seed(&workspace::root().join(&place), &root.join(&place))?;
+            }
         }
         Ok(Self { root, stale_bpf: true })
     }
@@ -67,8 +70,8 @@ impl Tree {
 
     /// Builds what tests start; `false` if that fails.
     pub(super) fn build(&mut self, bpf: bool, programs: bool) -> Result<bool> {
-        // The object of the mutant before is as foreign as none.
-        if bpf || (programs && self.stale_bpf) {
+        // Tests load the object too: that of the mutant before is as foreign as none.
+        if bpf || self.stale_bpf {
             self.stale_bpf = true;
             if !self.cargo(&["xtask", "bpf"]).status().context("start cargo xtask bpf")?.success() {
                 return Ok(false);

@@ -3,7 +3,7 @@ use crate::{
     abi::{CidrKey, Control, Hook, PrefixEntry, PrefixKey, settings_flag},
     ethertype, guard,
     model::Frame,
-    testing::{OWN, OWN_V6, PEER, PEER_V6, World, address, udp},
+    testing::{OWN, OWN_V6, PEER, PEER_V6, World, address, fragments_v4, udp, unreachable},
 };
 
 const OUTSIDE: &str = "198.51.100.7";
@@ -83,4 +83,33 @@ fn a_host_is_never_locked_out() {
     world.control = Control::UNPUBLISHED;
     assert!(passes(&world, Hook::GuardIngress, &packet));
     assert_eq!(world.model.counter(Hook::GuardIngress, Reason::NotPublished).packets, 1);
+}
+
+#[test]
+fn errors_about_the_mesh_address_are_dropped_and_others_are_not() {
+    let mut world = world();
+    for (router, card, own, peer) in
+        [(OUTSIDE, "198.51.100.8", OWN, PEER), (OUTSIDE_V6, "2001:db8::8", OWN_V6, PEER_V6)]
+    {
+        let sent = udp(own, 80, peer, 4000);
+        let error = unreachable(router, card, &sent, 1000);
+        assert!(!passes(&world, Hook::GuardIngress, &error), "{router}");
+        assert_eq!(world.model.take_events()[0].reason, Reason::IcmpUnrelated.number());
+        assert!(passes(&world, Hook::GuardEgress, &error), "outward it is nobody's business");
+        // Cut behind the addresses: the kernel would look for its ports in what is there.
+        assert!(!passes(&world, Hook::GuardIngress, &unreachable(router, card, &sent, sent.len() - 8)));
+        // About what the tunnel itself sent, or what the host sent outside of the mesh.
+        assert!(passes(
+            &world,
+            Hook::GuardIngress,
+            &unreachable(router, card, &udp(card, 1, router, 2), 1000)
+        ));
+        world.settings().flags |= settings_flag::TRANSIT;
+        assert!(passes(&world, Hook::GuardIngress, &error), "pods behind a transit node may");
+        world.settings().flags &= !settings_flag::TRANSIT;
+    }
+    let error = unreachable(OUTSIDE, "198.51.100.8", &udp(OWN, 80, PEER, 4000), 1000);
+    let [first, later] = fragments_v4(&error, 8, 7);
+    assert!(!passes(&world, Hook::GuardIngress, &first), "what it quotes would come later");
+    assert!(passes(&world, Hook::GuardIngress, &later));
 }
