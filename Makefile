@@ -2,13 +2,14 @@
 #
 #   make demo            two hosts join a gateway, talk to pods, and are refused by a policy   (KEEP=1 leaves it running)
 #   make test            installs what is missing, builds, runs all tests
+#   make fuzz TARGET=…   runs a fuzz target until it finds something   (RUNS=1000000 stops earlier; no TARGET lists them)
 #   YES=1                installs without asking
 #   QUICK=1              measures less: `make bench QUICK=1` takes minutes
 
 export KEEP YES
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 
-.PHONY: deps build bpf test demo bench ci fmt verify-kernel clean
+.PHONY: deps build bpf test demo bench fuzz ci fmt verify-kernel clean
 .DEFAULT_GOAL := build
 
 deps:
@@ -28,6 +29,9 @@ demo: deps
 
 bench: deps
 	@cargo xtask bench $(if $(QUICK),--quick)
+
+fuzz: deps
+	@cargo xtask fuzz $(TARGET) $(if $(RUNS),--runs $(RUNS))
 
 ci: deps
 	@cargo xtask ci
