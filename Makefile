@@ -3,13 +3,14 @@
 #   make demo            two hosts join a gateway, talk to pods, and are refused by a policy   (KEEP=1 leaves it running)
 #   make test            installs what is missing, builds, runs all tests
 #   make stress          changes, kills and floods for an hour, and a checker   (SECONDS_TO_RUN=60, SEED=7)
+#   make fuzz TARGET=…   runs a fuzz target until it finds something   (RUNS=1000000 stops earlier; no TARGET lists them)
 #   YES=1                installs without asking
 #   QUICK=1              measures less: `make bench QUICK=1` takes minutes
 
 export KEEP YES
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 
-.PHONY: deps build bpf test demo bench stress ci fmt verify-kernel clean
+.PHONY: deps build bpf test demo bench fuzz stress ci fmt verify-kernel clean
 .DEFAULT_GOAL := build
 
 deps:
@@ -32,6 +33,9 @@ bench: deps
 
 stress: deps
 	@cargo xtask stress --seconds $(or $(SECONDS_TO_RUN),3600) $(if $(SEED),--seed $(SEED))
+
+fuzz: deps
+	@cargo xtask fuzz $(TARGET) $(if $(RUNS),--runs $(RUNS))
 
 ci: deps
 	@cargo xtask ci

@@ -208,7 +208,11 @@ impl Config {
         Self::from_options(arguments.options.or(from_file), &path)
     }
 
-    fn from_options(options: Options, path: &Path) -> Result<Self, InvalidConfig> {
+    /// Fills in what the options leave open, and checks that they fit together; `path` is for errors only.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`] if they do not.
+    pub fn from_options(options: Options, path: &Path) -> Result<Self, InvalidConfig> {
         let folder = |given: Option<PathBuf>, default: &str| given.unwrap_or_else(|| PathBuf::from(default));
         let state_dir = folder(options.state_dir, "/var/lib/outrigger-gateway");
         let listen = options.listen.unwrap_or(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 7443)));

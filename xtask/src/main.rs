@@ -3,6 +3,7 @@
 mod bpf;
 mod ci;
 mod command;
+mod fuzz;
 mod gate;
 mod kernel;
 mod mutants;

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Parser;
 
-use crate::{bpf, ci, command, gate, kernel, mutants, stress, test, workspace};
+use crate::{bpf, ci, command, fuzz, gate, kernel, mutants, stress, test, workspace};
 
 /// Builds, checks and runs Outrigger.
 #[derive(Parser)]
@@ -31,6 +31,8 @@ pub(crate) enum Task {
         #[arg(long)]
         qemu: bool,
     },
+    /// Runs a fuzz target; what follows `--` is passed to libFuzzer.
+    Fuzz(fuzz::Selection),
     /// Checks one rule of the house.
     Gate {
         /// The rule.
@@ -59,6 +61,7 @@ impl Task {
             Self::Ci(selection) => ci::run(&selection),
             Self::Demo { arguments } => demo(&arguments),
             Self::Deps { qemu } => deps(qemu),
+            Self::Fuzz(selection) => fuzz::run(&selection),
             Self::Gate { gate } => gate.check(),
             Self::Mutants(selection) if selection.check => gate::Gate::Mutants.check(),
             Self::Mutants(selection) => mutants::run(&selection),

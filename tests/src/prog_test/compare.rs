@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::frames::{self, Sent};
-use super::kernel::{DROPPED, Kernel, PASSED, REDIRECTED, control_buffer, route};
+use super::kernel::{DROPPED, Kernel, PASSED, REDIRECTED, Run, control_buffer, route};
 use super::mesh::Mesh;
 
 /// What was compared.
@@ -78,25 +78,30 @@ pub fn packet(kernel: &mut Kernel, mesh: &Mesh, sent: &Sent, outer: &Outer) -> R
     let run = kernel.run(program, &sent.frame, control_buffer(outer))?;
     let told = || format!("{sent:02x?} {outer:?}\nhost: {verdict:?}");
     counters(kernel, hook, verdict.reason, frame.bytes.len()).with_context(told)?;
-    let expected = if verdict.reason == Reason::Relayed && sent.direction == Direction::Ingress {
-        REDIRECTED
-    } else if verdict.reason.passes() {
-        PASSED
-    } else {
-        DROPPED
-    };
-    ensure!(run.action == expected, "the kernel returned {}; {}", run.action, told());
-    if expected == REDIRECTED {
-        ensure!(run.frame == with_a_hop_less(&sent.frame)?, "{:02x?}; {}", run.frame, told());
-    }
-    if verdict.reason.passes() && sent.direction == Direction::Egress {
-        ensure!(route(run.control_buffer) == (verdict.tunnel, verdict.mark), "{:x?}; {}", run, told());
-    }
-    events(kernel, mesh).with_context(told)?;
+    outcome(&run, &verdict, sent).with_context(told)?;
+    events(kernel, mesh, 0).with_context(told)?;
     kernel.reset(counter_slot(hook, verdict.reason))?;
     mesh.model.refill();
     flows_of(kernel, mesh, &verdict, sent).with_context(told)?;
     Ok(verdict)
+}
+
+/// The kernel did with the packet what the verdict says.
+pub(super) fn outcome(run: &Run, verdict: &Verdict, sent: &Sent) -> Result<()> {
+    let is_relayed = verdict.reason == Reason::Relayed && sent.direction == Direction::Ingress;
+    let expected = match (is_relayed, verdict.reason.passes()) {
+        (true, _) => REDIRECTED,
+        (false, true) => PASSED,
+        (false, false) => DROPPED,
+    };
+    ensure!(run.action == expected, "the kernel returned {}", run.action);
+    if expected == REDIRECTED {
+        ensure!(run.frame == with_a_hop_less(&sent.frame)?, "the frame became {:02x?}", run.frame);
+    }
+    if verdict.reason.passes() && sent.direction == Direction::Egress {
+        ensure!(route(run.control_buffer) == (verdict.tunnel, verdict.mark), "{run:x?}");
+    }
+    Ok(())
 }
 
 /// The frame as a router would send it on.
@@ -162,8 +167,9 @@ fn counters(kernel: &mut Kernel, hook: Hook, reason: Reason, length: usize) -> R
     }
 }
 
-fn events(kernel: &mut Kernel, mesh: &Mesh) -> Result<()> {
-    let host: Vec<_> = mesh.model.take_events().iter().map(|event| comparable(event, 0)).collect();
+/// The events of the kernel since the last look are those of the host, whose frames count so many bytes less.
+pub(super) fn events(kernel: &mut Kernel, mesh: &Mesh, more: u32) -> Result<()> {
+    let host: Vec<_> = mesh.model.take_events().iter().map(|event| comparable(event, more)).collect();
     let theirs: Vec<_> = kernel.take_events()?.iter().map(|event| comparable(event, 0)).collect();
     ensure!(host == theirs, "events of the host: {host:?}\nof the kernel: {theirs:?}");
     Ok(())
@@ -193,7 +199,7 @@ fn flows_of(kernel: &mut Kernel, mesh: &Mesh, verdict: &Verdict, sent: &Sent) ->
 }
 
 /// All that packets write is equal.
-fn maps(kernel: &mut Kernel, mesh: &Mesh) -> Result<()> {
+pub(super) fn maps(kernel: &mut Kernel, mesh: &Mesh) -> Result<()> {
     for table in [FlowTable::Confirmed, FlowTable::HalfOpen] {
         let host: Vec<_> = mesh.model.flows(table).iter().map(|(key, flow)| (*key, timeless(flow))).collect();
         let mut theirs: Vec<_> =

@@ -1,9 +1,8 @@
 //! Random packets: mostly of a few flows, so that they meet again, often bent in one of the ways packets can be bent.
 
 use datapath::{Address, Direction};
-use rand::RngExt;
-use rand::rngs::StdRng;
 use rand::seq::{IndexedMutRandom, IndexedRandom};
+use rand::{Rng, RngExt};
 
 use super::mesh::{OWN, PEERS, PORTS, PROTOCOLS, address};
 
@@ -94,7 +93,7 @@ pub fn udp(source: u16, destination: u16) -> Vec<u8> {
 
 /// A random packet; errors quote one of `earlier`.
 #[must_use]
-pub fn random(rng: &mut StdRng, earlier: &[Sent]) -> Sent {
+pub fn random(rng: &mut impl Rng, earlier: &[Sent]) -> Sent {
     let direction = if rng.random_bool(0.5) { Direction::Ingress } else { Direction::Egress };
     if rng.random_bool(0.06)
         && let Some(quoted) = earlier.choose(rng)
@@ -106,9 +105,9 @@ pub fn random(rng: &mut StdRng, earlier: &[Sent]) -> Sent {
     let own = address(if is_v6 { OWN[1] } else { OWN[0] });
     let others: Vec<_> =
         PEERS.iter().filter(|text| text.contains(':') == is_v6).map(|text| address(text)).collect();
-    let other = |rng: &mut StdRng| others.choose(rng).copied().unwrap_or(own);
-    let local = if rng.random_bool(0.96) { own } else { other(rng) };
-    let remote = if rng.random_bool(0.97) { other(rng) } else { special(rng, is_v6) };
+    let local = if rng.random_bool(0.96) { own } else { others.choose(rng).copied().unwrap_or(own) };
+    let remote =
+        if rng.random_bool(0.97) { others.choose(rng).copied().unwrap_or(own) } else { special(rng, is_v6) };
     let (source, destination) = match direction {
         Direction::Ingress => (remote, local),
         Direction::Egress => (local, remote),
@@ -117,7 +116,7 @@ pub fn random(rng: &mut StdRng, earlier: &[Sent]) -> Sent {
     bent(rng, Sent { direction, source, frame: ethernet(&ip) })
 }
 
-fn special(rng: &mut StdRng, is_v6: bool) -> Address {
+fn special(rng: &mut impl Rng, is_v6: bool) -> Address {
     let choices = if is_v6 {
         ["ff02::1", "::ffff:10.0.0.2", "fe80::1"]
     } else {
@@ -127,7 +126,7 @@ fn special(rng: &mut StdRng, is_v6: bool) -> Address {
     choices.choose(rng).map_or(Address::NONE, |text| address(text))
 }
 
-fn transport(rng: &mut StdRng, protocol: u8) -> Vec<u8> {
+fn transport(rng: &mut impl Rng, protocol: u8) -> Vec<u8> {
     let (source, destination) = (*PORTS.choose(rng).unwrap_or(&1), *PORTS.choose(rng).unwrap_or(&1));
     match protocol {
         TCP => tcp(
@@ -143,12 +142,12 @@ fn transport(rng: &mut StdRng, protocol: u8) -> Vec<u8> {
     }
 }
 
-fn icmp(rng: &mut StdRng, types: &[u8]) -> Vec<u8> {
+fn icmp(rng: &mut impl Rng, types: &[u8]) -> Vec<u8> {
     let id = *[7, 8].choose(rng).unwrap_or(&7);
     vec![*types.choose(rng).unwrap_or(&8), 0, 0, 0, 0, id, 0, 1, 1, 2, 3, 4]
 }
 
-fn packet_v4(rng: &mut StdRng, source: Address, destination: Address) -> Vec<u8> {
+fn packet_v4(rng: &mut impl Rng, source: Address, destination: Address) -> Vec<u8> {
     let protocol = if rng.random_bool(0.5) { TCP } else { *PROTOCOLS.choose(rng).unwrap_or(&6) };
     let id = rng.random_range(0..3);
     let mut payload = transport(rng, protocol);
@@ -169,7 +168,7 @@ fn packet_v4(rng: &mut StdRng, source: Address, destination: Address) -> Vec<u8>
     ipv4_with_options(source, destination, protocol, fragment, &options, &payload)
 }
 
-fn packet_v6(rng: &mut StdRng, source: Address, destination: Address) -> Vec<u8> {
+fn packet_v6(rng: &mut impl Rng, source: Address, destination: Address) -> Vec<u8> {
     let mut next = if rng.random_bool(0.5) { TCP } else { *PROTOCOLS.choose(rng).unwrap_or(&6) };
     let mut payload = transport(rng, next);
     if rng.random_bool(0.25) {
@@ -185,7 +184,7 @@ fn packet_v6(rng: &mut StdRng, source: Address, destination: Address) -> Vec<u8>
     ipv6(source, destination, next, &payload)
 }
 
-fn extended(rng: &mut StdRng, header: u8, next: u8, payload: &[u8]) -> Vec<u8> {
+fn extended(rng: &mut impl Rng, header: u8, next: u8, payload: &[u8]) -> Vec<u8> {
     if header == FRAGMENT {
         let (offset, more) = (*[0, 0, 1, 2, 4].choose(rng).unwrap_or(&0_u8), u8::from(rng.random_bool(0.5)));
         return [&[next, 0, 0, offset << 3 | more, 0, 0, 0, rng.random_range(0..3)][..], payload].concat();
@@ -197,7 +196,7 @@ fn extended(rng: &mut StdRng, header: u8, next: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// An error about an earlier packet, which goes the other way.
-fn icmp_error(rng: &mut StdRng, quoted: &Sent) -> Option<Sent> {
+fn icmp_error(rng: &mut impl Rng, quoted: &Sent) -> Option<Sent> {
     let ip = quoted.frame.get(14..)?;
     let is_v6 = ip.first()? >> 4 == 6;
     let (source, destination) = if is_v6 {
@@ -224,7 +223,7 @@ fn icmp_error(rng: &mut StdRng, quoted: &Sent) -> Option<Sent> {
 }
 
 /// Cuts, lengthens or flips something now and then.
-fn bent(rng: &mut StdRng, mut sent: Sent) -> Sent {
+fn bent(rng: &mut impl Rng, mut sent: Sent) -> Sent {
     match rng.random_range(0..40) {
         0 => {
             let kept = rng.random_range(15..=sent.frame.len());

@@ -6,9 +6,8 @@ use datapath::abi::{
 };
 use datapath::model::{Capacity, Model};
 use datapath::{Action, Address, Outer, Port};
-use rand::RngExt;
-use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
+use rand::{Rng, RngExt};
 
 /// This host.
 pub const OWN: [&str; 2] = ["10.0.0.1", "fd00::1"];
@@ -53,7 +52,7 @@ pub struct Mesh {
 impl Mesh {
     /// Fills both banks.
     #[must_use]
-    pub fn random(rng: &mut StdRng) -> Self {
+    pub fn random(rng: &mut impl Rng) -> Self {
         let mut mesh = Self {
             model: Model::new(Capacity::default()),
             control: Control::new(Bank::A, 0, rng.random_range(1..9)),
@@ -64,7 +63,7 @@ impl Mesh {
     }
 
     /// Publishes a random state in the idle bank.
-    pub fn republish(&mut self, rng: &mut StdRng) {
+    pub fn republish(&mut self, rng: &mut impl Rng) {
         let bank = self.control.bank().other();
         clear(&mut self.model, bank);
         fill(&mut self.model, bank, rng);
@@ -73,7 +72,7 @@ impl Mesh {
 
     /// Outer facts, mostly those that the source would have.
     #[must_use]
-    pub fn outer(&self, source: Address, rng: &mut StdRng) -> Outer {
+    pub fn outer(&self, source: Address, rng: &mut impl Rng) -> Outer {
         let key = EndpointKey { bank: self.control.bank().number(), reserved: [0; 3], address: source };
         let anything = Outer { source: underlay(rng), vni: identity(rng) };
         match (self.model.endpoints.get(&key), rng.random_range(0..10)) {
@@ -85,15 +84,15 @@ impl Mesh {
     }
 }
 
-fn underlay(rng: &mut StdRng) -> Address {
+fn underlay(rng: &mut impl Rng) -> Address {
     UNDERLAY.choose(rng).map_or(Address::NONE, |text| address(text))
 }
 
-fn identity(rng: &mut StdRng) -> u32 {
+fn identity(rng: &mut impl Rng) -> u32 {
     IDENTITIES.choose(rng).copied().unwrap_or_default()
 }
 
-fn action(rng: &mut StdRng) -> u8 {
+fn action(rng: &mut impl Rng) -> u8 {
     if rng.random_bool(0.7) { Action::Allow.number() } else { rng.random_range(0..4) }
 }
 
@@ -107,7 +106,7 @@ fn clear(model: &mut Model, bank: Bank) {
     model.prefixes.retain(|key, _| key.bank != bank);
 }
 
-fn fill(model: &mut Model, bank: Bank, rng: &mut StdRng) {
+fn fill(model: &mut Model, bank: Bank, rng: &mut impl Rng) {
     if let Some(place) = model.settings.get_mut(usize::from(bank.number())) {
         *place = Some(settings(rng));
     }
@@ -119,7 +118,7 @@ fn fill(model: &mut Model, bank: Bank, rng: &mut StdRng) {
     model.prefixes.insert(key, PrefixEntry::default());
 }
 
-fn settings(rng: &mut StdRng) -> Settings {
+fn settings(rng: &mut impl Rng) -> Settings {
     let mut flags = 0;
     for (flag, probability) in [
         (settings_flag::AUDIT, 0.15),
@@ -150,7 +149,7 @@ fn settings(rng: &mut StdRng) -> Settings {
     }
 }
 
-fn endpoints(model: &mut Model, bank: Bank, rng: &mut StdRng) {
+fn endpoints(model: &mut Model, bank: Bank, rng: &mut impl Rng) {
     let bank = bank.number();
     for text in UNDERLAY {
         if rng.random_bool(0.5) {
@@ -183,7 +182,7 @@ fn endpoints(model: &mut Model, bank: Bank, rng: &mut StdRng) {
     }
 }
 
-fn classes(model: &mut Model, bank: Bank, rng: &mut StdRng) {
+fn classes(model: &mut Model, bank: Bank, rng: &mut impl Rng) {
     let bank = bank.number();
     for identity in IDENTITIES {
         if rng.random_bool(0.8) {
@@ -201,7 +200,7 @@ fn classes(model: &mut Model, bank: Bank, rng: &mut StdRng) {
     }
 }
 
-fn policy(model: &mut Model, bank: Bank, rng: &mut StdRng) {
+fn policy(model: &mut Model, bank: Bank, rng: &mut impl Rng) {
     for rule in 0..40_u32 {
         let bits = *[0, 0, 6, 12, 16].choose(rng).unwrap_or(&0);
         let port = PORTS.choose(rng).map_or(0, |port| port & u16::MAX.checked_shl(16 - bits).unwrap_or(0));

@@ -59,7 +59,9 @@ impl Snapshot {
         state.write(StateFile::Snapshot, &self.encode())
     }
 
-    fn encode(&self) -> Vec<u8> {
+    /// The bytes of the file.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let mut out = Vec::with_capacity(80 + self.parts.iter().map(|part| part.len() + 4).sum::<usize>());
         out.put_slice(MAGIC);
@@ -77,7 +79,11 @@ impl Snapshot {
         out
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, InvalidSnapshot> {
+    /// Reads the bytes of a file.
+    ///
+    /// # Errors
+    /// [`InvalidSnapshot`] with the reason, unless they are what [`Self::encode`] writes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, InvalidSnapshot> {
         if !bytes.starts_with(MAGIC) {
             return Err(InvalidSnapshot::Magic);
         }

@@ -50,6 +50,10 @@ pub(super) fn parse_quoted<P: Packet>(
     parsed: &mut Parsed,
 ) -> Result<(), Reason> {
     header(packet, base, parsed.direction, parsed)?;
+    // What stands behind the end of the error is no quotation.
+    if parsed.transport > limit {
+        return Err(Reason::Malformed);
+    }
     parsed.end = limit;
     Ok(())
 }

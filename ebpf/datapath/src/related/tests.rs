@@ -93,6 +93,19 @@ fn the_ports_have_to_be_quoted_and_no_more() {
 }
 
 #[test]
+fn what_stands_behind_the_end_of_an_error_is_not_quoted() {
+    let world = open();
+    let mut sent = udp(OWN, 4000, PEER, 53);
+    // A protocol without ports: nothing behind its IP header has to be quoted.
+    sent[9] = 47;
+    assert_eq!(world.egress(&sent).reason, Reason::NewAllowed);
+    assert_eq!(world.in_from_peer(&unreachable(PEER, OWN, &sent, 20)), Reason::Related);
+    let mut padded = unreachable(PEER, OWN, &sent, 0);
+    padded.extend_from_slice(&sent);
+    assert_eq!(world.in_from_peer(&padded), Reason::IcmpUnrelated);
+}
+
+#[test]
 fn the_tunnel_has_to_be_one_of_the_remote() {
     let world = open();
     let sent = udp(OWN, 4000, PEER, 53);

@@ -1,0 +1,4 @@
+//! See `e2e::fuzz::manifest`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| e2e::fuzz::manifest(data));
