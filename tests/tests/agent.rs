@@ -109,7 +109,7 @@ fn the_service_manager_hears_when_the_agent_stands_and_that_it_lives() -> Result
     let ready = said.iter().any(|line| line == "READY=1");
     ensure!(!ready, "{said:?}");
     host.namespace().ip("link delete ogr0")?;
-    manager.hears("READY=1")?;
+    manager.hears("READY=1").with_context(|| process.output())?;
     process.stop().map(|_| ())
 }
 

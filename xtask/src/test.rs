@@ -21,7 +21,8 @@ pub(crate) fn run() -> Result<()> {
     let mut tally = Tally::default();
     let mut steps = Steps::default();
     steps.run("BPF object", bpf::build)?;
-    steps.run("build", || command::run(command::cargo().args(["build", "--bins", "--tests"])))?;
+    steps
+        .run("build", || command::run(command::cargo().args(["build", "--bins", "--tests", "--examples"])))?;
     // Each run goes on after a failed one: a person wants to see all that is broken.
     steps.note("unit tests", |_| cargo_test(&["--lib", "--bins"], &mut tally));
     steps.note("end-to-end tests", |_| cargo_test(&["--test", "*"], &mut tally));

@@ -65,6 +65,8 @@ pub struct Reconcile {
     leaving: bool,
     /// The MTU of the mesh device that is in the tables.
     mtu: u32,
+    /// When to look again, since something changed while a target waited for another attempt.
+    again: Option<Instant>,
 }
 
 /// A target and what follows from it alone.
@@ -107,6 +109,7 @@ impl Reconcile {
             rest_until: Instant::now(),
             leaving: false,
             mtu: 0,
+            again: None,
         }
     }
 
@@ -151,6 +154,10 @@ impl Reconcile {
                     self.repair().await;
                 }
                 _ = verify.tick() => {
+                    let _step = pulse.step();
+                    self.repair().await;
+                }
+                () = until(self.again) => {
                     let _step = pulse.step();
                     self.repair().await;
                 }
@@ -256,9 +263,12 @@ impl Reconcile {
     /// Looks whether all is as it should be, and puts it right.
     async fn repair(&mut self) {
         let began = Instant::now();
+        self.again = None;
         match self.pending.take() {
             Some((pending, from)) if from <= began => self.attempt(pending).await,
             pending => {
+                // The change may be what it waits for, and the only one.
+                self.again = pending.as_ref().map(|(_, from)| *from + BETWEEN_ATTEMPTS);
                 self.pending = pending;
                 // This host takes another part of the same target now.
                 if let Some(running) = self.keep_running().await {
@@ -376,6 +386,14 @@ async fn next_change(changes: &mut Option<Changes>, rest_until: Instant) -> Opti
             sleep_until(rest_until).await;
             changes.next().await
         }
+        None => std::future::pending().await,
+    }
+}
+
+/// Never, without a time.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
     }
 }
