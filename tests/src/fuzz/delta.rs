@@ -212,7 +212,7 @@ fn endpoint(choices: &mut Choices<'_>, is_valid: bool) -> v1::Endpoint {
     if !is_valid {
         match choices.below(6) {
             0 => wire.identity = choices.one_of(&[0, 1 << 24]),
-            1 => wire.mark = 99,
+            1 => wire.mark = 0,
             2 => wire.kind = None,
             3 => wire.tunnels.push(vec![1, 2, 3]),
             4 => wire.previous = 1 << 24,
