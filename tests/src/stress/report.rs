@@ -109,6 +109,12 @@ impl Summary {
         self.tally.is_clean() && self.streams_broken == 0
     }
 
+    /// Whether no packet was delivered that nothing allows.
+    #[must_use]
+    pub const fn lets_nothing_through(&self) -> bool {
+        self.tally.wrongly_allowed == 0
+    }
+
     /// Writes it with what was done, to `target/stress/<seed>.json`.
     pub(super) fn write(&self, log: &Log, evidence: &Evidence) -> Result<PathBuf> {
         let programs = crate::binaries::folder()?;
