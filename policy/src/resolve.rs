@@ -1,27 +1,29 @@
 //! From facts to state: gives every address its identity and every identity of an external workload its compiled
 //! policy. Deterministic. The caller owns the numbers of identities: it asks [`identity_labels`] which label sets
-//! need one, and passes the numbers in.
+//! need one, and passes the numbers in. [`resolve`] begins anew; a [`Resolver`] goes on from what it found before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-use datapath::Direction;
 
 mod directory;
 mod endpoints;
 mod named;
 mod peers;
+mod policies;
+mod resolver;
 #[cfg(test)]
 mod tests;
 
+pub use resolver::Resolver;
+
 use directory::Directory;
 use peers::PeerCache;
+use policies::Contribution;
 
 use crate::facts::Facts;
 use crate::identity::Identity;
 use crate::labels::Labels;
-use crate::rules::{PolicyObject, RuleSpec};
-use crate::state::{Default, DirectionPolicy, Policy, Rule, State};
+use crate::state::{Policy, State};
 
 /// A state, and what is noteworthy about how it came about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,98 +88,16 @@ pub fn resolve(
     Ok(Resolved { state, warnings })
 }
 
-/// The policies, object by object in the order of their names, so that rules stand in the order of their origins.
+/// The policies of all that policy is compiled for.
 fn policies(
     facts: &Facts,
     directory: &Directory<'_>,
     warnings: &mut BTreeSet<String>,
 ) -> BTreeMap<Identity, Arc<Policy>> {
-    let mut policies: BTreeMap<Identity, Policy> =
-        directory.subjects().map(|identity| (identity, Policy::unrestricted())).collect();
     let mut cache = PeerCache::new(directory);
-    for object in facts.policies.values() {
-        warnings.extend(object.warnings.iter().map(|warning| format!("{}: {warning}", object.origin)));
-        let subjects: Vec<Identity> =
-            directory.subjects().filter(|id| directory.matches(&object.subject, *id)).collect();
-        // Whom it may select is isolated as if it did, and allowed nothing by it.
-        let uncertain = |id: &Identity| directory.may_match(&object.subject, *id) && !subjects.contains(id);
-        for identity in directory.subjects().filter(uncertain) {
-            for (direction, rules) in
-                [(Direction::Ingress, &object.ingress), (Direction::Egress, &object.egress)]
-            {
-                if let Some(policy) = policies.get_mut(&identity).filter(|_| rules.is_some()) {
-                    isolate(policy.of_mut(direction), &object.origin);
-                }
-            }
-        }
-        if !subjects.is_empty() {
-            add(object, &subjects, &mut policies, &mut cache, warnings);
-        }
-    }
-    policies.into_iter().map(|(identity, policy)| (identity, Arc::new(policy))).collect()
-}
-
-/// Adds an object's rules to the policies of the identities that it selects.
-fn add<'a>(
-    object: &'a PolicyObject,
-    subjects: &[Identity],
-    policies: &mut BTreeMap<Identity, Policy>,
-    cache: &mut PeerCache<'a>,
-    warnings: &mut BTreeSet<String>,
-) {
-    for (direction, rules) in [(Direction::Ingress, &object.ingress), (Direction::Egress, &object.egress)] {
-        let Some(rules) = rules else { continue };
-        for identity in subjects {
-            if let Some(policy) = policies.get_mut(identity) {
-                isolate(policy.of_mut(direction), &object.origin);
-            }
-        }
-        for spec in rules {
-            let shared = cache.peers(&spec.peers);
-            let egress =
-                (direction == Direction::Egress).then(|| named::egress(spec, &shared, cache.directory()));
-            for identity in subjects {
-                let resolved = match &egress {
-                    Some(rules) => rules.clone(),
-                    None => vec![ingress(spec, &shared, *identity, cache.directory(), warnings)],
-                };
-                if let Some(policy) = policies.get_mut(identity) {
-                    policy.of_mut(direction).rules.extend(resolved);
-                }
-            }
-        }
-    }
-}
-
-fn isolate(direction: &mut DirectionPolicy, origin: &str) {
-    match &mut direction.default {
-        Default::Deny { by } => by.push(origin.to_owned()),
-        Default::Allow => direction.default = Default::Deny { by: vec![origin.to_owned()] },
-    }
-}
-
-fn ingress(
-    spec: &RuleSpec,
-    peers: &crate::state::Peers,
-    subject: Identity,
-    directory: &Directory<'_>,
-    warnings: &mut BTreeSet<String>,
-) -> Rule {
-    let ports = named::ingress(spec, subject, directory, warnings);
-    Rule {
-        origin: Arc::clone(&spec.origin),
-        peers: peers.clone(),
-        ports,
-        action: spec.action,
-        precedence: spec.precedence,
-    }
-}
-
-impl Policy {
-    const fn of_mut(&mut self, direction: Direction) -> &mut DirectionPolicy {
-        match direction {
-            Direction::Ingress => &mut self.ingress,
-            Direction::Egress => &mut self.egress,
-        }
-    }
+    let contributions: Vec<_> =
+        facts.policies.values().map(|object| Contribution::of(object, &mut cache)).collect();
+    warnings.extend(contributions.iter().flat_map(|contribution| contribution.warnings.iter().cloned()));
+    let policy = |identity| Arc::new(policies::policy_of(identity, contributions.iter()));
+    directory.subjects().map(|identity| (identity, policy(identity))).collect()
 }

@@ -19,7 +19,7 @@ mod tests;
 
 pub use block::canonical;
 pub(crate) use block::canonical_block;
-pub use share::same;
+pub use share::{differences, same};
 
 /// An endpoint: who has an address, and where it is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,7 +151,7 @@ pub struct PortRange {
 }
 
 /// The compiled state of the whole mesh, in the gateway. Shared parts exist once, behind `Arc`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     /// Every endpoint, by address.
     pub endpoints: BTreeMap<IpAddr, Arc<Endpoint>>,

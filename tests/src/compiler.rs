@@ -94,7 +94,7 @@ impl Compiler {
         for labels in self.index.labels() {
             let number = Identity::FIRST_ALLOCATED + u32::try_from(self.numbers.len()).unwrap_or_default();
             if let Ok(identity) = Identity::try_new(number) {
-                self.numbers.entry(labels).or_insert(identity);
+                self.numbers.entry(labels.clone()).or_insert(identity);
             }
         }
     }

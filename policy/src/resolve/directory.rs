@@ -11,7 +11,7 @@ use crate::labels::Labels;
 use crate::selector::Selector;
 
 /// How many have an identity.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Population {
     /// Pods and external workloads.
     pub(super) members: usize,
@@ -110,10 +110,30 @@ impl<'a> Directory<'a> {
         Ok(directory)
     }
 
+    /// A directory of identities whose members are counted already. Whose ports have names is to be added.
+    pub(super) fn of_counted(
+        labels: BTreeMap<Identity, Arc<Labels>>,
+        populations: BTreeMap<Identity, Population>,
+    ) -> Self {
+        let (ports, pods, workloads) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { labels, populations, ports, pods, workloads }
+    }
+
     fn add(&mut self, identity: Identity, addresses: &'a [IpAddr], named: &'a [NamedPort], is_subject: bool) {
         let population = self.populations.entry(identity).or_default();
         population.members += 1;
         population.subjects += usize::from(is_subject);
+        self.add_ports(identity, addresses, named, is_subject);
+    }
+
+    /// Adds the named ports of one that has the identity.
+    pub(super) fn add_ports(
+        &mut self,
+        identity: Identity,
+        addresses: &'a [IpAddr],
+        named: &'a [NamedPort],
+        is_subject: bool,
+    ) {
         let mut numbers: BTreeMap<(&'a str, u8), BTreeSet<u16>> = BTreeMap::new();
         for port in named {
             numbers.entry((&port.name, port.protocol)).or_default().insert(port.number);

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::directory::Directory;
-use crate::facts::Facts;
+use crate::facts::{Facts, Relabel};
 use crate::identity::Identity;
 use crate::state::{Endpoint, EndpointKind, canonical};
 
@@ -51,16 +51,7 @@ impl Endpoints<'_> {
         let distinct: BTreeSet<IpAddr> = addresses.iter().copied().map(canonical).collect();
         for address in distinct {
             let relabel = self.facts.relabels.get(&address);
-            let written = relabel.into_iter().flat_map(|relabel| [relabel.previous, relabel.mark]);
-            let previous = written.into_iter().find(|written| *written != identity);
-            let endpoint = Endpoint {
-                identity,
-                previous,
-                mark: relabel.map_or(identity, |relabel| relabel.mark),
-                tunnels: Arc::clone(tunnels),
-                kind: kind.clone(),
-                owner: Some(Arc::clone(owner)),
-            };
+            let endpoint = Endpoint::relabelled(identity, relabel, tunnels, kind.clone(), owner);
             let claims = match kind {
                 EndpointKind::Pod { .. } => &mut self.pods,
                 EndpointKind::Workload | EndpointKind::Transit => &mut self.workloads,
@@ -91,6 +82,27 @@ impl Endpoints<'_> {
             }
         }
         settled
+    }
+}
+
+impl Endpoint {
+    /// An endpoint whose identity may be being changed.
+    pub(super) fn relabelled(
+        identity: Identity,
+        relabel: Option<&Relabel>,
+        tunnels: &Arc<Vec<IpAddr>>,
+        kind: EndpointKind,
+        owner: &Arc<str>,
+    ) -> Self {
+        let written = relabel.into_iter().flat_map(|relabel| [relabel.previous, relabel.mark]);
+        Self {
+            identity,
+            previous: written.into_iter().find(|written| *written != identity),
+            mark: relabel.map_or(identity, |relabel| relabel.mark),
+            tunnels: Arc::clone(tunnels),
+            kind,
+            owner: Some(Arc::clone(owner)),
+        }
     }
 }
 

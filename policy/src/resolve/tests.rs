@@ -1,11 +1,15 @@
 use std::net::IpAddr;
 
+use datapath::Direction;
+
 use super::*;
 use crate::evaluate::{Flow, evaluate};
 use crate::facts::{NamedPort, Namespace, Pod, Relabel, Workload};
-use crate::state::{Block, EndpointKind, Peers, PortRange, Ports, RuleAction};
+use crate::rules::PolicyObject;
+use crate::state::{Block, Default, EndpointKind, Peers, PortRange, Ports, RuleAction};
 
 mod cluster;
+mod history;
 mod naive;
 
 fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {

@@ -54,7 +54,7 @@ impl Cluster {
         team.map(|team| ("app".to_owned(), team)).into_iter().chain([own]).collect()
     }
 
-    fn facts(&self) -> Facts {
+    pub(super) fn facts(&self) -> Facts {
         let number = |name: &str| PROTOCOLS.iter().find(|(n, _)| *n == name).unwrap().1;
         let labels = |thing: &Thing| thing.labels.iter().cloned().collect::<BTreeMap<_, _>>();
         let ports = |thing: &Thing| -> Vec<NamedPort> {
@@ -209,7 +209,7 @@ fn policy() -> impl Strategy<Value = (String, Value)> {
     )
 }
 
-fn cluster() -> impl Strategy<Value = Cluster> {
+pub(super) fn cluster() -> impl Strategy<Value = Cluster> {
     let teams = prop::collection::vec(prop::option::of(prop::sample::select(&["1", "2"][..])), 3);
     let things = |most| prop::collection::vec(thing(), 1..most);
     (teams, things(6), things(4), prop::collection::vec(policy(), 1..5)).prop_map(

@@ -1,0 +1,114 @@
+//! Policies of identities, put together of what each policy object contributes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::named;
+use super::peers::PeerCache;
+use crate::identity::Identity;
+use crate::rules::{PolicyObject, PortMatch, PortSpec, RuleSpec};
+use crate::state::{Default, DirectionPolicy, Peers, Policy, Rule};
+
+/// What an object contributes to the policies of those that it selects, or may select: some labels cannot be read.
+#[derive(Debug)]
+pub(super) struct Contribution {
+    pub(super) object: Arc<PolicyObject>,
+    /// Those that it isolates.
+    pub(super) isolated: BTreeSet<Identity>,
+    pub(super) warnings: BTreeSet<String>,
+    /// Those of them that it selects certainly. The others are allowed nothing by it.
+    selected: BTreeSet<Identity>,
+    /// By whom it selects; `None`: the object does not concern the direction.
+    ingress: Option<BTreeMap<Identity, Vec<Rule>>>,
+    /// The same for all whom it selects.
+    egress: Option<Vec<Rule>>,
+}
+
+impl Contribution {
+    /// What the object contributes in the directory's cluster.
+    pub(super) fn of<'a>(object: &'a Arc<PolicyObject>, cache: &mut PeerCache<'a>) -> Self {
+        let directory = cache.directory();
+        let mut warnings: BTreeSet<String> =
+            object.warnings.iter().map(|warning| format!("{}: {warning}", object.origin)).collect();
+        let isolated: BTreeSet<Identity> =
+            directory.subjects().filter(|id| directory.may_match(&object.subject, *id)).collect();
+        let certain = isolated.iter().filter(|id| directory.matches(&object.subject, **id));
+        let selected: BTreeSet<Identity> = certain.copied().collect();
+        let (mut ingress, mut egress) = (None, None);
+        if !isolated.is_empty() {
+            ingress = object.ingress.as_ref().map(|rules| ingress_of(rules, &selected, cache, &mut warnings));
+            egress = object.egress.as_ref().map(|rules| {
+                let rules =
+                    rules.iter().flat_map(|spec| named::egress(spec, &cache.peers(&spec.peers), directory));
+                rules.collect()
+            });
+        }
+        Self { object: Arc::clone(object), isolated, warnings, selected, ingress, egress }
+    }
+
+    fn add_to(&self, identity: Identity, policy: &mut Policy) {
+        if let Some(rules) = &self.ingress {
+            isolate(&mut policy.ingress, &self.object.origin);
+            policy.ingress.rules.extend(rules.get(&identity).into_iter().flatten().cloned());
+        }
+        if let Some(rules) = &self.egress {
+            isolate(&mut policy.egress, &self.object.origin);
+            if self.selected.contains(&identity) {
+                policy.egress.rules.extend(rules.iter().cloned());
+            }
+        }
+    }
+}
+
+/// The policy of an identity. Contributions come in the order of their objects' names, so that rules stand in the
+/// order of their origins.
+pub(super) fn policy_of<'a>(
+    identity: Identity,
+    contributions: impl Iterator<Item = &'a Contribution>,
+) -> Policy {
+    let mut policy = Policy::unrestricted();
+    for contribution in contributions.filter(|contribution| contribution.isolated.contains(&identity)) {
+        contribution.add_to(identity, &mut policy);
+    }
+    policy
+}
+
+/// Whether what the object contributes depends on the names of ports.
+pub(super) fn names_ports(object: &PolicyObject) -> bool {
+    let rules = [&object.ingress, &object.egress].into_iter().flatten().flatten();
+    rules.into_iter().any(|rule| match &rule.ports {
+        PortSpec::Any => false,
+        PortSpec::Only(ports) => ports.iter().any(|port| matches!(port, PortMatch::Named { .. })),
+    })
+}
+
+fn ingress_of<'a>(
+    rules: &'a [RuleSpec],
+    subjects: &BTreeSet<Identity>,
+    cache: &mut PeerCache<'a>,
+    warnings: &mut BTreeSet<String>,
+) -> BTreeMap<Identity, Vec<Rule>> {
+    let mut by_subject: BTreeMap<Identity, Vec<Rule>> =
+        subjects.iter().map(|identity| (*identity, Vec::new())).collect();
+    for spec in rules {
+        let peers: Peers = cache.peers(&spec.peers);
+        for (subject, rules) in &mut by_subject {
+            let ports = named::ingress(spec, *subject, cache.directory(), warnings);
+            rules.push(Rule {
+                origin: Arc::clone(&spec.origin),
+                peers: peers.clone(),
+                ports,
+                action: spec.action,
+                precedence: spec.precedence,
+            });
+        }
+    }
+    by_subject
+}
+
+fn isolate(direction: &mut DirectionPolicy, origin: &str) {
+    match &mut direction.default {
+        Default::Deny { by } => by.push(origin.to_owned()),
+        Default::Allow => direction.default = Default::Deny { by: vec![origin.to_owned()] },
+    }
+}

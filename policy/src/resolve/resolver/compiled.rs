@@ -1,0 +1,74 @@
+//! Policies that were compiled, with what each object contributed. An object is looked at again when it became another,
+//! when identities in use did, or, where it names ports, when any pod or workload did.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::members::Members;
+use crate::facts::Facts;
+use crate::identity::Identity;
+use crate::labels::Labels;
+use crate::resolve::peers::PeerCache;
+use crate::resolve::policies::{Contribution, names_ports, policy_of};
+use crate::state::{Policy, differences};
+
+/// All policies.
+#[derive(Debug, Default)]
+pub(super) struct Compiled {
+    labels: BTreeMap<Identity, Arc<Labels>>,
+    subjects: BTreeSet<Identity>,
+    contributions: BTreeMap<Arc<str>, Contribution>,
+    policies: BTreeMap<Identity, Arc<Policy>>,
+}
+
+impl Compiled {
+    pub(super) const fn labels(&self) -> &BTreeMap<Identity, Arc<Labels>> {
+        &self.labels
+    }
+
+    pub(super) const fn policies(&self) -> &BTreeMap<Identity, Arc<Policy>> {
+        &self.policies
+    }
+
+    pub(super) fn warnings(&self) -> impl Iterator<Item = &String> {
+        self.contributions.values().flat_map(|contribution| &contribution.warnings)
+    }
+
+    /// Compiles what changed; `moved`: pods or workloads became others.
+    pub(super) fn update(&mut self, facts: &Facts, members: &Members, moved: bool) {
+        let mut directory = members.directory();
+        let subjects: BTreeSet<Identity> = directory.subjects().collect();
+        let scope_changed = self.labels != directory.labels || self.subjects != subjects;
+        let is_known = |known: &Contribution, object: &Arc<_>| {
+            !scope_changed && Arc::ptr_eq(&known.object, object) && !(moved && names_ports(object))
+        };
+        let changes: Vec<_> = differences(&self.contributions, &facts.policies, is_known)
+            .map(|(origin, _, object)| (Arc::clone(origin), object.cloned()))
+            .collect();
+        if changes.iter().filter_map(|(_, object)| object.as_ref()).any(|object| names_ports(object)) {
+            members.name_ports(&mut directory);
+        }
+        let mut cache = PeerCache::new(&directory);
+        let mut affected = if scope_changed { subjects.clone() } else { BTreeSet::new() };
+        for (origin, object) in &changes {
+            let new = object.as_ref().map(|object| Contribution::of(object, &mut cache));
+            affected.extend(new.iter().flat_map(|new| &new.isolated));
+            let old = match new {
+                Some(new) => self.contributions.insert(Arc::clone(origin), new),
+                None => self.contributions.remove(origin),
+            };
+            affected.extend(old.iter().flat_map(|old| &old.isolated));
+        }
+        self.policies.retain(|identity, _| subjects.contains(identity));
+        for identity in affected.intersection(&subjects) {
+            let policy = policy_of(*identity, self.contributions.values());
+            if self.policies.get(identity).is_none_or(|known| **known != policy) {
+                self.policies.insert(*identity, Arc::new(policy));
+            }
+        }
+        if scope_changed {
+            self.labels.clone_from(&directory.labels);
+            self.subjects = subjects;
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Pods and external workloads with their label sets, each set made once and counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::claims::{Claims, Kind};
+use super::{Fact, Shared};
+use crate::facts::{Facts, Namespace, Pod, Relabel, Workload};
+use crate::identity::Identity;
+use crate::labels::Labels;
+use crate::resolve::UnusableIdentities;
+use crate::resolve::directory::{Directory, Population};
+use crate::state::{Endpoint, EndpointKind, differences};
+
+/// All members.
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    cluster: String,
+    namespaces: BTreeMap<String, Arc<Namespace>>,
+    pods: BTreeMap<Arc<str>, Member<Pod>>,
+    workloads: BTreeMap<Arc<str>, Member<Workload>>,
+    sets: BTreeMap<Arc<Labels>, Set>,
+    /// How many transit nodes there are.
+    transit: usize,
+    workload_changes: u64,
+}
+
+/// What [`Members::observe`] found.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Changed {
+    /// Whether any member became another.
+    pub(super) members: bool,
+    /// Whether the label sets became others.
+    pub(super) label_sets: bool,
+}
+
+#[derive(Debug)]
+struct Member<F> {
+    fact: Arc<F>,
+    labels: Arc<Labels>,
+}
+
+/// A label set in use.
+#[derive(Debug, Default)]
+struct Set {
+    population: Population,
+    number: Option<Identity>,
+}
+
+impl Members {
+    pub(super) fn of_cluster(cluster: &str) -> Self {
+        Self { cluster: cluster.to_owned(), ..Self::default() }
+    }
+
+    pub(super) fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    pub(super) fn label_sets(&self) -> impl ExactSizeIterator<Item = &Labels> {
+        self.sets.keys().map(|labels| &**labels)
+    }
+
+    pub(super) fn workload(&self, name: &str) -> Option<(Identity, &Labels)> {
+        let Member { fact, labels } = self.workloads.get(name)?;
+        let number = if fact.transit { Some(Identity::REMOTE_NODE) } else { self.sets.get(labels)?.number };
+        Some((number?, labels))
+    }
+
+    pub(super) const fn workload_changes(&self) -> u64 {
+        self.workload_changes
+    }
+
+    /// Takes over what became another.
+    pub(super) fn observe(&mut self, facts: &Facts, claims: &mut Claims) -> Changed {
+        let relabelled = differences(&self.namespaces, &facts.namespaces, Arc::ptr_eq);
+        let relabelled: BTreeSet<String> = relabelled.map(|(name, ..)| name.clone()).collect();
+        self.namespaces.clone_from(&facts.namespaces);
+        let mut changed = Changed::default();
+        let pods = changes(&self.pods, &facts.pods, &relabelled);
+        let workloads = changes(&self.workloads, &facts.workloads, &relabelled);
+        // What comes before what goes: a set that is still used is not numbered anew.
+        let mut gone = Vec::new();
+        for (name, fact) in pods {
+            let new = fact.map(|fact| self.member(&name, fact, facts, claims, &mut changed));
+            let old = replace(&mut self.pods, name.clone(), new);
+            gone.extend(old.map(|old| Gone::of(&name, old, self.pods.get(&name))));
+        }
+        for (name, fact) in workloads {
+            self.workload_changes += 1;
+            self.transit += usize::from(fact.as_ref().is_some_and(|fact| fact.transit));
+            let new = fact.map(|fact| self.member(&name, fact, facts, claims, &mut changed));
+            let old = replace(&mut self.workloads, name.clone(), new);
+            self.transit -= usize::from(old.as_ref().is_some_and(|old| old.fact.transit));
+            gone.extend(old.map(|old| Gone::of(&name, old, self.workloads.get(&name))));
+        }
+        for gone in gone {
+            changed.members = true;
+            claims.remove(gone.kind, &gone.name, &gone.addresses);
+            if gone.has_labels {
+                changed.label_sets |= self.leave(&gone.labels, gone.kind);
+            }
+        }
+        changed
+    }
+
+    /// A new member: claims its addresses, and counts for its labels.
+    fn member<F: Fact>(
+        &mut self,
+        name: &Arc<str>,
+        fact: Arc<F>,
+        facts: &Facts,
+        claims: &mut Claims,
+        changed: &mut Changed,
+    ) -> Member<F> {
+        changed.members = true;
+        claims.add(F::KIND, name, fact.addresses());
+        let labels = fact.labels(facts);
+        if !fact.has_labels() {
+            return Member { fact, labels: Arc::new(labels) };
+        }
+        let labels = match self.sets.get_key_value(&labels) {
+            Some((known, _)) => Arc::clone(known),
+            None => Arc::new(labels),
+        };
+        let set = self.sets.entry(Arc::clone(&labels)).or_insert_with(|| {
+            changed.label_sets = true;
+            Set::default()
+        });
+        set.population.members += 1;
+        set.population.subjects += usize::from(F::KIND == Kind::Workload);
+        Member { fact, labels }
+    }
+
+    /// One member less has the labels. Whether it was the last.
+    fn leave(&mut self, labels: &Arc<Labels>, kind: Kind) -> bool {
+        let Some(set) = self.sets.get_mut(labels) else { return false };
+        set.population.members -= 1;
+        set.population.subjects -= usize::from(kind == Kind::Workload);
+        let last = set.population.members == 0;
+        if last {
+            self.sets.remove(labels);
+        }
+        last
+    }
+
+    /// Gives the label sets their numbers.
+    pub(super) fn number(
+        &mut self,
+        identities: &BTreeMap<Labels, Identity>,
+        claims: &mut Claims,
+    ) -> Result<(), UnusableIdentities> {
+        let mut numbered: BTreeMap<Identity, &Arc<Labels>> = BTreeMap::new();
+        for labels in self.sets.keys() {
+            let Some(&identity) = identities.get(&**labels) else {
+                return Err(UnusableIdentities::Unallocated { labels: Labels::clone(labels) });
+            };
+            if identity.is_reserved() {
+                return Err(UnusableIdentities::Reserved { identity, labels: Labels::clone(labels) });
+            }
+            if let Some(first) = numbered.insert(identity, labels) {
+                let (first, second) = (Labels::clone(first), Labels::clone(labels));
+                return Err(UnusableIdentities::Shared { identity, first, second });
+            }
+        }
+        let mut renumbered = BTreeSet::new();
+        for (identity, labels) in
+            numbered.into_iter().map(|(id, labels)| (id, Arc::clone(labels))).collect::<Vec<_>>()
+        {
+            if let Some(set) = self.sets.get_mut(&labels)
+                && set.number.replace(identity).is_some_and(|before| before != identity)
+            {
+                renumbered.insert(labels);
+            }
+        }
+        if !renumbered.is_empty() {
+            self.workload_changes += 1;
+            let pods = self.pods.values().filter(|pod| renumbered.contains(&pod.labels));
+            let workloads = self.workloads.values().filter(|workload| renumbered.contains(&workload.labels));
+            let pods = pods.flat_map(|pod| &pod.fact.addresses);
+            for address in pods.chain(workloads.flat_map(|workload| &workload.fact.addresses)) {
+                claims.touch(*address);
+            }
+        }
+        Ok(())
+    }
+
+    /// The endpoint at an address of the one with that name.
+    pub(super) fn endpoint(
+        &self,
+        kind: Kind,
+        name: &Arc<str>,
+        relabel: Option<&Relabel>,
+    ) -> Option<Endpoint> {
+        let (identity, tunnels, kind) = match kind {
+            Kind::Pod => {
+                let Member { fact, labels } = self.pods.get(name)?;
+                let kind = EndpointKind::Pod { behind: Arc::clone(&fact.behind) };
+                (self.sets.get(labels)?.number?, &fact.tunnels, kind)
+            }
+            Kind::Workload => {
+                let Member { fact, labels } = self.workloads.get(name)?;
+                if fact.transit {
+                    (Identity::REMOTE_NODE, &fact.tunnels, EndpointKind::Transit)
+                } else {
+                    (self.sets.get(labels)?.number?, &fact.tunnels, EndpointKind::Workload)
+                }
+            }
+        };
+        Some(Endpoint::relabelled(identity, relabel, tunnels, kind, name))
+    }
+
+    /// Who has which identity, without the names of ports.
+    pub(super) fn directory<'a>(&self) -> Directory<'a> {
+        let numbered = || self.sets.iter().filter_map(|(labels, set)| Some((set.number?, labels, set)));
+        let mut labels: BTreeMap<_, _> =
+            numbered().map(|(identity, labels, _)| (identity, Arc::clone(labels))).collect();
+        if self.transit > 0 {
+            labels.insert(Identity::REMOTE_NODE, Arc::new(Labels::of_remote_node()));
+        }
+        Directory::of_counted(
+            labels,
+            numbered().map(|(identity, _, set)| (identity, set.population)).collect(),
+        )
+    }
+
+    /// Adds the names of ports.
+    pub(super) fn name_ports<'a>(&'a self, directory: &mut Directory<'a>) {
+        let number = |labels: &Arc<Labels>| self.sets.get(labels).and_then(|set| set.number);
+        for Member { fact, labels } in self.pods.values().filter(|pod| !pod.fact.named_ports.is_empty()) {
+            if let Some(identity) = number(labels) {
+                directory.add_ports(identity, &fact.addresses, &fact.named_ports, false);
+            }
+        }
+        let workloads = self.workloads.values().filter(|workload| !workload.fact.transit);
+        for Member { fact, labels } in workloads.filter(|workload| !workload.fact.named_ports.is_empty()) {
+            if let Some(identity) = number(labels) {
+                directory.add_ports(identity, &fact.addresses, &fact.named_ports, true);
+            }
+        }
+    }
+}
+
+/// A member that is gone, or became another.
+struct Gone {
+    kind: Kind,
+    name: Arc<str>,
+    /// The addresses that it has no more.
+    addresses: Vec<IpAddr>,
+    labels: Arc<Labels>,
+    has_labels: bool,
+}
+
+impl Gone {
+    fn of<F: Fact>(name: &Arc<str>, old: Member<F>, new: Option<&Member<F>>) -> Self {
+        let Member { fact, labels } = old;
+        let kept: BTreeSet<IpAddr> = new
+            .into_iter()
+            .flat_map(|new| new.fact.addresses())
+            .map(|a| crate::state::canonical(*a))
+            .collect();
+        let addresses = fact.addresses().iter().copied();
+        Self {
+            kind: F::KIND,
+            name: Arc::clone(name),
+            addresses: addresses.filter(|a| !kept.contains(&crate::state::canonical(*a))).collect(),
+            labels,
+            has_labels: fact.has_labels(),
+        }
+    }
+}
+
+/// The members that became others, with what they are now.
+fn changes<F: Fact>(
+    known: &BTreeMap<Arc<str>, Member<F>>,
+    now: &Shared<F>,
+    relabelled: &BTreeSet<String>,
+) -> Vec<(Arc<str>, Option<Arc<F>>)> {
+    let same = |member: &Member<F>, fact: &Arc<F>| {
+        Arc::ptr_eq(&member.fact, fact) && (relabelled.is_empty() || !relabelled.contains(fact.namespace()))
+    };
+    let changes = differences(known, now, same);
+    changes.map(|(name, _, fact)| (Arc::clone(name), fact.cloned())).collect()
+}
+
+fn replace<F>(
+    members: &mut BTreeMap<Arc<str>, Member<F>>,
+    name: Arc<str>,
+    new: Option<Member<F>>,
+) -> Option<Member<F>> {
+    match new {
+        Some(new) => members.insert(name, new),
+        None => members.remove(&name),
+    }
+}
