@@ -11,6 +11,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // These carry a secret; the crate shows the rest of them.
     let secret = ["JoinToken", "JoinRequest", "CreateTokenResponse", "AgentJoinRequest"];
     tonic_prost_build::configure()
+        .codec_path("crate::codec::Codec")
         .bytes(".outrigger.v1.Update.parts")
         .skip_debug(secret.map(|message| format!(".outrigger.v1.{message}")))
         .compile_fds(descriptors)?;

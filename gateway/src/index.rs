@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use policy::facts::Facts;
 use policy::identity::Identity;
 use policy::labels::Labels;
-use policy::resolve::UnusableIdentities;
+use policy::resolve::{Resolver, UnusableIdentities};
 use policy::state::{NodeSettings, State};
 
 use crate::manifest::{Group, Kind, Object, ObjectKey, Pod, Workload as Declared};
@@ -31,6 +31,7 @@ pub use relabel::{LONGEST_PHASE, Round};
 
 use holders::Holders;
 use relabel::Relabels;
+use settings::Settled;
 
 /// What the gateway's configuration says about the mesh.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,13 +46,16 @@ pub struct MeshSettings {
     pub tunnel_port: u16,
 }
 
+/// What each workload is told about itself.
+pub type Nodes = Arc<BTreeMap<WorkloadName, Arc<NodeSettings>>>;
+
 /// What follows from all facts at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Compiled {
     /// The state.
     pub state: State,
     /// What each workload is told about itself. A workload whose group is unknown is not among them.
-    pub nodes: BTreeMap<WorkloadName, Arc<NodeSettings>>,
+    pub nodes: Nodes,
     /// What users should know, one sentence each.
     pub warnings: BTreeSet<String>,
 }
@@ -69,7 +73,20 @@ pub struct Index {
     addresses: Holders,
     underlay: Holders,
     relabels: Relabels,
-    warnings: BTreeSet<String>,
+    resolver: Resolver,
+    stale: Stale,
+    /// The pods that the facts were made of.
+    pods_in_facts: BTreeMap<Arc<str>, Arc<Pod>>,
+    settled: Settled,
+    workload_warnings: BTreeSet<String>,
+    pod_warnings: BTreeSet<String>,
+}
+
+/// Which facts are older than what they are made of.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stale {
+    workloads: bool,
+    pods: bool,
 }
 
 impl Index {
@@ -87,7 +104,12 @@ impl Index {
             addresses: Holders::default(),
             underlay: Holders::default(),
             relabels: Relabels::default(),
-            warnings: BTreeSet::new(),
+            resolver: Resolver::default(),
+            stale: Stale::default(),
+            pods_in_facts: BTreeMap::new(),
+            settled: Settled::default(),
+            workload_warnings: BTreeSet::new(),
+            pod_warnings: BTreeSet::new(),
         }
     }
 
@@ -102,6 +124,7 @@ impl Index {
     /// Takes over the workloads of the store.
     pub fn set_workloads(&mut self, workloads: Arc<Workloads>) {
         self.workloads = workloads;
+        self.stale.workloads = true;
     }
 
     /// Takes over what the source rejects.
@@ -141,11 +164,18 @@ impl Index {
     }
 
     /// Brings the facts up to date, and says which label sets need a number. Comes before [`Index::compile`].
-    pub fn labels(&mut self) -> BTreeSet<Labels> {
-        self.warnings.clear();
-        self.refresh_workloads();
-        self.refresh_pods();
-        policy::resolve::identity_labels(&self.facts)
+    pub fn labels(&mut self) -> Vec<&Labels> {
+        if self.stale.workloads {
+            self.refresh_workloads();
+            self.settled.outdate();
+        }
+        // Pods are behind transit nodes, which are workloads.
+        if self.stale.workloads || self.stale.pods {
+            self.refresh_pods();
+        }
+        self.stale = Stale::default();
+        self.resolver.observe(&self.facts);
+        self.resolver.label_sets().collect()
     }
 
     /// Compiles the facts with the numbers of their label sets. `before` is what was last published.
@@ -158,18 +188,18 @@ impl Index {
         before: Option<&Compiled>,
     ) -> Result<Compiled, UnusableIdentities> {
         self.facts.relabels = self.relabels.facts();
-        let mut resolved = policy::resolve(&self.facts, identities)?;
+        let mut resolved = self.resolver.resolve(&self.facts, identities)?;
         if self.relabels.observe(before.map(|before| &before.state), &resolved.state) {
             self.facts.relabels = self.relabels.facts();
-            resolved = policy::resolve(&self.facts, identities)?;
+            resolved = self.resolver.resolve(&self.facts, identities)?;
         }
         let mut state = resolved.state;
         if let Some(before) = before {
             state.share_with(&before.state);
         }
-        let nodes = self.nodes(&state, identities, before);
+        let nodes = self.nodes(&state);
         let mut warnings = resolved.warnings;
-        warnings.extend(self.warnings.iter().cloned());
+        warnings.extend(self.workload_warnings.iter().chain(&self.pod_warnings).cloned());
         Ok(Compiled { state, nodes, warnings })
     }
 
@@ -208,12 +238,14 @@ impl Index {
             }
             Object::Pod(pod) => {
                 self.pods.insert(object_name(&key), pod);
+                self.stale.pods = true;
             }
             Object::NetworkPolicy(policy) => {
                 self.facts.policies.insert(Arc::clone(&policy.origin), policy);
             }
             Object::Group(group) => {
                 self.groups.insert((key.namespace, key.name), group);
+                self.stale.workloads = true;
             }
             Object::Workload(workload) => {
                 self.declared.insert((key.namespace, key.name), workload);
@@ -223,6 +255,8 @@ impl Index {
 
     fn delete(&mut self, key: &ObjectKey) {
         let pair = || (key.namespace.clone(), key.name.clone());
+        self.stale.pods |= key.kind == Kind::Pod;
+        self.stale.workloads |= key.kind == Kind::ExternalWorkloadGroup;
         match key.kind {
             Kind::Namespace => drop(self.facts.namespaces.remove(&key.name)),
             Kind::Pod => drop(self.pods.remove(&object_name(key))),

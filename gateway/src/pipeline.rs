@@ -282,10 +282,10 @@ impl Core {
     /// Numbers the label sets, where these became others.
     fn assign_numbers(&mut self) -> Result<(), CompileError> {
         let labels = self.index.labels();
-        if labels.len() == self.numbers.len() && labels.iter().all(|labels| self.numbers.contains_key(labels))
-        {
+        if labels.len() == self.numbers.len() && labels.iter().all(|set| self.numbers.contains_key(*set)) {
             return Ok(());
         }
+        let labels: Vec<Labels> = labels.into_iter().cloned().collect();
         let texts: BTreeSet<String> = labels.iter().map(ToString::to_string).collect();
         let numbers = self.store.assign_identities(&texts, self.clock.now())?;
         self.numbers = labels

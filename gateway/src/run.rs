@@ -1,5 +1,7 @@
 //! The composition of the daemon: the only place that spawns long-lived tasks.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use telemetry::health::Health;
 use telemetry::listener::Listener;
 use telemetry::service;
 use telemetry::shutdown::Shutdown;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 
 use crate::admin::AdminService;
@@ -35,6 +37,10 @@ const QUARANTINE: Duration = Duration::from_hours(24);
 const HOUSEKEEPING: Duration = Duration::from_mins(1);
 /// How long expired tokens stay in the list, beside the grace time of certificates.
 const KEEP_TOKENS: Duration = Duration::from_hours(7 * 24);
+/// Connections that wait to be accepted; the kernel takes less where `net.core.somaxconn` says so.
+const BACKLOG: u32 = 16_384;
+/// Files beside connections: the store, the manifests, listeners.
+const OTHER_FILES: u64 = 64;
 /// How long open calls may take to end.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -44,9 +50,16 @@ const LINGER: Duration = Duration::from_secs(5);
 /// Why it could not start, or which part ended.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let clock = Clock::system();
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("cannot listen on {} (`listen`)", config.listen))?;
+    let files = telemetry::files::raise_limit();
+    if files < u64::try_from(config.max_connections)?.saturating_add(OTHER_FILES) {
+        tracing::warn!(
+            files,
+            connections = config.max_connections,
+            "there may be fewer open files than connections: raise `LimitNOFILE` of the service"
+        );
+    }
+    let listener =
+        listen(config.listen).with_context(|| format!("cannot listen on {} (`listen`)", config.listen))?;
     let socket = server::bind_socket(&config.admin_socket)?;
     let foundation = Foundation::lay(&config, &clock)?;
     let opened = {
@@ -83,6 +96,15 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     tracing::info!("gateway stopped");
     anyhow::ensure!(!early, "a part of the gateway ended; see its log");
     Ok(())
+}
+
+/// Listens. All agents come back at once when another gateway is gone: one whose connection finds no room in the queue
+/// tries again only a second later, and then after two more.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// What everything stands on.

@@ -1,6 +1,7 @@
 //! `outrigger.v1`: the messages and services of the control protocol, and the one conversion between the wire and
 //! the types of `policy`. The protocol files under `outrigger/v1` are the source.
 
+pub mod codec;
 pub mod convert;
 pub mod node;
 pub mod parts;

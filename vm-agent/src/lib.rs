@@ -57,6 +57,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         nix::unistd::geteuid().is_root(),
         "the agent changes the kernel's network: run it as root"
     );
+    telemetry::files::raise_limit();
     let _device = lock::DeviceLock::take(&config.device.to_string())?;
     let state = StateDir::open(&config.state_dir, &config.mesh.to_string())?;
     let machine = Machine::observe(&config.machine_id_file, &config.dmi_uuid_file)?;
@@ -94,7 +95,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         biased;
         () = shutdown.wait() => Ok(()),
         // None of them ends before shutdown: one that does has failed, and a restart is better than half an agent.
-        ended = end(&mut tasks) => ended,
+        ended = end(&mut tasks) => if shutdown.is_triggered() { Ok(()) } else { ended },
     };
     telemetry::service::stopping();
     tasks.shutdown().await;

@@ -37,6 +37,17 @@ impl Index {
             if addresses.is_empty() && !pod.addresses.is_empty() {
                 continue;
             }
+            let same_pod = || self.pods_in_facts.get(name).is_some_and(|before| Arc::ptr_eq(before, pod));
+            let known = self.facts.pods.get(name).filter(|known| {
+                known.addresses == addresses
+                    && known.tunnels == behind.tunnels
+                    && known.behind == behind.names
+                    && same_pod()
+            });
+            if let Some(known) = known {
+                facts.insert(Arc::clone(name), Arc::clone(known));
+                continue;
+            }
             let Some((namespace, _)) = name.split_once('/') else { continue };
             let fact = Fact {
                 namespace: namespace.to_owned(),
@@ -51,7 +62,8 @@ impl Index {
             facts.insert(Arc::clone(name), before.map_or_else(|| Arc::new(fact), Arc::clone));
         }
         self.facts.pods = facts;
-        self.warnings.append(&mut warnings);
+        self.pods_in_facts.clone_from(&self.pods);
+        self.pod_warnings = warnings;
     }
 
     /// The pod's addresses without those that others hold or that only the gateway gives.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use policy::facts::Relabel;
 use policy::identity::Identity;
-use policy::state::{Endpoint, State};
+use policy::state::{Endpoint, State, differences};
 
 /// How long a phase waits for receivers that do not answer.
 pub const LONGEST_PHASE: Duration = Duration::from_secs(5);
@@ -25,7 +25,7 @@ pub struct Round {
 }
 
 /// The changes under way.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Relabels {
     open: BTreeMap<IpAddr, Open>,
 }
@@ -59,6 +59,7 @@ impl Relabels {
         let mut changed = false;
         self.open.retain(|address, open| {
             let stays = next.endpoints.get(address).is_some_and(|next| {
+                open.identity = Some(next.identity);
                 let Relabel { previous, mark } = open.round.relabel;
                 let over = previous == next.identity && mark == next.identity;
                 !open.resumed || (next.owner == open.round.owner && !over)
@@ -66,12 +67,9 @@ impl Relabels {
             changed |= !stays;
             stays
         });
-        for (address, new) in &next.endpoints {
-            let old = published.and_then(|published| published.endpoints.get(address));
-            if let Some(open) = self.open.get_mut(address) {
-                open.identity = Some(new.identity);
-            }
-            let Some(old) = old else { continue };
+        let Some(published) = published else { return changed };
+        for (address, old, new) in differences(&published.endpoints, &next.endpoints, Arc::ptr_eq) {
+            let Some((old, new)) = old.zip(new) else { continue };
             if old.owner != new.owner {
                 // Somebody else has the address now, and inherits nothing.
                 changed |= self.open.remove(address).is_some();

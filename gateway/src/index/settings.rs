@@ -1,53 +1,95 @@
 //! What each workload is told about itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use policy::identity::Identity;
-use policy::labels::Labels;
-use policy::state::{Mode, NodeSettings, Role, State};
+use policy::state::{EndpointKind, Mode, NodeSettings, Role, State};
 
-use super::{Compiled, Index};
+use super::{Index, Nodes};
 use crate::store::{Target, Workload, WorkloadName};
 
+/// What was told to workloads last, and of what it was made beside the facts about workloads.
+#[derive(Debug, Default)]
+pub(super) struct Settled {
+    made_of: Option<MadeOf>,
+    nodes: Nodes,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct MadeOf {
+    host_prefixes: Vec<IpNet>,
+    /// Changes with every change of a workload's identity.
+    identities: u64,
+    /// What senders write for workloads whose identity is being changed.
+    marks: BTreeMap<IpAddr, Identity>,
+}
+
+impl Settled {
+    /// Facts about workloads became others.
+    pub(super) fn outdate(&mut self) {
+        self.made_of = None;
+    }
+}
+
 impl Index {
-    pub(super) fn nodes(
-        &self,
-        state: &State,
-        identities: &BTreeMap<Labels, Identity>,
-        before: Option<&Compiled>,
-    ) -> BTreeMap<WorkloadName, Arc<NodeSettings>> {
-        let host_prefixes = self.host_prefixes(state);
+    /// What each workload is told about itself; what is as before is behind the same `Arc`.
+    pub(super) fn nodes(&mut self, state: &State) -> Nodes {
+        let made_of = MadeOf {
+            host_prefixes: self.host_prefixes(state),
+            identities: self.resolver.workload_changes(),
+            marks: self.marks(state),
+        };
+        // Rejected objects may concern a workload for many reasons; there are none on most days.
+        if !self.rejected.is_empty() || self.settled.made_of.as_ref() != Some(&made_of) {
+            let nodes = self.new_nodes(state, &made_of.host_prefixes);
+            let made_of = self.rejected.is_empty().then_some(made_of);
+            self.settled = Settled { made_of, nodes: Arc::new(nodes) };
+        }
+        Arc::clone(&self.settled.nodes)
+    }
+
+    fn new_nodes(&self, state: &State, host_prefixes: &[IpNet]) -> BTreeMap<WorkloadName, Arc<NodeSettings>> {
         let concerns = self.concerns();
         let mut nodes = BTreeMap::new();
         for (name, workload) in self.workloads.iter() {
-            let Some(fact) = self.facts.workloads.get(name.to_string().as_str()) else { continue };
-            let labels = self.facts.labels_of_workload(fact);
-            let identity =
-                if fact.transit { Some(Identity::REMOTE_NODE) } else { identities.get(&labels).copied() };
-            let Some(identity) = identity else { continue };
+            let text = name.to_string();
+            let Some((identity, labels)) = self.resolver.workload(&text) else { continue };
             let own = workload.addresses.iter().find_map(|address| state.endpoints.get(address));
-            let role = if fact.transit { Role::Transit } else { Role::Host };
+            let role = match workload.target {
+                Target::TransitNode { .. } => Role::Transit,
+                Target::Group { .. } => Role::Host,
+            };
             let settings = NodeSettings {
-                workload: name.to_string(),
+                workload: text,
                 identity,
                 mark: own.map_or(identity, |endpoint| endpoint.mark),
                 addresses: workload.addresses.clone(),
                 prefixes: match role {
-                    Role::Host => host_prefixes.clone(),
+                    Role::Host => host_prefixes.to_vec(),
                     Role::Transit => self.settings.pools.clone(),
                 },
                 role,
                 mode: self.mode(workload),
                 tunnel_port: self.settings.tunnel_port,
-                rejected: concerns.of(workload, &labels),
+                rejected: concerns.of(workload, labels),
             };
-            let before =
-                before.and_then(|before| before.nodes.get(name)).filter(|before| ***before == settings);
+            let before = self.settled.nodes.get(name).filter(|before| ***before == settings);
             nodes.insert(name.clone(), before.map_or_else(|| Arc::new(settings), Arc::clone));
         }
         nodes
+    }
+
+    /// The marks of workloads' addresses whose identity is being changed.
+    fn marks(&self, state: &State) -> BTreeMap<IpAddr, Identity> {
+        let marks = self.facts.relabels.keys().filter_map(|address| {
+            let endpoint = state.endpoints.get(address)?;
+            matches!(endpoint.kind, EndpointKind::Workload | EndpointKind::Transit)
+                .then_some((*address, endpoint.mark))
+        });
+        marks.collect()
     }
 
     /// Pools and pods' prefixes. Without configured prefixes each pod's address is one: right for few pods only,

@@ -8,6 +8,7 @@ use crate::manifest::{Manifest, manifests, node};
 use crate::source::Instead;
 use crate::store::Workload;
 
+mod history;
 mod relabel;
 
 /// An index with numbers for its label sets, given in the order of their first appearance.
@@ -62,7 +63,7 @@ impl Fixture {
     fn compile(&mut self) -> Compiled {
         for labels in self.index.labels() {
             let next = Identity::try_new(256 + u32::try_from(self.numbers.len()).unwrap()).unwrap();
-            self.numbers.entry(labels).or_insert(next);
+            self.numbers.entry(labels.clone()).or_insert(next);
         }
         self.index.compile(&self.numbers, self.published.as_ref()).unwrap()
     }

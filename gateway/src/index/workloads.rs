@@ -42,7 +42,7 @@ impl Index {
             facts.insert(text, before.map_or_else(|| Arc::new(fact), Arc::clone));
         }
         self.facts.workloads = facts;
-        self.warnings.append(&mut warnings);
+        self.workload_warnings = warnings;
     }
 
     fn fact_of(&self, workload: &Workload, name: &str, warnings: &mut BTreeSet<String>) -> Option<Fact> {

@@ -128,7 +128,7 @@ impl MeshView for Mesh {
         Summary {
             generation: latest.as_ref().map_or(0, |latest| latest.generation().counter),
             synced: latest.is_some(),
-            sessions: count(self.registry.connected().len()),
+            sessions: count(self.registry.sessions()),
             endpoints: count(state.map_or(0, |state| state.endpoints.len())),
             identities: count(state.map_or(0, |state| state.identities.len())),
             policies: count(overview.policies),

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use policy::identity::Identity;
 use policy::labels::Labels;
-use policy::state::{DirectionPolicy, Peers, Policy, State};
+use policy::state::{DirectionPolicy, Endpoint, Peers, Policy, State, differences};
 use prost::Message as _;
 use proto::convert::{address_to_wire, labels_to_wire, policy_to_wire};
 use proto::node::{StateDigest, audience_part, part_digest};
@@ -67,31 +67,38 @@ impl Encoded {
 }
 
 impl Directory {
-    /// The directory of a state; what is as before is shared with it.
-    pub(super) fn of(state: &State, before: Option<&Self>) -> Self {
-        let mut owners: BTreeMap<Identity, Owners> = BTreeMap::new();
-        for (address, endpoint) in &state.endpoints {
-            if let Some(owner) = &endpoint.owner {
-                owners.entry(endpoint.identity).or_default().insert(*address, Arc::clone(owner));
-            }
-        }
+    /// The directory of a state; what is as in the state before is shared with its directory.
+    pub(super) fn of(state: &State, before: Option<(&Self, &State)>) -> Self {
+        let nothing = State::default();
+        let (known, old) = before.unzip();
+        let mut moves = owners_moved(old.unwrap_or(&nothing), state);
         let mut directory = Self::default();
         for (&identity, labels) in &state.identities {
-            let owners = owners.remove(&identity).unwrap_or_default();
-            let before = before.and_then(|before| before.members.get(&identity));
-            let owners = match before.filter(|before| *before.owners == owners) {
-                Some(before) => Arc::clone(&before.owners),
-                None => Arc::new(owners),
-            };
             if let Some(namespace) = labels.namespace() {
                 directory.namespaces.entry(namespace.to_owned()).or_default().insert(identity);
             }
             if identity.is_reserved() {
                 directory.reserved.insert(identity);
             }
+            let owners = known.and_then(|known| known.members.get(&identity)).map(|member| &member.owners);
+            let owners = match (owners, moves.remove(&identity)) {
+                (Some(owners), None) => Arc::clone(owners),
+                (owners, edits) => Arc::new(after(owners, edits.unwrap_or_default())),
+            };
             directory.members.insert(identity, Member { labels: Arc::clone(labels), owners });
         }
         directory
+    }
+
+    /// The identities of which something else is told than before; `None` where there are others, or some have other
+    /// labels.
+    pub(super) fn renamed(&self, before: &Self) -> Option<BTreeSet<Identity>> {
+        let mut renamed = BTreeSet::new();
+        for (identity, old, new) in differences(&before.members, &self.members, Member::is) {
+            old.zip(new).filter(|(old, new)| policy::state::same(&old.labels, &new.labels))?;
+            renamed.insert(*identity);
+        }
+        Some(renamed)
     }
 
     /// What the audience is told; `before` itself where nothing of it changed.
@@ -123,6 +130,37 @@ impl Directory {
     }
 }
 
+/// By identity, the addresses that got or lost an owner, with the owner they have.
+fn owners_moved(before: &State, after: &State) -> BTreeMap<Identity, BTreeMap<IpAddr, Option<Arc<str>>>> {
+    let mut changed: BTreeMap<Identity, BTreeMap<IpAddr, Option<Arc<str>>>> = BTreeMap::new();
+    for (address, old, new) in differences(&before.endpoints, &after.endpoints, Arc::ptr_eq) {
+        let told = |endpoint: &Arc<Endpoint>| Some((endpoint.identity, endpoint.owner.clone()?));
+        let (old, new) = (old.and_then(told), new.and_then(told));
+        if old == new {
+            continue;
+        }
+        if let Some((identity, _)) = old {
+            changed.entry(identity).or_default().insert(*address, None);
+        }
+        if let Some((identity, owner)) = new {
+            changed.entry(identity).or_default().insert(*address, Some(owner));
+        }
+    }
+    changed
+}
+
+/// The owners after some of them changed.
+fn after(owners: Option<&Arc<Owners>>, changes: BTreeMap<IpAddr, Option<Arc<str>>>) -> Owners {
+    let mut owners = owners.map(|owners| Owners::clone(owners)).unwrap_or_default();
+    for (address, owner) in changes {
+        match owner {
+            Some(owner) => drop(owners.insert(address, owner)),
+            None => drop(owners.remove(&address)),
+        }
+    }
+    owners
+}
+
 fn mentioned(direction: &DirectionPolicy, known: &mut BTreeSet<Identity>) {
     for rule in &direction.rules {
         if let Peers::Only { identities, blocks: _ } = &rule.peers {
@@ -138,6 +176,12 @@ impl Member {
 }
 
 impl View {
+    /// Whether nothing of it changed: the policy is the same, and of the identities that it knows none is among those
+    /// that were renamed.
+    pub(super) fn stays(&self, policy: &Arc<Policy>, renamed: &BTreeSet<Identity>) -> bool {
+        Arc::ptr_eq(&self.policy, policy) && !renamed.iter().any(|identity| self.known.contains_key(identity))
+    }
+
     /// All of it; encoded once, whoever asks.
     pub(super) fn snapshot(&self) -> &Encoded {
         self.encoded.get_or_init(|| {

@@ -4,8 +4,12 @@ use bytes::Bytes;
 use prost::Message as _;
 use proto::v1::{Generation, ResourceSet, Update};
 
-/// The size of a chunk, in bytes, and of a part; only a single resource that is larger makes a larger part.
-pub(super) const CHUNK_BYTES: usize = 1 << 20;
+/// The size of a part, in bytes; only a single resource that is larger makes a larger one. Parts are shared by all
+/// sessions.
+const PART_BYTES: usize = 1 << 20;
+/// The size of a chunk, in bytes. Chunks are copied for each session: what an agent has not taken yet, and the buffer
+/// that it leaves behind, must be small.
+pub(super) const CHUNK_BYTES: usize = 8 << 10;
 
 /// The encoded set, in as many parts as it needs; none for an empty set.
 pub(super) fn parts(set: ResourceSet) -> Vec<Bytes> {
@@ -13,7 +17,7 @@ pub(super) fn parts(set: ResourceSet) -> Vec<Bytes> {
     if length == 0 {
         return Vec::new();
     }
-    if length <= CHUNK_BYTES {
+    if length <= PART_BYTES {
         return vec![set.encode_to_vec().into()];
     }
     let ResourceSet {
@@ -92,7 +96,7 @@ impl Split {
 
     fn add(&mut self, length: usize, push: impl FnOnce(&mut ResourceSet)) {
         let length = length + Self::OVERHEAD;
-        if self.length > 0 && self.length + length > CHUNK_BYTES {
+        if self.length > 0 && self.length + length > PART_BYTES {
             self.end();
         }
         self.length += length;
@@ -121,7 +125,7 @@ mod tests {
             ResourceSet { owners: owners.clone(), removed_identities: vec![300], ..ResourceSet::default() };
         let parts = parts(set);
         assert!(parts.len() > 2, "{} parts", parts.len());
-        assert!(parts.iter().all(|part| part.len() <= CHUNK_BYTES));
+        assert!(parts.iter().all(|part| part.len() <= PART_BYTES));
         let again: Vec<_> =
             parts.iter().flat_map(|part| ResourceSet::decode(part.clone()).unwrap().owners).collect();
         assert_eq!(again, owners);

@@ -1,11 +1,10 @@
 //! A published state, with what each audience is told of it. A snapshot is encoded when somebody first needs it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use policy::identity::Identity;
-use policy::state::{NodeSettings, Policy};
+use policy::state::{NodeSettings, Policy, differences};
 use prost::Message as _;
 use proto::node::{StateDigest, combined_digest, everyone_part, part_digest, workload_part};
 use proto::v1::{Generation, ResourceSet};
@@ -23,7 +22,9 @@ pub struct Published {
     gateways: Arc<Vec<String>>,
     directory: Directory,
     views: BTreeMap<Audience, Arc<View>>,
-    audiences: BTreeMap<WorkloadName, Audience>,
+    audiences: Arc<BTreeMap<WorkloadName, Audience>>,
+    /// Of a workload that no policy selects, and of transit nodes.
+    unrestricted: Arc<Policy>,
     everyone: OnceLock<Encoded>,
 }
 
@@ -36,21 +37,30 @@ impl Published {
         gateways: Arc<Vec<String>>,
         before: Option<&Self>,
     ) -> Self {
-        let directory = Directory::of(&compiled.state, before.map(|before| &before.directory));
-        let audiences: BTreeMap<_, _> = compiled
-            .nodes
-            .iter()
-            .map(|(name, settings)| (name.clone(), audience_of(name, settings)))
-            .collect();
-        let mut views = BTreeMap::new();
-        for audience in audiences.values() {
-            if !views.contains_key(audience) {
-                let policy = policy_of(&compiled, audience.identity);
-                let before = before.and_then(|before| before.views.get(audience));
-                views.insert(audience.clone(), directory.view(audience, policy, before));
+        let known = before.map(|before| (&before.directory, &before.compiled.state));
+        let directory = Directory::of(&compiled.state, known);
+        let unrestricted = before
+            .map_or_else(|| Arc::new(Policy::unrestricted()), |before| Arc::clone(&before.unrestricted));
+        let audiences = match before.filter(|before| Arc::ptr_eq(&before.compiled.nodes, &compiled.nodes)) {
+            Some(before) => Arc::clone(&before.audiences),
+            None => Arc::new(audiences(&compiled)),
+        };
+        let renamed = before.and_then(|before| directory.renamed(&before.directory));
+        let distinct: BTreeSet<&Audience> = match before {
+            Some(before) if Arc::ptr_eq(&before.audiences, &audiences) => before.views.keys().collect(),
+            Some(_) | None => audiences.values().collect(),
+        };
+        let view = |audience: &Audience| {
+            let policy = compiled.state.policies.get(&audience.identity).unwrap_or(&unrestricted);
+            let before = before.and_then(|before| before.views.get(audience));
+            match (before, &renamed) {
+                (Some(before), Some(renamed)) if before.stays(policy, renamed) => Arc::clone(before),
+                _ => directory.view(audience, Arc::clone(policy), before),
             }
-        }
-        Self { generation, compiled, gateways, directory, views, audiences, everyone: OnceLock::new() }
+        };
+        let views = distinct.into_iter().map(|audience| (audience.clone(), view(audience))).collect();
+        let everyone = OnceLock::new();
+        Self { generation, compiled, gateways, directory, views, audiences, unrestricted, everyone }
     }
 
     /// Its number.
@@ -88,10 +98,6 @@ impl Published {
         Some(parts)
     }
 
-    pub(super) fn audiences(&self) -> &BTreeMap<WorkloadName, Audience> {
-        &self.audiences
-    }
-
     pub(super) fn view(&self, audience: &Audience) -> Option<&Arc<View>> {
         self.views.get(audience)
     }
@@ -105,10 +111,27 @@ impl Published {
         self.compiled.nodes.get(workload).map(|settings| workload_part(settings, &self.gateways))
     }
 
-    /// Whether a workload is told other settings than before.
-    pub(super) fn has_other_settings(&self, workload: &WorkloadName, before: &Self) -> bool {
-        self.compiled.nodes.get(workload) != before.compiled.nodes.get(workload)
-            || self.gateways != before.gateways
+    /// The workloads that are told other settings than before.
+    pub(super) fn with_other_settings(&self, before: &Self) -> Vec<WorkloadName> {
+        let same = |old: &Arc<NodeSettings>, new: &Arc<NodeSettings>| policy::state::same(old, new);
+        if self.gateways != before.gateways {
+            return self.compiled.nodes.keys().cloned().collect();
+        }
+        if Arc::ptr_eq(&self.compiled.nodes, &before.compiled.nodes) {
+            return Vec::new();
+        }
+        let others = differences(&before.compiled.nodes, &self.compiled.nodes, same);
+        others.filter(|(_, _, new)| new.is_some()).map(|(name, ..)| name.clone()).collect()
+    }
+
+    /// The workloads that changed the audience, with the one before; `None`: they were not there.
+    pub(super) fn moved(&self, before: &Self) -> BTreeMap<WorkloadName, Option<Audience>> {
+        if Arc::ptr_eq(&self.audiences, &before.audiences) {
+            return BTreeMap::new();
+        }
+        let moved = differences(&before.audiences, &self.audiences, |old, new| old == new);
+        let here = moved.filter(|(_, _, new)| new.is_some());
+        here.map(|(name, old, _)| (name.clone(), old.cloned())).collect()
     }
 
     fn everyone(&self) -> &Encoded {
@@ -116,12 +139,11 @@ impl Published {
     }
 }
 
-fn audience_of(name: &WorkloadName, settings: &NodeSettings) -> Audience {
-    Audience { identity: settings.identity, namespace: name.namespace.as_str().into() }
+fn audiences(compiled: &Compiled) -> BTreeMap<WorkloadName, Audience> {
+    let nodes = compiled.nodes.iter();
+    nodes.map(|(name, settings)| (name.clone(), audience_of(name, settings))).collect()
 }
 
-/// The policy of an identity; no policy selects transit nodes.
-fn policy_of(compiled: &Compiled, identity: Identity) -> Arc<Policy> {
-    let found = compiled.state.policies.get(&identity);
-    found.map_or_else(|| Arc::new(Policy::unrestricted()), Arc::clone)
+fn audience_of(name: &WorkloadName, settings: &NodeSettings) -> Audience {
+    Audience { identity: settings.identity, namespace: name.namespace.as_str().into() }
 }

@@ -66,7 +66,7 @@ pub struct SessionStatus {
 /// All sessions.
 #[derive(Debug)]
 pub struct Registry {
-    workloads: Mutex<BTreeMap<WorkloadName, Entry>>,
+    workloads: Mutex<BTreeMap<WorkloadName, Slot>>,
     /// Counts what could let a change of an identity go on: acknowledgements and ends of sessions.
     progress: watch::Sender<u64>,
     /// The newest generation under whose number an agent has another state.
@@ -78,12 +78,16 @@ pub struct Registry {
 #[derive(Debug)]
 pub struct Session {
     registry: Arc<Registry>,
-    workload: WorkloadName,
+    slot: Slot,
     number: u64,
     ended: watch::Receiver<Option<Ended>>,
     /// Whether this process told the agent the state it has.
     told: bool,
 }
+
+/// Locked after the map, where both are. A session has its own, and needs no look-up for what its agent says.
+#[derive(Clone, Debug, Default)]
+struct Slot(Arc<Mutex<Entry>>);
 
 #[derive(Debug, Default)]
 struct Entry {
@@ -130,7 +134,8 @@ impl Registry {
         applied: Option<Generation>,
     ) -> Result<Session, DuplicateHost> {
         let mut workloads = self.lock();
-        let entry = workloads.entry(workload.clone()).or_default();
+        let slot = workloads.entry(workload.clone()).or_default().clone();
+        let mut entry = slot.lock();
         if let Some(live) = &entry.live {
             if live.key == key && live.machine != machine {
                 let duplicate = DuplicateHost {
@@ -154,20 +159,29 @@ impl Registry {
         entry.status.rejected = None;
         entry.status.refused_report = None;
         entry.status.trouble.clear();
-        Ok(Session { registry: Arc::clone(self), workload: workload.clone(), number, ended, told })
+        drop(entry);
+        drop(workloads);
+        Ok(Session { registry: Arc::clone(self), slot, number, ended, told })
     }
 
     /// What is known of a workload's agent.
     #[must_use]
     pub fn status(&self, workload: &WorkloadName) -> SessionStatus {
-        self.lock().get(workload).map(|entry| entry.status.clone()).unwrap_or_default()
+        self.lock().get(workload).map(|slot| slot.lock().status.clone()).unwrap_or_default()
     }
 
     /// The workloads that have a session.
     #[must_use]
     pub fn connected(&self) -> Vec<WorkloadName> {
         let workloads = self.lock();
-        workloads.iter().filter(|(_, entry)| entry.live.is_some()).map(|(name, _)| name.clone()).collect()
+        let connected = workloads.iter().filter(|(_, slot)| slot.lock().live.is_some());
+        connected.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// How many these are.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.lock().values().filter(|slot| slot.lock().live.is_some()).count()
     }
 
     /// The oldest generation of this incarnation that an agent has applied: 0 where one has applied none, `None` without
@@ -176,18 +190,16 @@ impl Registry {
     #[must_use]
     pub fn acknowledged(&self, incarnation: u64, now: Instant) -> Option<u64> {
         let workloads = self.lock();
-        let counts = |entry: &&Entry| {
+        let counts = |entry: &Entry| {
             let recent = |gone| now.saturating_duration_since(gone) < COMES_BACK;
             entry.live.is_some() || entry.gone.is_some_and(recent)
         };
-        workloads
-            .values()
-            .filter(counts)
-            .map(|entry| {
-                let applied = entry.status.applied.filter(|applied| applied.incarnation == incarnation);
-                applied.map_or(0, |applied| applied.counter)
-            })
-            .min()
+        let applied = workloads.values().filter_map(|slot| {
+            let entry = slot.lock();
+            let applied = entry.status.applied.filter(|applied| applied.incarnation == incarnation);
+            counts(&entry).then(|| applied.map_or(0, |applied| applied.counter))
+        });
+        applied.min()
     }
 
     /// Changes when [`Registry::acknowledged`] may have.
@@ -219,10 +231,10 @@ impl Registry {
 
     /// Forgets workloads that are gone.
     pub fn retain(&self, exists: impl Fn(&WorkloadName) -> bool) {
-        self.lock().retain(|workload, entry| entry.live.is_some() || exists(workload));
+        self.lock().retain(|workload, slot| slot.lock().live.is_some() || exists(workload));
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<WorkloadName, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<WorkloadName, Slot>> {
         self.workloads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -236,9 +248,8 @@ impl Session {
 
     /// The agent is sent a generation.
     pub fn sent(&self, generation: Option<Generation>) {
-        if let Some(entry) =
-            self.registry.lock().get_mut(&self.workload).filter(|entry| entry.is_at(self.number))
-        {
+        let mut entry = self.slot.lock();
+        if entry.is_at(self.number) {
             entry.sent = generation;
         }
     }
@@ -267,35 +278,44 @@ impl Session {
         self.update(|entry| entry.status.trouble = trouble);
     }
 
-    /// Returns when the session is over although its stream is not. Cancel safe.
-    pub async fn ended(&mut self) -> Ended {
-        match self.ended.wait_for(Option::is_some).await.map(|ended| *ended) {
-            Ok(Some(ended)) => ended,
-            // The registry has forgotten it, which only a newer session does.
-            Ok(None) | Err(_) => Ended::Replaced,
+    /// Returns when the session is over although its stream is not.
+    pub fn ended(&self) -> impl Future<Output = Ended> + Send + use<> {
+        let mut ended = self.ended.clone();
+        async move {
+            match ended.wait_for(Option::is_some).await.map(|ended| *ended) {
+                Ok(Some(ended)) => ended,
+                // The registry has forgotten it, which only a newer session does.
+                Ok(None) | Err(_) => Ended::Replaced,
+            }
         }
     }
 
     fn update(&self, change: impl FnOnce(&mut Entry)) {
-        let mut workloads = self.registry.lock();
-        if let Some(entry) = workloads.get_mut(&self.workload).filter(|entry| entry.is_at(self.number)) {
-            change(entry);
+        let mut entry = self.slot.lock();
+        if entry.is_at(self.number) {
+            change(&mut entry);
         }
-        drop(workloads);
+        drop(entry);
         self.registry.progress.send_modify(|count| *count += 1);
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let mut workloads = self.registry.lock();
-        if let Some(entry) = workloads.get_mut(&self.workload).filter(|entry| entry.is_at(self.number)) {
+        let mut entry = self.slot.lock();
+        if entry.is_at(self.number) {
             entry.live = None;
             entry.gone = Some(Instant::now());
             entry.status.connected = false;
         }
-        drop(workloads);
+        drop(entry);
         self.registry.progress.send_modify(|count| *count += 1);
+    }
+}
+
+impl Slot {
+    fn lock(&self) -> MutexGuard<'_, Entry> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -336,7 +356,7 @@ mod tests {
     #[tokio::test]
     async fn a_replaced_host_does_not_keep_its_successor_out() {
         let registry = Arc::new(Registry::default());
-        let mut old = registry.begin(&name(), key(1), b"one", None).unwrap();
+        let old = registry.begin(&name(), key(1), b"one", None).unwrap();
         let new = registry.begin(&name(), key(2), b"two", None).unwrap();
         assert_eq!(old.ended().await, Ended::Replaced);
         drop(old);
@@ -347,7 +367,7 @@ mod tests {
     #[tokio::test]
     async fn the_same_machine_replaces_its_session_and_the_end_of_the_old_one_changes_nothing() {
         let registry = Arc::new(Registry::default());
-        let mut old = registry.begin(&name(), key(1), b"one", None).unwrap();
+        let old = registry.begin(&name(), key(1), b"one", None).unwrap();
         let new = registry.begin(&name(), key(1), b"one", Some(generation(3))).unwrap();
         assert_eq!(old.ended().await, Ended::Replaced);
         old.acknowledged(generation(9));

@@ -137,7 +137,7 @@ impl Sketch {
                 identities: IDENTITIES.map(|number| (identity(number), Arc::new(labels(number)))).collect(),
                 policies: policies.collect(),
             },
-            nodes: nodes.collect(),
+            nodes: Arc::new(nodes.collect()),
             warnings: BTreeSet::new(),
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use policy::state::Endpoint;
+use policy::state::{Endpoint, differences};
 use proto::convert::{address_to_wire, endpoint_to_wire};
 use proto::v1::ResourceSet;
 
@@ -52,23 +52,20 @@ impl Transition {
                 audiences.insert(audience.clone(), parts);
             }
         }
-        let (mut workloads, mut moved) = (BTreeMap::new(), BTreeMap::new());
-        for (workload, audience) in after.audiences() {
-            let old = before.audience(workload);
-            let mut parts = Vec::new();
-            if old != Some(audience) {
-                moved.insert(workload.clone(), old.cloned());
-                if let Some((old, new)) = old.and_then(|old| before.view(old)).zip(after.view(audience)) {
-                    parts = encode::parts(new.since(old));
-                }
-            }
-            if after.has_other_settings(workload, before) {
-                parts.extend(after.settings(workload).map(encode::parts).unwrap_or_default());
-            }
-            if !parts.is_empty() {
-                workloads.insert(workload.clone(), parts);
+        let moved = after.moved(before);
+        let mut workloads: BTreeMap<WorkloadName, Vec<Bytes>> = BTreeMap::new();
+        for (workload, old) in &moved {
+            let old = old.as_ref().and_then(|old| before.view(old));
+            let new = after.audience(workload).and_then(|new| after.view(new));
+            if let Some((old, new)) = old.zip(new) {
+                workloads.insert(workload.clone(), encode::parts(new.since(old)));
             }
         }
+        for workload in after.with_other_settings(before) {
+            let parts = after.settings(&workload).map(encode::parts).unwrap_or_default();
+            workloads.entry(workload).or_default().extend(parts);
+        }
+        workloads.retain(|_, parts| !parts.is_empty());
         let all = audiences.values().chain(workloads.values()).flatten().chain(&everyone);
         let bytes = all.map(Bytes::len).sum();
         let from = before.generation().counter;
@@ -100,15 +97,19 @@ impl Log {
     /// far, or the workload was not always there.
     #[must_use]
     pub fn since(&self, counter: u64, workload: &WorkloadName, now: &Audience) -> Option<Vec<Bytes>> {
-        let first = self.steps.iter().position(|step| step.from == counter)?;
         let mut audience = now.clone();
         let mut steps = Vec::new();
-        for step in self.steps.iter().skip(first).rev() {
+        // From the newest on: most agents are one step behind.
+        for step in self.steps.iter().rev() {
             steps.push((step, audience.clone()));
             if let Some(before) = step.moved.get(workload) {
                 audience = before.clone()?;
             }
+            if step.from <= counter {
+                break;
+            }
         }
+        steps.last().filter(|(oldest, _)| oldest.from == counter)?;
         let parts = steps.iter().rev().flat_map(|(step, audience)| step.parts(workload, audience));
         Some(parts.cloned().collect())
     }
@@ -116,17 +117,14 @@ impl Log {
 
 fn endpoints_since(before: &Published, after: &Published) -> ResourceSet {
     let (old, new) = (&before.compiled().state.endpoints, &after.compiled().state.endpoints);
+    let same = |old: &Arc<Endpoint>, new: &Arc<Endpoint>| Arc::ptr_eq(old, new) || is_told_alike(old, new);
     let mut set = ResourceSet::default();
-    for (address, endpoint) in new {
-        if old.get(address).is_none_or(|old| !Arc::ptr_eq(old, endpoint) && !is_told_alike(old, endpoint)) {
-            set.endpoints.push(endpoint_to_wire(*address, endpoint));
+    for (address, _, now) in differences(old, new, same) {
+        match now {
+            Some(endpoint) => set.endpoints.push(endpoint_to_wire(*address, endpoint)),
+            None => set.removed_endpoints.push(address_to_wire(*address)),
         }
     }
-    set.removed_endpoints = old
-        .keys()
-        .filter(|address| !new.contains_key(address))
-        .map(|address| address_to_wire(*address))
-        .collect();
     set
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::tls::Cut;
 
-/// How long an agent may take for one message of at most about 1 MiB.
+/// How long an agent may take for one message, of a few KiB.
 pub const WRITE_DEADLINE: Duration = Duration::from_mins(1);
 
 /// All messages that are on their way.

@@ -10,6 +10,7 @@ use proto::v1::gateway_message::Message;
 use proto::v1::{
     Ack, AgentMessage, Behind, GatewayMessage, Hello, HostReport, Reject, UpToDate, Update, agent_message,
 };
+use telemetry::shutdown::Shutdown;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
@@ -53,9 +54,10 @@ struct Open {
     workload: Arc<Workload>,
     source: Option<IpAddr>,
     cut: Cut,
-    workloads: watch::Receiver<Arc<Workloads>>,
     session: Session,
     inbound: Streaming<AgentMessage>,
+    /// Made once: registering timers and watches anew for every message of every session costs more than the message.
+    ends: Pin<Box<dyn Future<Output = End> + Send>>,
     cursor: Cursor,
     /// What the hello is answered with, until it is.
     greeting: Option<Greeting>,
@@ -66,7 +68,6 @@ struct Open {
     report_at: Instant,
     /// Until when the workload may be absent from the state.
     absent_until: Option<Instant>,
-    expires_at: Instant,
 }
 
 /// Why a session is over, and what the agent is told.
@@ -120,8 +121,15 @@ impl Open {
     ) -> Self {
         let Peer { workload, hello, source, cut, expires, session, inbound } = peer;
         let (cursor, greeting) = Cursor::open(workload.name.clone(), &hello, latest, session.told());
+        let expires_at = Instant::now() + expires.unwrap_or(NEVER).min(NEVER);
         Self {
-            workloads: service.store.watch_workloads(),
+            ends: Box::pin(ends(
+                Arc::clone(&workload),
+                service.store.watch_workloads(),
+                session.ended(),
+                service.shutdown.clone(),
+                expires_at,
+            )),
             service,
             workload,
             source,
@@ -135,7 +143,6 @@ impl Open {
             reported: None,
             report_at: Instant::now(),
             absent_until: None,
-            expires_at: Instant::now() + expires.unwrap_or(NEVER).min(NEVER),
         }
     }
 
@@ -186,8 +193,7 @@ impl Open {
 
     /// Waits for something that may change what to send, and takes note of it.
     async fn wait(&mut self) -> Result<(), End> {
-        let Self { workload, workloads, session, service, inbound, feed, .. } = self;
-        let ends = ends(workload, workloads, session, service, self.expires_at, self.absent_until);
+        let Self { ends, inbound, feed, .. } = self;
         let event = tokio::select! {
             biased;
             end = ends => Event::End(end),
@@ -196,7 +202,10 @@ impl Open {
                 Ok(()) => Event::State,
                 Err(_closed) => Event::End(End::shutdown()),
             },
-            () = tokio::time::sleep_until(self.report_at), if self.reported.is_some() => Event::Report,
+            () = until(self.report_at), if self.reported.is_some() => Event::Report,
+            () = until(self.absent_until), if self.absent_until.is_some() => {
+                Event::End(End::absent(&self.workload))
+            }
         };
         match event {
             Event::State => Ok(()),
@@ -285,39 +294,48 @@ impl End {
     fn shutdown() -> Self {
         Self(EndReason::Shutdown, Some(Status::unavailable("the gateway stops")))
     }
+
+    fn absent(workload: &Workload) -> Self {
+        let Workload { name, target, .. } = workload;
+        let text = format!("workload {name} has no state: its {target} is not known to the gateway");
+        Self(EndReason::Absent, Some(Status::unavailable(text)))
+    }
 }
 
-/// Returns when a session must not go on. Cancel safe.
+/// Returns when a session must not go on.
 async fn ends(
-    workload: &Workload,
-    workloads: &mut watch::Receiver<Arc<Workloads>>,
-    session: &mut Session,
-    service: &MeshService,
+    workload: Arc<Workload>,
+    mut workloads: watch::Receiver<Arc<Workloads>>,
+    ended: impl Future<Output = Ended> + Send,
+    shutdown: Shutdown,
     expires_at: Instant,
-    absent_until: Option<Instant>,
 ) -> End {
     let (name, key) = (&workload.name, workload.key);
     let is_revoked =
         |workloads: &Arc<Workloads>| workloads.get(name).is_none_or(|workload| workload.key != key);
     tokio::select! {
         biased;
-        store_is_open = async { workloads.wait_for(is_revoked).await.is_ok() } => if store_is_open {
+        revoked = workloads.wait_for(is_revoked) => if revoked.is_ok() {
             let text = format!("workload {name} was deleted, left, or was replaced");
             End(EndReason::Unauthorised, Some(Status::permission_denied(text)))
         } else {
             End::shutdown()
         },
-        Ended::Replaced = session.ended() => {
+        Ended::Replaced = ended => {
             End(EndReason::Replaced, Some(Status::aborted("this machine opened another session")))
         }
-        () = service.shutdown.wait() => End::shutdown(),
+        () = shutdown.wait() => End::shutdown(),
         () = tokio::time::sleep_until(expires_at) => {
             let text = "the certificate of this session expired: connect with the renewed one";
             End(EndReason::Expired, Some(Status::unauthenticated(text)))
         }
-        () = tokio::time::sleep_until(absent_until.unwrap_or(expires_at)), if absent_until.is_some() => {
-            let text = format!("workload {name} has no state: its {} is not known to the gateway", workload.target);
-            End(EndReason::Absent, Some(Status::unavailable(text)))
-        }
+    }
+}
+
+/// On the heap, and there only while it is waited for: a timer in every session's own memory is waste.
+async fn until(moment: impl Into<Option<Instant>>) {
+    match moment.into() {
+        Some(moment) => Box::pin(tokio::time::sleep_until(moment)).await,
+        None => std::future::pending().await,
     }
 }
