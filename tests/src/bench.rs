@@ -2,6 +2,7 @@
 //! shared machine say nothing. Prints a table and writes it to `bench/results.json` in the build folder.
 
 mod bed;
+pub mod gateway;
 mod noise;
 mod pairs;
 mod statistics;
@@ -37,6 +38,8 @@ pub enum Part {
     Packets,
     /// Our tunnel against the kernel's own, with real processes.
     Traffic,
+    /// A gateway with 1,000 and 10,000 agents.
+    Gateway,
 }
 
 /// One measured value.
@@ -99,6 +102,9 @@ pub fn run(options: &Options) -> Result<()> {
     }
     if options.includes(Part::Traffic) {
         results.extend(traffic::measure(options.quick)?);
+    }
+    if options.includes(Part::Gateway) {
+        results.extend(gateway::measure(options.quick)?);
     }
     print(&results);
     let path = write(&results)?;

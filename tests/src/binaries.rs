@@ -13,6 +13,8 @@ pub enum Binary {
     Command,
     /// The gateway and its command.
     Gateway,
+    /// The simulated agents of this package.
+    Swarm,
     /// The traffic tools of this package.
     Traffic,
 }
@@ -25,6 +27,7 @@ impl Binary {
             Self::Agent => "outrigger-agent",
             Self::Command => "outrigger",
             Self::Gateway => "outrigger-gateway",
+            Self::Swarm => "swarm",
             Self::Traffic => "traffic",
         }
     }

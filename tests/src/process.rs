@@ -1,6 +1,7 @@
 //! Processes that stay: started with their output in files, ended with the fixture that owns them.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -55,6 +56,12 @@ impl Process {
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Writes to its standard input.
+    pub fn say(&mut self, text: &str) -> Result<()> {
+        let stdin = self.stdin.as_mut().context("its standard input is closed")?;
+        stdin.write_all(text.as_bytes()).with_context(|| format!("cannot write to {}", self.label))
     }
 
     /// Sends a signal.
