@@ -15,8 +15,9 @@ use tokio::sync::{mpsc, watch};
 
 use crate::audit::{Audit, Event as Audited};
 use crate::clock::Clock;
-use crate::index::{Index, MeshSettings};
+use crate::index::{Compiled, Index, MeshSettings};
 use crate::session::{Feed, Published, Registry};
+use crate::source::Change;
 use crate::source::catalog::{Catalog, FileChange};
 use crate::source::files::{Files, Report};
 use crate::source::folder::UnreadableFolder;
@@ -88,6 +89,8 @@ struct Core {
     numbers: BTreeMap<Labels, Identity>,
     /// The changes of identities that the store has.
     kept_relabels: RelabelRecords,
+    /// What agents have been told by the process before this one, until the first state is published.
+    before_restart: Option<Compiled>,
     feed: watch::Sender<Option<Arc<Feed>>>,
     overview: watch::Sender<Arc<Overview>>,
     registry: Arc<Registry>,
@@ -126,6 +129,7 @@ impl Pipeline {
             gateways: Arc::new(gateways),
             numbers: BTreeMap::new(),
             kept_relabels: RelabelRecords::new(),
+            before_restart: None,
             feed,
             overview,
             registry: Arc::clone(&registry),
@@ -188,16 +192,22 @@ impl Pipeline {
 impl Core {
     fn begin(&mut self, changes: Vec<FileChange>) -> Result<(), CompileError> {
         let workloads = self.store.workloads();
+        self.registry.expect(workloads.keys(), Instant::now());
         self.index.set_workloads(workloads);
+        self.resume_relabels()?;
+        let kept = self.compile_kept()?;
         self.catalog.set_groups_in_use(self.index.groups_in_use());
         self.files.extend(changes.iter().map(FileChange::digest));
         self.catalog.apply(changes);
         self.catalog.forget_unclaimed();
-        for (key, object) in self.catalog.in_force() {
-            self.index.apply(crate::source::Change::Put(key.clone(), object.clone()));
+        let in_force = self.catalog.in_force();
+        for key in kept.iter().filter(|key| !in_force.contains_key(key)) {
+            self.index.apply(Change::Delete(key.clone()));
+        }
+        for (key, object) in in_force {
+            self.index.apply(Change::Put(key.clone(), object.clone()));
         }
         self.log_rejected(&BTreeSet::new());
-        self.resume_relabels()?;
         self.publish(Instant::now())?;
         self.keep();
         self.show();
@@ -250,8 +260,8 @@ impl Core {
         self.assign_numbers()?;
         let feed = self.feed.borrow().clone();
         let before = feed.as_ref().map(|feed| Arc::clone(&feed.latest));
-        let compiled =
-            self.index.compile(&self.numbers, before.as_ref().map(|before| &**before.compiled()))?;
+        let told = before.as_ref().map(|before| &**before.compiled()).or(self.before_restart.as_ref());
+        let compiled = self.index.compile(&self.numbers, told)?;
         let contradicted = *self.registry.contradicted().borrow();
         let stays = |before: &Arc<Published>| {
             **before.compiled() == compiled && before.generation().counter > contradicted
@@ -260,6 +270,7 @@ impl Core {
             return Ok(());
         }
         self.keep_relabels();
+        self.before_restart = None;
         let counter = self.store.next_generation()?;
         let generation = Generation { incarnation, counter };
         let next =

@@ -6,6 +6,8 @@
 
 pub mod cast;
 pub mod checker;
+pub mod double;
+pub mod flood;
 pub mod load;
 pub mod probe;
 pub mod proxy;
@@ -27,6 +29,7 @@ use anyhow::{Context, Result, anyhow};
 
 use cast::{Cast, Kind, Lane, Machine};
 use checker::{Checker, Excuse, Packet};
+use flood::Flood;
 use load::{Changes, Writer};
 use probe::{Seen, Shared};
 pub use report::Summary;
@@ -133,6 +136,7 @@ fn writer<'a>(options: &Options, stage: &Stage, cast: &'a Cast, lanes: &[Lane]) 
         broken: options.broken,
         policies: options.policies,
         endpoints: options.endpoints,
+        bulks: options.trouble,
     })
 }
 
@@ -153,7 +157,9 @@ fn start_probes(stage: &Stage, lanes: &[Lane], rate: u32) -> Result<(Shared, Rec
         probe::receive(stage.namespace(*machine)?, ports, &shared)?;
     }
     for host in 0..stage.hosts.len() {
-        probe::accept(stage.namespace(Machine::Host(host))?, port::STREAM, &shared)?;
+        let namespace = stage.namespace(Machine::Host(host))?;
+        probe::accept(namespace, port::STREAM, &shared)?;
+        flood::answer(namespace)?;
     }
     let mut datagrams = Vec::new();
     for (flow, lane) in lanes.iter().enumerate() {
@@ -180,12 +186,12 @@ impl Run<'_> {
         seen: &Receiver<Seen>,
         signalled: &AtomicBool,
     ) -> Result<Findings> {
-        let (points, holders) = (stage.watched(), stage.holders());
+        let (points, holders, doubles) = (stage.watched(), stage.holders(), stage.doubles());
         let random = self.options.seed;
         let Stage { agents, cluster, pods, .. } = stage;
         let flooder = pods.get(&Actor::Flood).context("nobody floods")?;
         thread::scope(|scope| {
-            let told = (&self.checker, &self.revisions, &self.changes);
+            let told = (&self.checker, &self.revisions, &self.changes, &self.log);
             let mut threads = vec![
                 self.spawn(scope, move || watch::follow(&points, &self.revisions, &self.checker, &self.end)),
                 self.spawn(scope, move || self.sample(&holders)),
@@ -195,9 +201,13 @@ impl Run<'_> {
                 let gateway = &mut cluster.gateway;
                 let mut killed: Vec<_> = agents.iter_mut().collect();
                 killed.push(&mut cluster.transit);
-                let targets: Vec<_> =
-                    self.cast.hosts.iter().flatten().copied().filter(std::net::IpAddr::is_ipv4).collect();
                 let (log, counts, stop) = (&self.log, &self.counts, &self.stop);
+                let hosts = self.cast.hosts.iter().flatten().copied().filter(std::net::IpAddr::is_ipv4);
+                let flood =
+                    Flood { from: flooder.namespace(), hosts: hosts.collect(), seed: random, counts, log };
+                for (double, seed) in doubles.into_iter().zip(random..) {
+                    threads.push(self.spawn(scope, move || double.run(seed, (log, counts), stop)));
+                }
                 threads.push(
                     self.spawn(scope, move || {
                         trouble::kill_agents(killed, log, (counts, &self.checker), stop)
@@ -206,9 +216,7 @@ impl Run<'_> {
                 threads.push(
                     self.spawn(scope, move || trouble::restart_gateway(gateway, random, log, counts, stop)),
                 );
-                threads.push(self.spawn(scope, move || {
-                    trouble::flood(flooder.namespace(), &targets, (random, counts, log), stop)
-                }));
+                threads.push(self.spawn(scope, move || flood.run(stop)));
             }
             let findings = self.judge(shared, seen, signalled);
             let mut outcome = Ok(());
@@ -350,6 +358,11 @@ impl Run<'_> {
             gateways_restarted: number(&self.counts.gateways),
             connections_cut: number(&stage.line.cuts),
             flood: number(&self.counts.flood),
+            answered: number(&self.counts.answered),
+            streams_doubled: number(&self.counts.doubles),
+            bulks: number(&self.changes.bulks),
+            refusals: revisions.refusals(),
+            established: stage.established(),
             unsent: number(&shared.unsent),
             streams_broken: number(&shared.broken),
             tally: checker.tally.clone(),

@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use e2e::cluster::{allow_ingress, group, pod_manifest};
+use e2e::forgery::identity_of;
 use e2e::host::Host;
 use e2e::json;
 use e2e::shared::Shared;
 use e2e::shop::{Shop, Traffic};
+use e2e::wait::wait_ok;
 use nix::sys::signal::Signal;
 
 static SHOP: Shared<Shop> = Shared::new();
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs `event` while the pod `api` talks to `db-1` and the pod `web` tries to.
 fn under_traffic(shop: &mut Shop, event: impl FnOnce(&mut Shop, &Traffic) -> Result<()>) -> Result<()> {
@@ -122,6 +126,37 @@ fn relabels_on_top_of_each_other_and_a_gateway_killed_within_one_lose_nothing() 
             traffic.wait_flowing(50)
         })?;
         let failed = shop.db.counted("spoofed")? + shop.db.counted("unknown_source")? - failed_before;
+        ensure!(failed == 0, "{failed} packets failed the source check");
+        Ok(())
+    });
+}
+
+#[test]
+fn labels_that_change_while_no_gateway_runs_lose_nothing() {
+    SHOP.test(|shop| {
+        let failed = |shop: &Shop| {
+            Ok::<_, anyhow::Error>(shop.db.counted("spoofed")? + shop.db.counted("unknown_source")?)
+        };
+        let failed_before = failed(shop)?;
+        under_traffic(shop, |shop, traffic| {
+            let before = identity_of(shop, shop.api.v4().into())?;
+            shop.cluster.gateway.kill()?;
+            // Hears of nothing, and goes on to write the number that it knows.
+            shop.cluster.transit.process()?.signal(Signal::SIGSTOP)?;
+            let labels = [("app", "api"), ("tier", "steel")];
+            shop.cluster.gateway.apply("pod-api.yaml", &pod_manifest(&shop.api, &labels))?;
+            shop.cluster.gateway.launch()?;
+            wait_ok("the new labels", PATIENCE, || {
+                ensure!(identity_of(shop, shop.api.v4().into())? != before, "the old identity");
+                Ok(())
+            })?;
+            traffic.wait_flowing(50)?;
+            shop.cluster.transit.process()?.signal(Signal::SIGCONT)?;
+            shop.cluster.transit.wait_enforcing()?;
+            shop.cluster.settle()?;
+            traffic.wait_flowing(50)
+        })?;
+        let failed = failed(shop)? - failed_before;
         ensure!(failed == 0, "{failed} packets failed the source check");
         Ok(())
     });

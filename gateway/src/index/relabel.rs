@@ -12,8 +12,10 @@ use policy::facts::Relabel;
 use policy::identity::Identity;
 use policy::state::{Endpoint, State, differences};
 
-/// How long a phase waits for receivers that do not answer.
-pub const LONGEST_PHASE: Duration = Duration::from_secs(5);
+/// How long a phase waits for receivers that do not answer. It costs them one more number that they accept; going on
+/// without one whose kernel still decides by an older state costs it every packet of the address. Far less than numbers
+/// of identities rest.
+pub const LONGEST_PHASE: Duration = Duration::from_mins(5);
 
 /// A change under way, as it outlasts a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +39,7 @@ struct Open {
     identity: Option<Identity>,
     /// The generation that told receivers of this phase, and when; `None`: not published yet.
     told: Option<(u64, Instant)>,
-    /// The phase was begun by an earlier process: who must confirm it is not connected yet, so it takes its whole time.
+    /// The phase was begun by an earlier process: what follows from the facts now may end it.
     resumed: bool,
 }
 
@@ -99,8 +101,7 @@ impl Relabels {
         let mut changed = false;
         self.open.retain(|_, open| {
             let Some((generation, since)) = open.told else { return true };
-            let confirmed =
-                !open.resumed && acknowledged.is_none_or(|acknowledged| acknowledged >= generation);
+            let confirmed = acknowledged.is_none_or(|acknowledged| acknowledged >= generation);
             if !confirmed && now.saturating_duration_since(since) < LONGEST_PHASE {
                 return true;
             }

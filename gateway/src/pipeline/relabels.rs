@@ -7,8 +7,10 @@ use std::sync::Arc;
 use policy::facts::Relabel;
 use policy::identity::Identity;
 
-use super::Core;
+use super::{CompileError, Core};
 use crate::index::Round;
+use crate::manifest::ObjectKey;
+use crate::source::Change;
 use crate::store::{RelabelRecord, RelabelRecords, StoreError};
 
 impl Core {
@@ -18,6 +20,22 @@ impl Core {
         let rounds = self.kept_relabels.iter().filter_map(|(address, record)| round(address, record));
         self.index.resume_relabels(rounds.collect());
         Ok(())
+    }
+
+    /// Compiles the objects as they were kept last: what agents were told then, so that what has changed while no gateway
+    /// ran is relabelled in phases too. Returns what of them the index has now. Their numbers are still kept.
+    pub(super) fn compile_kept(&mut self) -> Result<Vec<ObjectKey>, CompileError> {
+        let kept: Vec<_> =
+            self.catalog.last_good().map(|(key, object)| (key.clone(), object.clone())).collect();
+        if kept.is_empty() {
+            return Ok(Vec::new());
+        }
+        for (key, object) in &kept {
+            self.index.apply(Change::Put(key.clone(), object.clone()));
+        }
+        self.assign_numbers()?;
+        self.before_restart = Some(self.index.compile(&self.numbers, None)?);
+        Ok(kept.into_iter().map(|(key, _)| key).collect())
     }
 
     /// Keeps what is under way before anybody is told of it. Where that fails, a restart at this moment may cost

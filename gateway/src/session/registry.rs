@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use super::Writes;
 use crate::store::WorkloadName;
 
-/// How long an agent whose session broke is expected back.
-const COMES_BACK: Duration = Duration::from_secs(5);
+/// How long an agent without a session is expected back. Its host goes on meanwhile with what it has.
+const COMES_BACK: Duration = Duration::from_mins(5);
 
 /// Why a session is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +94,7 @@ struct Entry {
     status: SessionStatus,
     live: Option<Live>,
     last_number: u64,
-    /// When its last session ended.
+    /// When its last session ended, or this process began to expect one.
     gone: Option<Instant>,
     /// What this process sent to the agent last, and what the agent confirmed of it: it has one of both. A number that
     /// it brings from elsewhere may be that of another state, where the store was restored from a backup.
@@ -162,6 +162,14 @@ impl Registry {
         drop(entry);
         drop(workloads);
         Ok(Session { registry: Arc::clone(self), slot, number, ended, told })
+    }
+
+    /// Counts these as if their sessions had just ended: an earlier process had them.
+    pub fn expect<'a>(&self, names: impl Iterator<Item = &'a WorkloadName>, now: Instant) {
+        let mut workloads = self.lock();
+        for name in names {
+            workloads.entry(name.clone()).or_default().lock().gone = Some(now);
+        }
     }
 
     /// What is known of a workload's agent.
@@ -396,6 +404,22 @@ mod tests {
         assert_eq!(registry.acknowledged(7, Instant::now() + COMES_BACK), Some(6));
         registry.retain(|_| false);
         assert_eq!(registry.acknowledged(7, now), Some(6), "it was deleted");
+    }
+
+    #[test]
+    fn after_a_restart_every_workload_counts_until_it_is_given_up() {
+        let registry = Arc::new(Registry::default());
+        let now = Instant::now();
+        let other: WorkloadName = "shop/db-2".parse().unwrap();
+        registry.expect([&name(), &other].into_iter(), now);
+        assert_eq!(registry.acknowledged(7, now), Some(0));
+        let _one = registry.begin(&name(), key(1), b"one", Some(generation(5))).unwrap();
+        assert_eq!(registry.acknowledged(7, now + COMES_BACK / 2), Some(0), "the other one's host goes on");
+        let two = registry.begin(&other, key(1), b"two", Some(generation(5))).unwrap();
+        assert_eq!(registry.acknowledged(7, now), Some(5));
+        drop(two);
+        registry.expect([&other].into_iter(), now);
+        assert_eq!(registry.acknowledged(7, now + COMES_BACK), Some(5), "it does not come back");
     }
 
     #[test]

@@ -110,6 +110,11 @@ impl Catalog {
         all
     }
 
+    /// The last good version of each object.
+    pub fn last_good(&self) -> impl Iterator<Item = (&ObjectKey, &Object)> {
+        self.good.iter().map(|(key, good)| (key, &good.object))
+    }
+
     /// The files that last good versions came from.
     #[must_use]
     pub fn remembered_files(&self) -> BTreeSet<String> {

@@ -12,14 +12,20 @@ use sha2::{Digest as _, Sha256};
 
 use super::Broken;
 use super::checker::Checker;
-use super::trouble::wait;
+use super::trouble::{Log, wait};
 use super::truth::{Asked, verdicts};
 use super::watch::Revisions;
-use super::world::{FILE, World, crowd};
+use super::world::{FILE, World, bulk, crowd};
 use crate::wait::monotonic_ns;
 
 /// New revisions a second.
 const REVISIONS: u32 = 10;
+/// Of so many revisions, which one brings a policy that is too large for the tables, and which one takes it away.
+const BULK: usize = 200;
+const BULK_COMES: usize = 60;
+const BULK_GOES: usize = 75;
+/// Its file.
+const BULK_FILE: &str = "bulk.yaml";
 
 /// How much was changed.
 #[derive(Debug, Default)]
@@ -30,6 +36,8 @@ pub struct Changes {
     pub policies: AtomicU64,
     /// Pods and groups that became others.
     pub endpoints: AtomicU64,
+    /// Policies that no table has room for twice.
+    pub bulks: AtomicU64,
 }
 
 /// What a writer needs.
@@ -49,6 +57,8 @@ pub struct Writer<'a> {
     pub policies: u32,
     /// Pods changed a second.
     pub endpoints: u32,
+    /// Whether a policy comes and goes that is too large for the tables.
+    pub bulks: bool,
 }
 
 impl Writer<'_> {
@@ -77,7 +87,7 @@ impl Writer<'_> {
         &self,
         mut world: World,
         seed: u64,
-        (checker, revisions, changes): (&Mutex<Checker>, &Mutex<Revisions>, &Changes),
+        (checker, revisions, changes, log): (&Mutex<Checker>, &Mutex<Revisions>, &Changes, &Log),
         stop: &AtomicBool,
     ) -> Result<()> {
         let mut random = StdRng::seed_from_u64(seed);
@@ -100,6 +110,7 @@ impl Writer<'_> {
                 revisions.by_digest.insert(hex::encode(Sha256::digest(&text)), revision);
             }
             self.save(FILE, &text)?;
+            self.bulk(number, changes, log)?;
             if crowd_size > 0 {
                 let (file, text) = crowd(number, crowd_size, &mut random);
                 self.save(&file, &text)?;
@@ -107,6 +118,19 @@ impl Writer<'_> {
             changes.revisions.fetch_add(1, Ordering::Relaxed);
             changes.policies.fetch_add(policies, Ordering::Relaxed);
             changes.endpoints.fetch_add(endpoints + u64::from(crowd_size), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Fills a table of every host: one bank takes the blocks, both together do not.
+    fn bulk(&self, number: usize, changes: &Changes, log: &Log) -> Result<()> {
+        if self.bulks && number % BULK == BULK_COMES {
+            log.note("a policy that is too large");
+            changes.bulks.fetch_add(1, Ordering::Relaxed);
+            self.save(BULK_FILE, &bulk())?;
+        } else if self.bulks && number % BULK == BULK_GOES {
+            log.note("the large policy is gone");
+            std::fs::remove_file(self.manifests.join(BULK_FILE)).context("cannot remove a policy")?;
         }
         Ok(())
     }

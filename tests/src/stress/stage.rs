@@ -8,8 +8,9 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context, Result};
 
 use super::cast::{Cast, Machine};
+use super::double::Double;
 use super::proxy::{self, Line};
-use super::watch::Watched;
+use super::watch::{self, Watched};
 use super::world::{Actor, FILE, GROUPS, NAMESPACE, World};
 use crate::agent::Agent;
 use crate::cluster::Cluster;
@@ -98,6 +99,22 @@ impl Stage {
         let node = self.cluster.node.host();
         let hosts = self.hosts.iter().chain([node]).chain(self.pods.values().map(|pod| &**pod));
         hosts.map(|host| (host.name().to_owned(), host.namespace().holder())).collect()
+    }
+
+    /// What a second stream of each host needs.
+    #[must_use]
+    pub fn doubles(&self) -> Vec<Double> {
+        let gateway = SocketAddr::new(self.cluster.node.host().v4().into(), 7443);
+        self.agents.iter().map(|agent| Double::of(agent, gateway)).collect()
+    }
+
+    /// Flows in the table of those that are established, on each host.
+    #[must_use]
+    pub fn established(&self) -> Vec<usize> {
+        self.hosts
+            .iter()
+            .map(|host| watch::established(host.namespace().holder()).unwrap_or_default())
+            .collect()
     }
 
     /// Makes the line bad, or good again.

@@ -1,7 +1,5 @@
-//! What goes wrong meanwhile: agents and the gateway are killed and stopped, lines are bad, a flood of new flows fills
-//! the tables.
+//! What goes wrong meanwhile: agents and the gateway are killed and stopped.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,10 +12,8 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde::Serialize;
 
 use super::checker::Checker;
-use super::probe::inside;
 use crate::agent::Agent;
 use crate::gateway::Gateway;
-use crate::namespace::Namespace;
 use crate::wait::monotonic_ns;
 
 /// How often an agent is killed.
@@ -26,11 +22,6 @@ const KILL: Duration = Duration::from_secs(1);
 const KILLS: usize = 9;
 /// How long they may take.
 const PEACE: Duration = Duration::from_secs(30);
-/// Sockets of the flood.
-const FLOODERS: usize = 64;
-/// Datagrams of a burst of the flood, each a flow of its own, and how many of them come a millisecond.
-const BURST: u32 = 20_000;
-const PER_MS: u32 = 8;
 
 /// What was done, and when.
 #[derive(Debug, Default)]
@@ -52,8 +43,12 @@ pub struct Counts {
     pub agents: AtomicU64,
     /// Gateways killed or stopped.
     pub gateways: AtomicU64,
-    /// Datagrams of the flood.
+    /// Flows of the flood that nobody answers.
     pub flood: AtomicU64,
+    /// Flows of the flood that are answered.
+    pub answered: AtomicU64,
+    /// Second streams of hosts.
+    pub doubles: AtomicU64,
     /// Set while nothing is killed or flooded.
     pub peace: AtomicBool,
 }
@@ -153,46 +148,6 @@ pub fn restart_gateway(
     }
     if gateway.process().is_err() {
         gateway.launch()?;
-    }
-    Ok(())
-}
-
-/// Opens new flows toward the hosts, more than the table of unconfirmed ones holds, in bursts.
-pub fn flood(
-    namespace: &Namespace,
-    hosts: &[IpAddr],
-    (seed, counts, log): (u64, &Counts, &Log),
-    stop: &AtomicBool,
-) -> Result<()> {
-    let sockets = inside(namespace, || {
-        (0..FLOODERS).map(|_| Ok(UdpSocket::bind("0.0.0.0:0")?)).collect::<Result<Vec<_>>>()
-    })?;
-    let mut random = StdRng::seed_from_u64(seed);
-    while wait(Duration::from_secs(8), stop) {
-        if counts.peace.load(Ordering::Relaxed) {
-            continue;
-        }
-        log.note("flood");
-        let mut due = Instant::now();
-        for number in 0..BURST {
-            if stop.load(Ordering::Relaxed) {
-                return Ok(());
-            }
-            if number % PER_MS == 0 {
-                due += Duration::from_millis(1);
-                thread::sleep(due.saturating_duration_since(Instant::now()));
-            }
-            let socket = sockets.get(random.random_range(0..FLOODERS));
-            let host = hosts.get(random.random_range(0..hosts.len().max(1)));
-            if let (Some(socket), Some(host)) = (socket, host)
-                && socket
-                    .send_to(b"flood", SocketAddr::new(*host, random.random_range(20_000..60_000)))
-                    .is_ok()
-            {
-                counts.flood.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        log.note("the flood is over");
     }
     Ok(())
 }

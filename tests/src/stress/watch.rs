@@ -1,7 +1,7 @@
 //! Who runs what: the gateway is asked which generation each agent has acknowledged, its audit log which revision of
 //! the source each generation was made of, and the kernels what they counted as dropped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -10,9 +10,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use aya::maps::{Map, MapData, PerCpuArray};
+use aya::maps::{HashMap, Map, MapData, PerCpuArray};
 use datapath::Reason;
-use datapath::abi::{Hook, counter_slot};
+use datapath::abi::{Flow, FlowKey, Hook, counter_slot};
 use proto::v1::ListWorkloadsRequest;
 use proto::v1::admin_client::AdminClient;
 use serde_json::Value;
@@ -33,6 +33,9 @@ pub struct Revisions {
     generations: BTreeMap<u64, Revision>,
     read: u64,
     rest: String,
+    /// Enforcement points whose last state was refused for a full table.
+    full: BTreeSet<usize>,
+    refusals: u64,
 }
 
 /// Where to look.
@@ -77,6 +80,21 @@ impl Revisions {
     #[must_use]
     pub fn of(&self, generation: u64) -> Option<Revision> {
         self.generations.range(..=generation).next_back().map(|(_, revision)| *revision)
+    }
+
+    /// Learns why an enforcement point refused its last state; empty: it did not.
+    fn refused(&mut self, point: usize, reason: &str) {
+        if !reason.contains("is full") {
+            self.full.remove(&point);
+        } else if self.full.insert(point) {
+            self.refusals += 1;
+        }
+    }
+
+    /// How often a table was seen to be too full.
+    #[must_use]
+    pub const fn refusals(&self) -> u64 {
+        self.refusals
     }
 
     /// How many generations came of revisions.
@@ -132,6 +150,9 @@ async fn ask(
     for workload in answer.workloads {
         let name = format!("{}/{}", workload.namespace, workload.name);
         let point = watched.workloads.iter().position(|known| *known == name);
+        if let Some(point) = point {
+            revisions.refused(point, &workload.rejected_reason);
+        }
         if let Some((point, revision)) = point.zip(revisions.of(workload.acked_generation)) {
             checker.acknowledge(point, at_ns, revision);
         }
@@ -155,6 +176,15 @@ pub fn drops(holder: u32) -> Result<BTreeMap<&'static str, u64>> {
         }
     }
     Ok(drops)
+}
+
+/// Flows in a host's table of those that are established.
+pub fn established(holder: u32) -> Result<usize> {
+    let path = format!("/proc/{holder}/root/sys/fs/bpf/outrigger/default/stable/FLOWS");
+    let data = MapData::from_pin(&path).with_context(|| path.clone())?;
+    let flows: HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; size_of::<Flow>()]> =
+        HashMap::try_from(Map::LruHashMap(data))?;
+    Ok(flows.keys().flatten().count())
 }
 
 /// Datagrams that no longer fitted into the buffers of sockets on a machine.

@@ -16,6 +16,8 @@ pub const FILE: &str = "world.yaml";
 const FILLERS: usize = 40;
 /// Apps of pods that exist in manifests only.
 const CROWD_APPS: u32 = 24;
+/// Blocks of the policy that is too large: a table takes 16,384 in each of its two banks, or as many more in one.
+const BLOCKS: u32 = 17_000;
 /// Files of such pods.
 const CROWD_FILES: usize = 8;
 
@@ -254,6 +256,18 @@ pub fn crowd(file: usize, pods: u16, random: &mut StdRng) -> (String, String) {
         pod(&format!("crowd-{shard}-{number}"), &label, &[v4])
     });
     (format!("crowd-{}.yaml", file % CROWD_FILES), documents(objects))
+}
+
+/// A policy over all hosts with more blocks than a table has room for in both its banks, and about no probe.
+#[must_use]
+pub fn bulk() -> String {
+    let blocks = (0..BLOCKS).map(|number| {
+        // Of every two addresses one, so that no block covers another one or its neighbour.
+        let [_, high, middle, low] = (2 * number).to_be_bytes();
+        json!({"ipBlock": {"cidr": format!("11.{high}.{middle}.{low}/32")}})
+    });
+    let rule = json!({"from": blocks.collect::<Vec<_>>(), "ports": [{"protocol": "TCP", "port": 1}]});
+    documents([policy("bulk", &[rule], true)].into_iter())
 }
 
 fn documents(objects: impl Iterator<Item = Value>) -> String {

@@ -33,7 +33,7 @@ fn a_silent_receiver_does_not_hold_a_relabel_for_ever() {
     f.put(&pod("a", "{app: two}", "n1", "10.1.0.1"));
     f.publish();
     assert_eq!(f.index.deadline(), Some(f.now + LONGEST_PHASE));
-    assert!(!f.index.advance(Some(0), f.now + Duration::from_millis(4_999)));
+    assert!(!f.index.advance(Some(0), f.now + LONGEST_PHASE - Duration::from_millis(1)));
     assert!(f.index.advance(Some(0), f.now + LONGEST_PHASE));
     assert_eq!(on_wire(&f.compile(), "10.1.0.1"), (257, Some(256), 257));
 }
@@ -146,9 +146,8 @@ fn a_restart_goes_on_with_the_phase() {
         next.index.resume_relabels(f.index.relabel_rounds());
         next.put(&pod("a", "{app: two}", "n1", "10.1.0.1"));
         assert_eq!(on_wire(&next.publish(), "10.1.0.1"), (257, Some(256), mark), "marked: {phase}");
-        // Nobody is connected yet, which is no confirmation here.
-        assert!(!next.index.advance(None, next.now));
-        assert!(next.index.advance(None, next.now + LONGEST_PHASE));
+        assert!(!next.index.advance(Some(next.generation - 1), next.now), "receivers have not confirmed");
+        assert!(next.index.advance(Some(next.generation), next.now));
         f.index.advance(Some(f.generation), f.now);
         f.publish();
     }

@@ -150,9 +150,39 @@ async fn a_restart_during_a_relabel_goes_on_with_its_phase() {
         stream = gateway.connect(&host, hello("one")).await.unwrap();
         stream.follow().await;
         assert_eq!(stream.on_wire("10.1.0.1"), (after, Some(previous), mark), "after {unconfirmed:?}");
-        // The phase takes its time, since others may not be back yet; the next one is not confirmed.
+        // The next phase is not confirmed.
         stream.update().await;
     }
     assert_eq!(stream.on_wire("10.1.0.1"), (after, None, after));
     eventually("nothing is under way", || gateway.store.relabels().unwrap().is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_while_no_gateway_runs_is_told_in_phases_that_all_who_were_there_confirm() {
+    let gateway = Gateway::start(&[("group.yaml", GROUP.into()), ("pod.yaml", pod("web"))]).await;
+    let hosts = [("db-1", "192.0.2.1"), ("db-2", "192.0.2.2")].map(|(name, at)| gateway.join(name, at));
+    let mut stream = gateway.connect(&hosts[0], hello("one")).await.unwrap();
+    stream.follow().await;
+    let (before, _, _) = stream.on_wire("10.1.0.1");
+    gateway.shutdown.trigger();
+    let other = tempfile::tempdir().unwrap();
+    fs::rename(gateway.folder.path().join("manifests"), other.path().join("manifests")).unwrap();
+    fs::write(other.path().join("manifests/pod.yaml"), pod("web2")).unwrap();
+    let (store, peers) = (gateway.store.clone(), Arc::clone(&gateway.peers));
+    let gateway = Gateway::start_in(other, store).await;
+    gateway.peers.lock().unwrap().extend(std::mem::take(&mut *peers.lock().unwrap()));
+    let mut streams = Vec::new();
+    for (host, machine) in hosts.iter().zip(["one", "two"]) {
+        let mut stream = gateway.connect(host, hello(machine)).await.unwrap();
+        stream.follow().await;
+        let (after, previous, mark) = stream.on_wire("10.1.0.1");
+        assert_ne!(after, before);
+        assert_eq!((previous, mark), (Some(before), before), "before {} has confirmed", host.name);
+        streams.push(stream);
+    }
+    for mut stream in streams {
+        stream.follow().await;
+        let (after, previous, mark) = stream.on_wire("10.1.0.1");
+        assert_eq!((previous, mark), (Some(before), after));
+    }
 }
