@@ -1,5 +1,4 @@
 use std::net::IpAddr;
-use std::time::Duration;
 
 use policy::state::{EndpointKind, Mode, Role};
 
