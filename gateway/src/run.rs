@@ -12,7 +12,7 @@ use telemetry::health::Health;
 use telemetry::listener::Listener;
 use telemetry::service;
 use telemetry::shutdown::Shutdown;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::task::JoinSet;
 
 use crate::admin::AdminService;
@@ -60,7 +60,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     }
     let listener =
         listen(config.listen).with_context(|| format!("cannot listen on {} (`listen`)", config.listen))?;
-    let socket = server::bind_socket(&config.admin_socket)?;
+    let socket = UnixListener::from_std(::config::bind_socket(&config.admin_socket, "gateway")?)?;
     let foundation = Foundation::lay(&config, &clock)?;
     let opened = {
         let settings = pipeline_settings(&config, &foundation);
@@ -186,7 +186,7 @@ impl Parts {
         &self,
         tasks: &mut JoinSet<()>,
         listener: TcpListener,
-        socket: tokio::net::UnixListener,
+        socket: UnixListener,
         certificate: &OwnCertificate,
         shutdown: &Shutdown,
     ) -> Result<()> {

@@ -1,8 +1,6 @@
 //! The gateway's two listeners: TLS for hosts and remote administrators, a unix socket for root on the machine.
 
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proto::v1::admin_server::AdminServer;
@@ -32,15 +30,6 @@ const RESETS: usize = 20;
 const MAX_HEADERS: u32 = 16 << 10;
 /// The largest request of enrollment and administration, and message of an agent.
 const MAX_REQUEST: usize = 64 << 10;
-
-/// A socket of the administration that cannot be made.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot make the admin socket {}: {source}", path.display())]
-pub struct SocketError {
-    path: PathBuf,
-    #[source]
-    source: io::Error,
-}
 
 /// What is served over TLS.
 #[derive(Clone)]
@@ -88,40 +77,6 @@ pub async fn serve_socket(
         .await
 }
 
-/// Makes the administration's socket, 0600 from its first moment under its name, in place of a stale one. Its folder is
-/// made where it does not exist.
-///
-/// # Errors
-/// [`SocketError`]; something that is no socket is never removed.
-pub fn bind_socket(path: &Path) -> Result<UnixListener, SocketError> {
-    let failed = |source| SocketError { path: path.to_owned(), source };
-    if let Some(folder) = path.parent() {
-        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(failed)?;
-    }
-    match std::fs::symlink_metadata(path) {
-        Ok(found) if !std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => {
-            return Err(failed(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                "there is something that is no socket",
-            )));
-        }
-        Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
-            return Err(failed(io::Error::new(io::ErrorKind::AddrInUse, "another gateway serves it")));
-        }
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(failed(error)),
-    }
-    let mut draft = path.to_owned().into_os_string();
-    draft.push(format!(".{}", std::process::id()));
-    let draft = PathBuf::from(draft);
-    let _absent = std::fs::remove_file(&draft);
-    let listener = UnixListener::bind(&draft).map_err(failed)?;
-    std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    std::fs::rename(&draft, path).map_err(failed)?;
-    Ok(listener)
-}
-
 fn builder() -> Server {
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
@@ -134,30 +89,4 @@ fn builder() -> Server {
 
 fn admin(service: AdminService) -> AdminServer<AdminService> {
     AdminServer::new(service).max_decoding_message_size(MAX_REQUEST).max_encoding_message_size(usize::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn the_socket_is_for_its_owner_and_replaces_a_stale_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("run/admin.sock");
-        drop(bind_socket(&path).unwrap());
-        let again = bind_socket(&path).unwrap();
-        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        assert!(bind_socket(&path).unwrap_err().to_string().contains("another gateway"));
-        drop(again);
-    }
-
-    #[tokio::test]
-    async fn what_is_no_socket_stays() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("admin.sock");
-        std::fs::write(&path, "precious").unwrap();
-        assert!(bind_socket(&path).is_err());
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
-    }
 }

@@ -1,9 +1,6 @@
 //! The socket of the `outrigger` command: who may speak, and the service behind it. Decides nothing: orders go to
 //! [`crate::operations`], questions are answered from what the tasks publish.
 
-use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -42,27 +39,6 @@ const STEPS: usize = 16;
 
 /// What a stream of answers is.
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-/// Binds the socket, readable for root only.
-///
-/// # Errors
-/// The operating system's, with the path; also where another agent serves it.
-pub fn listen(path: &Path) -> io::Result<UnixListener> {
-    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-    if let Some(folder) = path.parent() {
-        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(named)?;
-    }
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(named(io::Error::new(io::ErrorKind::AddrInUse, "another agent serves it")));
-    }
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(named(error)),
-        Ok(()) | Err(_) => {}
-    }
-    let listener = UnixListener::bind(path).map_err(named)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(named)?;
-    Ok(listener)
-}
 
 /// Serves until shutdown.
 pub async fn serve(listener: UnixListener, service: Service, shutdown: Shutdown) {

@@ -13,6 +13,7 @@ use rand::rngs::StdRng;
 use telemetry::listener::Listener;
 use telemetry::pulse::Pulses;
 use telemetry::shutdown::Shutdown;
+use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -61,7 +62,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let _device = lock::DeviceLock::take(&config.device.to_string())?;
     let state = StateDir::open(&config.state_dir, &config.mesh.to_string())?;
     let machine = Machine::observe(&config.machine_id_file, &config.dmi_uuid_file)?;
-    let socket = admin::listen(&config.socket()).context("the socket of the `outrigger` command")?;
+    let socket = UnixListener::from_std(::config::bind_socket(&config.socket(), "agent")?)?;
     let metrics_listen = config.metrics_listen;
     let agent = Arc::new(Agent::new(config, state, machine, pki::system_time()));
     agent.health.declare(ENFORCEMENT, "starting");

@@ -157,7 +157,8 @@ impl Gateway {
         let (connections, accepting) =
             tls::incoming(listener, Arc::new(tls), limits, self.connections.clone(), self.shutdown.clone());
         tokio::spawn(accepting);
-        let socket = server::bind_socket(&self.socket).unwrap();
+        let socket = config::bind_socket(&self.socket, "gateway").unwrap();
+        let socket = tokio::net::UnixListener::from_std(socket).unwrap();
         tokio::spawn(server::serve_socket(socket, services.admin.clone(), self.shutdown.clone()));
         tokio::spawn(server::serve_tls(connections, services, self.shutdown.clone()));
     }
