@@ -70,7 +70,7 @@ pub enum RotationError {
     Active(String),
     /// Hosts do not trust it yet.
     #[error(
-        "{count} hosts have not shown that they have root {id} ({names}): each gets it when it renews its certificate, within a day; one that is away would not come back. `--force` does it all the same"
+        "{count} hosts have not shown that they have root {id} ({names}): those that are connected are asked to renew, which takes seconds, with thousands minutes; one that is away would not come back. `--force` does it all the same"
     )]
     Untrusted {
         /// The root.
@@ -92,7 +92,7 @@ pub enum RotationError {
     },
     /// Hosts have certificates of it.
     #[error(
-        "{count} hosts have not shown a certificate of another root than {id} ({names}): each gets one when it renews, within a day; one that is away would not come back. `--force` does it all the same"
+        "{count} hosts have not shown a certificate of another root than {id} ({names}): those that are connected are asked to renew, which takes seconds, with thousands minutes; one that is away would not come back. `--force` does it all the same"
     )]
     InUse {
         /// The root.
@@ -280,6 +280,12 @@ impl Roots {
             roots: self.all.iter().map(|root| root.id.clone()).collect(),
             expires: issued.expires.as_secs(),
         }
+    }
+
+    /// Whether a host that was given this would be given the same again.
+    #[must_use]
+    pub fn are_as_given(&self, given: &Given) -> bool {
+        given.issuer == self.active.id && given.roots.iter().eq(self.all.iter().map(|root| &root.id))
     }
 
     fn find(&self, id: &str) -> Result<&Root, RotationError> {

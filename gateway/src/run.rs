@@ -235,6 +235,7 @@ impl Parts {
         };
         let mesh = MeshService {
             store: store.clone(),
+            ca: ca.clone(),
             registry: self.mesh.registry().clone(),
             feed: self.mesh.feed(),
             metrics: sessions.clone(),

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use config::HostPort;
 use hostnet::{Kernel as _, Netlink};
@@ -9,6 +10,7 @@ use pki::UnixTime;
 use proto::node::Node;
 use proto::v1;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::agent::Agent;
 use crate::credentials::Credentials;
@@ -26,6 +28,8 @@ pub struct Member {
     pub restored: Option<Version>,
     /// What this host shows to gateways; `None` where it cannot be read: enforcement goes on without.
     pub credentials: watch::Sender<Option<Arc<Credentials>>>,
+    /// When the certificate is to be renewed although it is still good.
+    pub renewal: watch::Sender<Option<Instant>>,
     /// What the kernel runs.
     pub running: watch::Sender<Option<Version>>,
     /// The generation that a restart would begin with, or that could not be written to the disk.
@@ -51,11 +55,24 @@ impl Member {
             targets,
             restored: restored.map(|(version, _)| version),
             credentials: watch::Sender::new(credentials.map(Arc::new)),
+            renewal: watch::Sender::new(None),
             running: watch::Sender::new(None),
             recorded: watch::Sender::new(recorded),
-            not_earlier: not_earlier.unwrap_or(UnixTime::since_unix_epoch(std::time::Duration::ZERO)),
+            not_earlier: not_earlier.unwrap_or(UnixTime::since_unix_epoch(Duration::ZERO)),
             enrolment: Mutex::new(enrolment),
         }
+    }
+
+    /// Has the certificate renewed after this time, or when that was asked for earlier.
+    pub fn renew_in(&self, wait: Duration) {
+        let due = Instant::now() + wait;
+        self.renewal.send_if_modified(|renewal| {
+            let earlier = renewal.is_none_or(|renewal| due < renewal);
+            if earlier {
+                *renewal = Some(due);
+            }
+            earlier
+        });
     }
 
     /// What the join gave this host, as it stands now.
@@ -129,5 +146,5 @@ pub fn restore(agent: &Agent) -> Result<Option<(Version, UnixTime)>, String> {
     node.apply(&parts).map_err(|error| format!("the snapshot of the last good state: {error}"))?;
     let version = Version::try_new(tag, node)
         .map_err(|error| format!("the snapshot of the last good state: {error}"))?;
-    Ok(Some((version, UnixTime::since_unix_epoch(std::time::Duration::from_secs(saved)))))
+    Ok(Some((version, UnixTime::since_unix_epoch(Duration::from_secs(saved)))))
 }

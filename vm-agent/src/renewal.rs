@@ -1,4 +1,4 @@
-//! Renews the certificate at half of its remaining life, and an expired one at once.
+//! Renews the certificate at half of its remaining life, when a gateway asks for it, and an expired one at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,12 +51,14 @@ async fn follow(agent: &Arc<Agent>, member: &Arc<Member>, rng: &mut StdRng) {
             // There is no key to prove; `status` says so.
             return std::future::pending().await;
         };
-        wait(agent, &held, rng).await;
+        wait(agent, member, &held, rng).await;
         match renew(agent, member, &held).await {
             Ok(renewed) => {
                 tracing::info!(expires = %pki::display_time(renewed.expires()), "certificate renewed");
                 let saved = renewed.save(&agent.state);
                 agent.warn(Topic::Certificate, saved.err().map(|error| error.to_string()));
+                // What was asked for meanwhile is asked for again by the next session.
+                member.renewal.send_replace(None);
                 member.credentials.send_replace(Some(Arc::new(renewed)));
                 backoff.reset();
             }
@@ -79,11 +81,18 @@ async fn follow(agent: &Arc<Agent>, member: &Arc<Member>, rng: &mut StdRng) {
     }
 }
 
-/// Until renewal is due: half of what remained when the wait began, less up to a fifth of that.
-async fn wait(agent: &Agent, held: &Credentials, rng: &mut StdRng) {
-    let due = Instant::now() + share(held.remaining(agent.now()), rng);
-    while Instant::now() < due && !held.remaining(agent.now()).is_zero() {
-        sleep(LOOK.min(due.saturating_duration_since(Instant::now()))).await;
+/// Until renewal is due: half of what remained when the wait began, less up to a fifth of that, or when it is asked for.
+async fn wait(agent: &Agent, member: &Member, held: &Credentials, rng: &mut StdRng) {
+    let by_age = Instant::now() + share(held.remaining(agent.now()), rng);
+    let mut asked = member.renewal.subscribe();
+    loop {
+        let due = asked.borrow_and_update().map_or(by_age, |asked| asked.min(by_age));
+        let left = due.saturating_duration_since(Instant::now());
+        if left.is_zero() || held.remaining(agent.now()).is_zero() {
+            return;
+        }
+        // The sender is in the membership.
+        let _changed = timeout(LOOK.min(left), asked.changed()).await;
     }
 }
 

@@ -21,12 +21,13 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 #[command(
     after_help = "A rotation is `add`, then `activate` the new root, then `retire` the old one. The last two are \
-                        refused until every host is ready, which takes a day each."
+                        refused until every host is ready: hosts that are connected are asked to renew at each step, which \
+                        takes seconds, or minutes with thousands of them."
 )]
 enum Action {
     /// Lists the roots, with how many hosts trust each and have certificates of it.
     List,
-    /// Makes a new root. Hosts are given it when they renew their certificates; it does not sign yet.
+    /// Makes a new root. Hosts are asked to fetch it; it does not sign yet.
     Add,
     /// Lets a root sign, instead of the one that does now.
     Activate {

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use pki::{Authority, CheckedCsr, KeyPair, SpiffeId, Svid, TrustDomain};
+use pki::{CheckedCsr, KeyPair, SpiffeId, Svid, TrustDomain};
 use proto::node::Node;
 use proto::v1::gateway_message::Message;
 use proto::v1::mesh_client::MeshClient;
@@ -17,6 +17,7 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Code, Request, Status, Streaming};
 
 use super::*;
+use crate::ca::Ca;
 use crate::mesh_view::MeshView as _;
 use crate::session::{MeshService, SessionMetrics};
 use crate::store::{Joining, Minting, Pools, Settings as StoreSettings, Target, WorkloadName};
@@ -58,6 +59,11 @@ fn store(folder: &Path) -> Arc<Store> {
     Arc::new(Store::open(&folder.join("state"), settings).unwrap())
 }
 
+fn ca(store: &Arc<Store>) -> Arc<Ca> {
+    let trust_domain = TrustDomain::try_new("outrigger.local").unwrap();
+    Arc::new(Ca::open(store.clone(), &trust_domain, Clock::system().now()).unwrap())
+}
+
 fn settings(folder: &Path) -> Settings {
     let mesh = MeshSettings {
         cluster: "default".into(),
@@ -87,6 +93,7 @@ impl Gateway {
         tokio::spawn(pipeline.run(shutdown.clone()));
         let service = MeshService {
             store: store.clone(),
+            ca: ca(&store),
             registry: mesh.registry().clone(),
             feed: mesh.feed(),
             metrics: SessionMetrics::default(),
@@ -113,7 +120,7 @@ impl Gateway {
         let now = Clock::system().now();
         let minted = self.store.mint(minting, now).unwrap();
         let trust_domain = TrustDomain::try_new("outrigger.local").unwrap();
-        let authority = Authority::create(&trust_domain, now).unwrap();
+        let roots = ca(&self.store).roots();
         let csr = CheckedCsr::from_der(&KeyPair::generate().unwrap().request().unwrap()).unwrap();
         let id = SpiffeId::workload(&trust_domain, "shop", name).unwrap();
         let joining = Joining {
@@ -127,8 +134,9 @@ impl Gateway {
             agent_version: "1".into(),
             wanted: Vec::new(),
         };
-        let issue = || authority.issue(&csr, &id, now, Duration::from_hours(1));
+        let issue = || roots.active().authority.issue(&csr, &id, now, Duration::from_hours(1));
         let (workload, issued) = self.store.join(&joining, now, issue).unwrap();
+        self.store.gave(&workload.name, roots.given(&issued)).unwrap();
         let svid = Svid::from_der(&issued.chain[0]).unwrap();
         let peer =
             PeerIdentity { svid: Some(svid), remote: self.address, by_proxy: false, cut: Cut::default() };
@@ -469,6 +477,7 @@ async fn strangers_and_early_callers_are_refused() {
     let (_sender, feed) = watch::channel(None);
     let service = MeshService {
         store: gateway.store.clone(),
+        ca: ca(&gateway.store),
         registry: Arc::default(),
         feed,
         metrics: SessionMetrics::default(),

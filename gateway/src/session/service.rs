@@ -12,14 +12,17 @@ use tonic::{Request, Response, Status, Streaming};
 use super::metrics::{EndReason, SessionMetrics};
 use super::{Feed, Registry};
 use crate::authorization::authorise;
+use crate::ca::Ca;
 use crate::clock::Clock;
 use crate::store::{Store, Workload};
 use crate::tls::PeerIdentity;
 
 mod report;
+mod rotation;
 mod stream;
 
 use report::InvalidReport;
+use rotation::Rotation;
 use stream::{Peer, SyncStream};
 
 /// Bytes of a machine's hash: a SHA-256.
@@ -32,6 +35,8 @@ const HELLO_WITHIN: Duration = Duration::from_secs(10);
 pub struct MeshService {
     /// Who may connect, and what hosts report.
     pub store: Arc<Store>,
+    /// Which roots hosts are to have.
+    pub ca: Arc<Ca>,
     /// Who is connected.
     pub registry: Arc<Registry>,
     /// What agents are told; `None` until the source was read whole.
@@ -113,22 +118,25 @@ impl MeshService {
                 .await
                 .map_err(|error| Refused(EndReason::Store, Status::unavailable(error.to_string())))?;
         }
-        self.confirm_given(&peer, &workload).await;
+        let rotation = self.confirm_given(&peer, &workload).await;
         tracing::info!(workload = %workload.name, version = hello.agent_version, "session open");
         let source = peer.source();
         let cut = peer.cut.clone();
-        let peer = Peer { workload, hello, source, cut, expires, session, inbound };
+        let peer = Peer { workload, hello, source, cut, expires, rotation, session, inbound };
         Ok(stream::run(self.clone(), peer, feed, &latest))
     }
 
-    /// Whoever shows a certificate has what came with it.
-    async fn confirm_given(&self, peer: &PeerIdentity, workload: &Workload) {
-        let Some(expires) = peer.svid.as_ref().map(|svid| svid.not_after().as_secs()) else { return };
+    /// Whoever shows a certificate has what came with it. Where that cannot be looked up, the host is not asked to renew:
+    /// there would be no end to it.
+    async fn confirm_given(&self, peer: &PeerIdentity, workload: &Workload) -> Option<Rotation> {
+        let expires = peer.svid.as_ref().map(|svid| svid.not_after().as_secs())?;
         let (store, name) = (self.store.clone(), workload.name.clone());
-        let confirmed = tokio::task::spawn_blocking(move || store.confirm_given(&name, expires)).await;
-        if let Ok(Err(error)) = confirmed {
+        let confirmed =
+            tokio::task::spawn_blocking(move || store.confirm_given(&name, expires)).await.ok()?;
+        let noted = confirmed.inspect_err(|error| {
             tracing::warn!(%error, workload = %workload.name, "what the host trusts is not recorded");
-        }
+        });
+        Some(Rotation::new(noted.ok()?, &self.ca))
     }
 
     fn authorise(&self, peer: &PeerIdentity) -> Result<Arc<Workload>, Refused> {

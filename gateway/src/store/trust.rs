@@ -43,20 +43,23 @@ impl Store {
         })
     }
 
-    /// Learns that a workload has the certificate that ends then; writes nothing where that is known.
+    /// Learns that a workload has the certificate that ends then; writes nothing where that is known. What came with
+    /// that certificate, if it is known.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn confirm_given(&self, name: &WorkloadName, expires: u64) -> Result<(), StoreError> {
+    pub fn confirm_given(&self, name: &WorkloadName, expires: u64) -> Result<Option<Given>, StoreError> {
         let text = name.to_string();
         let found: Option<Trust> =
             self.read(|transaction| get(&transaction.open_table(TRUSTS)?, "trusts", &text))?;
-        let Some(Trust { given: Some(given), confirmed }) = found else { return Ok(()) };
-        if given.expires != expires || confirmed.as_ref() == Some(&given) {
-            return Ok(());
+        let Trust { given, confirmed } = found.unwrap_or_default();
+        let is_shown = |given: &Given| given.expires == expires;
+        let Some(given) = given.filter(is_shown) else { return Ok(confirmed.filter(is_shown)) };
+        if confirmed.as_ref() != Some(&given) {
+            let trust = Trust { given: Some(given.clone()), confirmed: Some(given.clone()) };
+            self.write_softly(|transaction| put(transaction, TRUSTS, &text, &trust))?;
         }
-        let trust = Trust { given: Some(given.clone()), confirmed: Some(given) };
-        self.write_softly(|transaction| put(transaction, TRUSTS, &text, &trust))
+        Ok(Some(given))
     }
 
     /// What each workload has shown to have; `None`: nothing yet.

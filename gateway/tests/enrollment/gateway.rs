@@ -186,6 +186,7 @@ impl Gateway {
             },
             mesh: MeshService {
                 store: store.clone(),
+                ca: ca.clone(),
                 registry: mesh.registry().clone(),
                 feed: mesh.feed(),
                 metrics: SessionMetrics::default(),

@@ -13,6 +13,10 @@ use crate::gateway::Gateway;
 use crate::host::{Member, admin, join, pinning, tls, token};
 use crate::{HOUR, member, refused};
 
+/// How long the gateway may take to ask a host for something, and how long it may keep quiet in vain.
+const PATIENCE: Duration = Duration::from_secs(10);
+const MOMENT: Duration = Duration::from_millis(200);
+
 async fn change(gateway: &Gateway, change: Change, force: bool) -> Result<Vec<v1::Root>, Status> {
     let request = v1::ChangeRootsRequest { change: Some(change), force };
     Ok(admin(gateway).await.change_roots(request).await?.into_inner().roots)
@@ -27,6 +31,28 @@ async fn renew(gateway: &Gateway, member: &mut Member) {
     member.welcome.trust_bundle = renewed.trust_bundle;
 }
 
+/// Reads on until the gateway asks for a renewal; whether it does.
+async fn is_asked_to_renew(open: &mut crate::flood::Open, within: Duration) -> bool {
+    let asked = async {
+        while let Some(message) = open.inbound.message().await.unwrap() {
+            if matches!(
+                message.message,
+                Some(v1::gateway_message::Message::Renew(v1::Renew { within_seconds: 2 }))
+            ) {
+                return true;
+            }
+        }
+        false
+    };
+    tokio::time::timeout(within, asked).await.unwrap_or(false)
+}
+
+/// What the store keeps: the roots, and whether each signs.
+fn stored(gateway: &Gateway) -> Vec<(String, bool)> {
+    let roots = gateway.store.roots(&gateway.trust_domain, gateway.now()).unwrap();
+    roots.into_iter().map(|root| (root.id, root.active)).collect()
+}
+
 /// Opens a session, which shows the certificate, and reads its first message.
 async fn show(gateway: &Gateway, member: &Member) -> crate::flood::Open {
     let mut open = sync(gateway, member).await;
@@ -38,7 +64,7 @@ async fn show(gateway: &Gateway, member: &Member) -> crate::flood::Open {
 async fn a_root_is_rotated_and_nobody_is_lost() {
     let gateway = Gateway::start().await;
     let mut first = member(&gateway, "db-1").await;
-    let mut session = show(&gateway, &first).await;
+    let mut begun = show(&gateway, &first).await;
     let old_token = token(&gateway).await;
     let old_certificate =
         Member { key: KeyPair::from_pem(&first.key.to_pem()).unwrap(), welcome: first.welcome.clone() };
@@ -50,6 +76,7 @@ async fn a_root_is_rotated_and_nobody_is_lost() {
         old.active && !new.active && (old.trusted_by, old.signed, new.trusted_by) == (1, 1, 0),
         "{roots:?}"
     );
+    assert!(is_asked_to_renew(&mut begun, PATIENCE).await, "a host without the new root");
     let again = change(&gateway, Change::Add(v1::AddRoot {}), false).await.unwrap_err();
     refused(&again, Code::FailedPrecondition, &[&new.id]);
     let activate = || change(&gateway, Change::Activate(new.id.clone()), false);
@@ -58,13 +85,15 @@ async fn a_root_is_rotated_and_nobody_is_lost() {
     // Given is not enough: it must have arrived.
     renew(&gateway, &mut first).await;
     refused(&activate().await.unwrap_err(), Code::FailedPrecondition, &["shop/db-1"]);
-    drop(show(&gateway, &first).await);
+    let mut session = show(&gateway, &first).await;
+    assert!(!is_asked_to_renew(&mut session, MOMENT).await, "a host that has both roots");
     refused(&activate().await.unwrap_err(), Code::FailedPrecondition, &[&old_token.id, "token"]);
     admin(&gateway).await.revoke_token(v1::RevokeTokenRequest { id: old_token.id.clone() }).await.unwrap();
     let new_token = token(&gateway).await;
     assert_eq!(new_token.root_pins.len(), 2);
     let roots = activate().await.unwrap();
     assert!(!roots[0].active && roots[1].active, "{roots:?}");
+    assert!(is_asked_to_renew(&mut session, PATIENCE).await, "a host with a certificate of the old root");
 
     // The gateway shows the new root: who pins the old one alone does not trust it, everybody else does.
     let pins_old = || pinning(&gateway, &old_token);
@@ -73,7 +102,8 @@ async fn a_root_is_rotated_and_nobody_is_lost() {
         turned_away = tls(&gateway, pins_old()).await.is_err();
     }
     let mut second = join(&gateway, &new_token, "db-2").await.unwrap();
-    let _session = show(&gateway, &second).await;
+    let mut kept = show(&gateway, &second).await;
+    assert!(!is_asked_to_renew(&mut kept, MOMENT).await, "a host that has all");
     let retire = || change(&gateway, Change::Retire(roots[0].id.clone()), false);
     refused(&retire().await.unwrap_err(), Code::FailedPrecondition, &["shop/db-1"]);
     let active = change(&gateway, Change::Retire(roots[1].id.clone()), true).await.unwrap_err();
@@ -82,6 +112,7 @@ async fn a_root_is_rotated_and_nobody_is_lost() {
     drop(show(&gateway, &first).await);
     let left = retire().await.unwrap();
     assert_eq!((left.len(), left[0].trusted_by, left[0].signed), (1, 2, 2), "{left:?}");
+    assert!(is_asked_to_renew(&mut kept, PATIENCE).await, "a host that trusts the old root still");
 
     // What the old root signed is worth nothing, the rest goes on.
     let accepted = || async {
@@ -94,15 +125,9 @@ async fn a_root_is_rotated_and_nobody_is_lost() {
     renew(&gateway, &mut first).await;
     assert!(gateway.audited().contains("roots-changed"));
     // The session of the beginning was replaced by those of the same machine, and never broken by the roots.
-    assert!(
-        !matches!(session.inbound.message().await, Err(status) if status.code() == Code::Unauthenticated)
-    );
+    assert!(!matches!(begun.inbound.message().await, Err(status) if status.code() == Code::Unauthenticated));
     // It outlasts a restart.
-    let kept = gateway.store.roots(&gateway.trust_domain, gateway.now()).unwrap();
-    assert_eq!(
-        kept.iter().map(|root| (root.id.as_str(), root.active)).collect::<Vec<_>>(),
-        [(&*left[0].id, true)]
-    );
+    assert_eq!(stored(&gateway), [(left[0].id.clone(), true)]);
 }
 
 #[tokio::test]

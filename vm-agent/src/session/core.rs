@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use policy::state::NodeState;
 use proto::node::Node;
@@ -42,6 +43,8 @@ pub enum Outcome {
     Current,
     /// Tell the gateway that the generation is not in force, and why.
     Reject(Tag, String),
+    /// The gateway wants the certificate renewed within this time.
+    Renew(Duration),
     /// The gateway knows less than this agent: try another one.
     Behind(String),
     /// What came does not fit: close the stream and say hello again.
@@ -118,6 +121,9 @@ impl Core {
                 vec![Outcome::Behind(format!("the gateway has generation {theirs}, older than this host's"))]
             }
             Some(v1::gateway_message::Message::Update(update)) => self.update(update),
+            Some(v1::gateway_message::Message::Renew(v1::Renew { within_seconds })) => {
+                vec![Outcome::Renew(Duration::from_secs(within_seconds.into()))]
+            }
             // A kind of a newer gateway.
             None => Vec::new(),
         }

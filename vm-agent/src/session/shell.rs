@@ -12,6 +12,7 @@ use std::time::Duration;
 use proto::v1::agent_message::Message as Up;
 use proto::v1::mesh_client::MeshClient;
 use proto::v1::{Ack, AgentMessage, Generation, Hello, Reject};
+use rand::RngExt as _;
 use rand::rngs::StdRng;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
@@ -318,6 +319,11 @@ impl Shell {
                     self.connected();
                     send(up, Up::Reject(Reject { generation: Some(generation(tag)), reason }));
                 }
+            }
+            Outcome::Renew(within) => {
+                let wait = within.mul_f64(self.rng.random_range(0.5..=1.0));
+                tracing::info!(?wait, "the gateway asks for a renewal of the certificate");
+                self.member.renew_in(wait);
             }
             Outcome::Behind(reason) => return Some(End::Behind(reason)),
             Outcome::Resync(reason) => return Some(End::Resync(reason)),

@@ -8,7 +8,8 @@ use std::time::Duration;
 use futures_util::Stream;
 use proto::v1::gateway_message::Message;
 use proto::v1::{
-    Ack, AgentMessage, Behind, GatewayMessage, Hello, HostReport, Reject, UpToDate, Update, agent_message,
+    Ack, AgentMessage, Behind, GatewayMessage, Hello, HostReport, Reject, Renew, UpToDate, Update,
+    agent_message,
 };
 use telemetry::shutdown::Shutdown;
 use tokio::sync::watch;
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use super::report::InvalidReport;
+use super::rotation::{self, Rotation};
 use super::{MeshService, report};
 use crate::session::metrics::{Answer, EndReason};
 use crate::session::{Cursor, Ended, Feed, Greeting, Rejection, Session, Step, Write};
@@ -44,6 +46,8 @@ pub(super) struct Peer {
     pub(super) cut: Cut,
     /// How long its certificate is still valid.
     pub(super) expires: Option<Duration>,
+    /// Asks it to renew; `None`: nothing does.
+    pub(super) rotation: Option<Rotation>,
     pub(super) session: Session,
     pub(super) inbound: Streaming<AgentMessage>,
 }
@@ -58,6 +62,7 @@ struct Open {
     inbound: Streaming<AgentMessage>,
     /// Made once: registering timers and watches anew for every message of every session costs more than the message.
     ends: Pin<Box<dyn Future<Output = End> + Send>>,
+    renewal: Pin<Box<dyn Future<Output = Rotation> + Send>>,
     cursor: Cursor,
     /// What the hello is answered with, until it is.
     greeting: Option<Greeting>,
@@ -77,6 +82,7 @@ struct End(EndReason, Option<Status>);
 enum Event {
     Agent(Result<Option<AgentMessage>, Status>),
     State,
+    Renewal(Rotation),
     Report,
     End(End),
 }
@@ -119,7 +125,7 @@ impl Open {
         feed: watch::Receiver<Option<Arc<Feed>>>,
         latest: &Feed,
     ) -> Self {
-        let Peer { workload, hello, source, cut, expires, session, inbound } = peer;
+        let Peer { workload, hello, source, cut, expires, rotation, session, inbound } = peer;
         let (cursor, greeting) = Cursor::open(workload.name.clone(), &hello, latest, session.told());
         let expires_at = Instant::now() + expires.unwrap_or(NEVER).min(NEVER);
         Self {
@@ -136,6 +142,7 @@ impl Open {
             cut,
             session,
             inbound,
+            renewal: Box::pin(Rotation::due(rotation)),
             cursor,
             greeting: Some(greeting),
             answered: false,
@@ -180,7 +187,9 @@ impl Open {
                     return Ok(updates.into_iter().map(Message::Update).collect());
                 }
             }
-            self.wait().await?;
+            if let Some(renew) = self.wait().await? {
+                return Ok(vec![Message::Renew(renew)]);
+            }
         }
     }
 
@@ -191,9 +200,9 @@ impl Open {
         latest.map_or(Step::Wait, |latest| self.cursor.next(&latest))
     }
 
-    /// Waits for something that may change what to send, and takes note of it.
-    async fn wait(&mut self) -> Result<(), End> {
-        let Self { ends, inbound, feed, .. } = self;
+    /// Waits for something that may change what to send, and takes note of it. What it asks of the agent, if it does.
+    async fn wait(&mut self) -> Result<Option<Renew>, End> {
+        let Self { ends, inbound, renewal, feed, .. } = self;
         let event = tokio::select! {
             biased;
             end = ends => Event::End(end),
@@ -202,18 +211,29 @@ impl Open {
                 Ok(()) => Event::State,
                 Err(_closed) => Event::End(End::shutdown()),
             },
+            due = renewal => Event::Renewal(due),
             () = until(self.report_at), if self.reported.is_some() => Event::Report,
             () = until(self.absent_until), if self.absent_until.is_some() => {
                 Event::End(End::absent(&self.workload))
             }
         };
         match event {
-            Event::State => Ok(()),
-            Event::End(end) => Err(end),
-            Event::Report => self.record().await,
-            Event::Agent(Ok(Some(received))) => self.receive(received),
-            Event::Agent(Ok(None) | Err(_)) => Err(End(EndReason::Closed, None)),
+            Event::State => {}
+            Event::End(end) => return Err(end),
+            Event::Renewal(rotation) => return Ok(Some(self.renew(rotation))),
+            Event::Report => self.record().await?,
+            Event::Agent(Ok(Some(received))) => self.receive(received)?,
+            Event::Agent(Ok(None) | Err(_)) => return Err(End(EndReason::Closed, None)),
         }
+        Ok(None)
+    }
+
+    /// The agent is to renew; it is asked again when the roots change once more.
+    fn renew(&mut self, rotation: Rotation) -> Renew {
+        self.renewal = Box::pin(Rotation::due(Some(rotation)));
+        let within = rotation::period(self.service.store.workloads().len());
+        tracing::debug!(workload = %self.workload.name, ?within, "asked to renew for the roots");
+        Renew { within_seconds: u32::try_from(within.as_secs()).unwrap_or(u32::MAX) }
     }
 
     fn receive(&mut self, received: AgentMessage) -> Result<(), End> {

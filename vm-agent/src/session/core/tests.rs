@@ -256,7 +256,7 @@ impl World {
                     assert_eq!(Some(version.tag), self.runs, "acknowledged what the kernel does not run");
                     self.acked = Some(version.tag);
                 }
-                Outcome::Reject(..) | Outcome::Trouble(..) | Outcome::Current => {}
+                Outcome::Reject(..) | Outcome::Trouble(..) | Outcome::Current | Outcome::Renew(_) => {}
                 Outcome::Behind(_) | Outcome::Resync(_) => return self.reconnect(),
             }
         }
@@ -397,6 +397,14 @@ fn a_confirmation_counts_for_the_state_that_is_there() {
     let other = Tag { incarnation: 9, counter: 9 };
     assert!(matches!(world.core.receive(confirm(Some(other)))[..], [Outcome::Resync(_)]));
     assert!(matches!(world.core.receive(confirm(None))[..], [Outcome::Resync(_)]));
+}
+
+#[test]
+fn a_gateway_may_ask_for_a_renewal() {
+    let mut world = started();
+    let renew = v1::gateway_message::Message::Renew(v1::Renew { within_seconds: 400 });
+    let outcomes = world.core.receive(v1::GatewayMessage { message: Some(renew) });
+    assert_eq!(outcomes, [Outcome::Renew(std::time::Duration::from_secs(400))]);
 }
 
 #[test]

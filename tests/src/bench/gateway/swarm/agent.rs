@@ -89,6 +89,7 @@ impl Agent {
                     self.is_at(answer.generation.context("no generation")?, board);
                 }
                 gateway_message::Message::Behind(_) => bail!("the gateway is behind"),
+                gateway_message::Message::Renew(_) => bail!("the gateway asks for a renewal"),
                 gateway_message::Message::Update(update) => {
                     let (generation, last) = (update.generation.context("no generation")?, update.last);
                     self.settings = known::settings(&update.parts).unwrap_or(self.settings);
