@@ -45,7 +45,47 @@ fn without_root_nothing_is_begun() -> Result<()> {
     let nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--"];
     let path = Binary::Agent.path()?.display().to_string();
     let answer = host.run(&[&nobody[..], &[&path, "--config", &config]].concat())?;
-    ensure!(!answer.succeeded(), "{answer}");
+    answer.refused_with(&["root"])?;
+    ensure!(!host.folder().join("state").exists(), "it made its state folder");
+    ensure!(!agent.socket().exists() && !host.devices()?.to_string().contains("ogr0"), "it began");
+    Ok(())
+}
+
+#[test]
+fn a_metrics_port_that_is_taken_is_named() -> Result<()> {
+    let net = Net::try_new()?;
+    let host = net.host("host")?;
+    let agent = Agent::configured(&host, "")?;
+    let gateway = Gateway::configured(&host, Underlay::Dual, "")?;
+    for port in ["9464", "9465"] {
+        let words = format!("serve-http --address 127.0.0.1 --port {port}");
+        let server = host.traffic(port, &words)?;
+        e2e::wait::wait_for("the server", PATIENCE, || !server.stdout().is_empty())?;
+        let daemon = if port == "9464" { gateway.spawn()? } else { agent.spawn()? };
+        contains(&failed(daemon)?, &[port, "in use"])?;
+    }
+    ensure!(!host.devices()?.to_string().contains("ogr0"), "the agent began");
+    Ok(())
+}
+
+#[test]
+fn a_join_goes_on_to_the_next_gateway_and_names_all_that_it_tried() -> Result<()> {
+    let cluster = Cluster::try_new()?;
+    cluster.group("db")?;
+    let node = cluster.node.v4();
+    let token = cluster.gateway.token("shop/db", &[])?;
+    let lost = Agent::start_with(
+        &cluster.net.host("lost")?,
+        &format!("gateways: [\"{node}:7001\", \"{node}:7002\"]\n"),
+    )?;
+    let tried = [format!("{node}:7001"), format!("{node}:7002")];
+    lost.try_join(&token.text)?.refused_with(&[&tried[0], &tried[1]])?;
+    let found = Agent::start_with(
+        &cluster.net.host("found")?,
+        &format!("gateways: [\"{node}:7001\", \"{node}:7443\"]\n"),
+    )?;
+    found.join(&token.text)?;
+    found.wait_enforcing()?;
     Ok(())
 }
 

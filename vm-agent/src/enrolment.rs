@@ -36,6 +36,11 @@ pub enum EnrolmentError {
     /// No gateway answered.
     #[error("no gateway could be reached; tried {0}")]
     Unreachable(String),
+    /// A gateway was asked and did not answer: it may have taken this host in.
+    #[error(
+        "no gateway answered, and one may have taken this host in: join with the same token again; tried {0}"
+    )]
+    Unanswered(String),
     /// What a gateway gave is of no use.
     #[error(transparent)]
     Credentials(#[from] InvalidCredentials),
@@ -70,9 +75,10 @@ pub async fn join(
     let pins = token.root_pins.iter().map(|pin| KeyHash::try_from_bytes(pin)).collect::<Result<Vec<_>, _>>();
     let pins = pins.map_err(|error| unusable(&error))?;
     let mut tried = Vec::new();
+    let mut is_asked = false;
     for gateway in agent.gateways(&token.gateways) {
         let tls = pki::tls::client_by_pins(&pins, &domain, agent.time.clone())?;
-        match ask(&agent.dialer(), &gateway, tls, request.clone()).await {
+        match ask(&agent.dialer(), &gateway, tls, request.clone(), &mut is_asked).await {
             Ok(mut response) => {
                 let chain = std::mem::take(&mut response.certificate_chain);
                 let bundle = std::mem::take(&mut response.trust_bundle);
@@ -85,7 +91,8 @@ pub async fn join(
             Err(Answer::Lost(reason)) => tried.push(reason),
         }
     }
-    Err(EnrolmentError::Unreachable(tried.join("; ")))
+    let tried = tried.join("; ");
+    Err(if is_asked { EnrolmentError::Unanswered(tried) } else { EnrolmentError::Unreachable(tried) })
 }
 
 /// Why a gateway did not do what it was asked.
@@ -104,19 +111,26 @@ impl From<ConnectError> for Answer {
 
 /// Asks a gateway, and again where no answer came: it gives the same answer to the same key, although the token is used
 /// up by the first one.
+/// `is_asked` is set once the question may have arrived.
 async fn ask(
     dialer: &Dialer,
     gateway: &str,
     tls: rustls::ClientConfig,
     request: JoinRequest,
+    is_asked: &mut bool,
 ) -> Result<JoinResponse, Answer> {
     let mut pauses = PAUSES.into_iter();
     loop {
-        let connection = dialer.connect(gateway, tls.clone()).await?;
-        let mut client = EnrollmentClient::new(connection.channel);
-        let answer = answered(gateway, timeout(ANSWER, client.join(request.clone())).await);
+        let answer = match dialer.connect(gateway, tls.clone()).await {
+            Ok(connection) => {
+                *is_asked = true;
+                let mut client = EnrollmentClient::new(connection.channel);
+                answered(gateway, timeout(ANSWER, client.join(request.clone())).await)
+            }
+            Err(error) => Err(error.into()),
+        };
         match (answer, pauses.next()) {
-            (Err(Answer::Lost(reason)), Some(pause)) => {
+            (Err(Answer::Lost(reason)), Some(pause)) if *is_asked => {
                 tracing::info!(gateway, reason, "no answer to the join: asking again");
                 tokio::time::sleep(pause).await;
             }

@@ -136,6 +136,8 @@ pub struct Operations {
     reconciles: mpsc::Sender<Reconcile>,
     /// The membership that was ended and could not be removed whole.
     leaving: Option<Arc<Member>>,
+    /// A join that no gateway answered and one may have agreed to.
+    unanswered: Option<join::Unanswered>,
 }
 
 impl Operations {
@@ -146,7 +148,7 @@ impl Operations {
         commands: mpsc::Receiver<Command>,
         reconciles: mpsc::Sender<Reconcile>,
     ) -> Self {
-        Self { agent, commands, reconciles, leaving: None }
+        Self { agent, commands, reconciles, leaving: None, unanswered: None }
     }
 
     /// Brings up what the previous run left, says so once, and then does what it is asked.

@@ -1,6 +1,6 @@
 //! An HTTP proxy that only tunnels (`CONNECT`, RFC 9110 §9.3.6).
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read as _, Write};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
@@ -20,6 +20,12 @@ pub struct Proxy {
     /// Address to listen on.
     #[arg(long, default_value_t = super::everywhere())]
     address: IpAddr,
+    /// Tunnels that are cut,
+    #[arg(long, default_value_t = 0)]
+    cut: usize,
+    /// once so many bytes came back through them.
+    #[arg(long, default_value_t = 0)]
+    cut_after: u64,
 }
 
 /// What it was asked for.
@@ -37,11 +43,13 @@ impl Proxy {
         let report = Shared::new(ProxyReport { listening: true, ..ProxyReport::default() });
         let stop = Stop::on_input_closed();
         let shared = report.clone();
+        let (cut, cut_after) = (self.cut, self.cut_after);
         thread::spawn(move || {
-            for client in listener.incoming().flatten() {
+            for (client, number) in listener.incoming().flatten().zip(0..) {
                 let report = shared.clone();
+                let most = if number < cut { cut_after } else { u64::MAX };
                 // A client that goes away in the middle is its own affair.
-                thread::spawn(move || drop(serve(client, &report)));
+                thread::spawn(move || drop(serve(client, most, &report)));
             }
         });
         let until = stop.clone();
@@ -55,7 +63,7 @@ impl Proxy {
     }
 }
 
-fn serve(mut client: TcpStream, report: &Shared<ProxyReport>) -> Result<()> {
+fn serve(mut client: TcpStream, most: u64, report: &Shared<ProxyReport>) -> Result<()> {
     let mut request = BufReader::new(client.try_clone()?);
     let mut first = String::new();
     request.read_line(&mut first)?;
@@ -73,13 +81,13 @@ fn serve(mut client: TcpStream, report: &Shared<ProxyReport>) -> Result<()> {
     client.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
     let (from_client, to_client) = (client.try_clone()?, client);
     let (from_server, to_server) = (server.try_clone()?, server);
-    thread::spawn(move || pass(from_client, to_server));
-    pass(from_server, to_client);
+    thread::spawn(move || pass(from_client, u64::MAX, to_server));
+    pass(from_server, most, to_client);
     Ok(())
 }
 
-/// Passes bytes on until one side ends, then ends the other.
-fn pass(mut from: TcpStream, mut to: TcpStream) {
-    let _ended = std::io::copy(&mut from, &mut to);
+/// Passes bytes on until one side ends, or so many, then ends the other.
+fn pass(from: TcpStream, most: u64, mut to: TcpStream) {
+    let _ended = std::io::copy(&mut from.take(most), &mut to);
     let _gone = to.shutdown(Shutdown::Both);
 }

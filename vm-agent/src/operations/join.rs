@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::{OperationError, Operations, kernel_config};
 use crate::agent::{Agent, Standing};
 use crate::credentials::save_key;
-use crate::enrolment::{self, Joined};
+use crate::enrolment::{self, EnrolmentError, Joined};
 use crate::kernel::{self, KernelError, preflight};
 use crate::member::{self, Member, host_report};
 use crate::selection;
@@ -27,6 +27,19 @@ const ROOM: usize = 16 * 1024;
 
 /// Where the steps go.
 type Progress = mpsc::Sender<Result<JoinProgress, Status>>;
+
+/// A join that may be asked for again: with its token, a gateway gives its answer to this key only. The key is on no disk,
+/// of which there might be a copy.
+pub(super) struct Unanswered {
+    token_id: String,
+    key: Arc<KeyPair>,
+}
+
+impl std::fmt::Debug for Unanswered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Unanswered").field("token_id", &self.token_id).finish_non_exhaustive()
+    }
+}
 
 impl Operations {
     pub(super) async fn join(
@@ -75,13 +88,15 @@ impl Operations {
         let token = proto::token::decode(&text)?;
         check(&self.agent)?;
         self.agent.state.reserve(ROOM)?;
-        let key = Arc::new(KeyPair::generate().map_err(|error| OperationError::Key(error.to_string()))?);
-        save_key(&key, &self.agent.state)?;
-        step(progress, "this host has what the mesh needs; made a key").await;
+        let key = self.key(&token)?;
+        step(progress, "this host has what the mesh needs, and a key").await;
 
         let request = self.request(&token, &key, request.name).await?;
-        let Joined { gateway, credentials, response } =
-            enrolment::join(&self.agent, &token, key, request).await?;
+        let joined = enrolment::join(&self.agent, &token, key.clone(), request).await;
+        if let Err(EnrolmentError::Unanswered(_)) = joined {
+            self.unanswered = Some(Unanswered { token_id: token.id, key });
+        }
+        let Joined { gateway, credentials, response } = joined?;
         let workload = format!("{}/{}", response.namespace, response.name);
         step(progress, &format!("gateway {gateway} accepted this host as {workload}")).await;
 
@@ -113,6 +128,18 @@ impl Operations {
             }
         }
         self.first_state(&workload, true, progress).await
+    }
+
+    /// The key of a join with this token that was not answered, else a new one.
+    fn key(&self, token: &JoinToken) -> Result<Arc<KeyPair>, OperationError> {
+        let key = match &self.unanswered {
+            Some(Unanswered { token_id, key }) if *token_id == token.id => key.clone(),
+            Some(_) | None => {
+                Arc::new(KeyPair::generate().map_err(|error| OperationError::Key(error.to_string()))?)
+            }
+        };
+        save_key(&key, &self.agent.state)?;
+        Ok(key)
     }
 
     async fn request(
