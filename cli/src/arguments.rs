@@ -7,6 +7,9 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
+/// Above the options that stand behind the command's own in its help.
+const GLOBAL: &str = "Global options";
+
 /// Runs this host's part of a mesh of Kubernetes pods and hosts.
 #[derive(Debug, Parser)]
 #[command(
@@ -30,13 +33,13 @@ pub(crate) struct Arguments {
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// The agent's configuration file, which says where its socket is.
-    #[arg(long, global = true, env = "OUTRIGGER_CONFIG", value_name = "FILE")]
+    #[arg(long, global = true, env = "OUTRIGGER_CONFIG", value_name = "FILE", help_heading = GLOBAL)]
     pub(crate) config: Option<PathBuf>,
     /// The agent's socket, instead of the one of the configuration file.
-    #[arg(long, global = true, env = "OUTRIGGER_SOCKET", value_name = "PATH")]
+    #[arg(long, global = true, env = "OUTRIGGER_SOCKET", value_name = "PATH", help_heading = GLOBAL)]
     pub(crate) socket: Option<PathBuf>,
     /// For a person, or for a program.
-    #[arg(short, long, global = true, value_enum, default_value_t)]
+    #[arg(short, long, global = true, value_enum, default_value_t, help_heading = GLOBAL)]
     pub(crate) output: Format,
 }
 

@@ -1,5 +1,6 @@
 //! Why a command failed, and the exit code that says so.
 
+use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -65,10 +66,8 @@ impl From<Status> for Failure {
             Self::Usage(message)
         } else if code == Code::PermissionDenied {
             Self::NotPermitted(message)
-        } else if message.is_empty()
-            || message.contains("transport error")
-            || message.contains("h2 protocol error")
-        {
+        } else if message.is_empty() || status.source().is_some() {
+            // What the agent says has no source here; what breaks on the way has.
             Self::Failed("the agent stopped while it was working on this".to_owned())
         } else {
             Self::Failed(message)
@@ -92,6 +91,10 @@ mod tests {
         assert!(matches!(Failure::from(Status::permission_denied("x")), Failure::NotPermitted(_)));
         assert!(matches!(Failure::from(Status::invalid_argument("x")), Failure::Usage(_)));
         assert!(matches!(Failure::from(Status::internal("x")), Failure::Failed(_)));
+        let said = Failure::from(Status::aborted("gw:7443: transport error"));
+        assert!(matches!(said, Failure::Failed(text) if text.contains("gw:7443")));
+        let broken = Failure::from(Status::from_error("connection reset".into()));
+        assert!(matches!(broken, Failure::Failed(text) if text.contains("the agent stopped")));
         let closed = io::Error::from(io::ErrorKind::BrokenPipe);
         assert!(matches!(Failure::from(closed), Failure::Closed));
     }

@@ -17,6 +17,9 @@ use super::output::Format;
 use crate::clock::Clock;
 use crate::config::DEFAULT_SOCKET;
 
+/// Above the options that stand behind the command's own in its help.
+const GLOBAL: &str = "Global options";
+
 /// Names of the files of an administrator's certificate.
 pub(super) const KEY_FILE: &str = "admin.key";
 /// The certificate.
@@ -36,17 +39,18 @@ pub(super) struct Connection {
         global = true,
         env = "OUTRIGGER_GATEWAY_ADMIN_SOCKET",
         value_name = "FILE",
-        default_value = DEFAULT_SOCKET
+        default_value = DEFAULT_SOCKET,
+        help_heading = GLOBAL
     )]
     socket: PathBuf,
     /// A gateway elsewhere, over TLS; needs --credentials.
-    #[arg(long, global = true, env = "OUTRIGGER_GATEWAY_ADDRESS", value_name = "HOST:PORT")]
+    #[arg(long, global = true, env = "OUTRIGGER_GATEWAY_ADDRESS", value_name = "HOST:PORT", help_heading = GLOBAL)]
     gateway: Option<HostPort>,
     /// Folder of an administrator's certificate, made by `admin issue`; needs --gateway.
-    #[arg(long, global = true, env = "OUTRIGGER_GATEWAY_CREDENTIALS", value_name = "DIR")]
+    #[arg(long, global = true, env = "OUTRIGGER_GATEWAY_CREDENTIALS", value_name = "DIR", help_heading = GLOBAL)]
     credentials: Option<PathBuf>,
     /// How results are written.
-    #[arg(short, long, global = true, value_enum, default_value_t)]
+    #[arg(short, long, global = true, value_enum, default_value_t, help_heading = GLOBAL)]
     pub(super) output: Format,
 }
 

@@ -1,5 +1,6 @@
 //! Why a command failed, and the exit code that says so.
 
+use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -57,6 +58,10 @@ impl From<Status> for Failure {
         match status.code() {
             Code::InvalidArgument => Self::Usage(message),
             Code::PermissionDenied | Code::Unauthenticated => Self::NotPermitted(message),
+            // What the gateway says has no source here; what breaks on the way has.
+            _ if message.is_empty() || status.source().is_some() => {
+                Self::Failed("the gateway stopped while it was working on this".to_owned())
+            }
             _ => Self::Failed(message),
         }
     }
@@ -76,7 +81,9 @@ mod tests {
     fn codes_of_the_gateway_become_exit_codes() {
         assert!(matches!(Failure::from(Status::permission_denied("x")), Failure::NotPermitted(_)));
         assert!(matches!(Failure::from(Status::invalid_argument("x")), Failure::Usage(_)));
-        assert!(matches!(Failure::from(Status::not_found("x")), Failure::Failed(_)));
+        assert!(matches!(Failure::from(Status::not_found("x")), Failure::Failed(text) if text == "x"));
+        let broken = Failure::from(Status::from_error("connection reset".into()));
+        assert!(matches!(broken, Failure::Failed(text) if text.contains("the gateway stopped")));
         assert!(matches!(Failure::from(io::Error::from(io::ErrorKind::BrokenPipe)), Failure::Closed));
     }
 }
