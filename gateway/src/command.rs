@@ -43,18 +43,18 @@ enum Action {
     )]
     Serve(Box<Arguments>),
     /// Makes, lists and revokes join tokens.
-    Token(token::Arguments),
+    Token(connection::Arguments<token::Action>),
     /// Lists, describes, replaces and deletes the hosts that joined.
-    Workload(workload::Arguments),
+    Workload(connection::Arguments<workload::Action>),
     /// Shows the gateway's state: generation, sessions, and what it refuses of its manifests.
     Status {
         #[command(flatten)]
         connection: Connection,
     },
     /// Lists and rotates the roots that certificates are signed with.
-    Ca(ca::Arguments),
+    Ca(connection::Arguments<ca::Action>),
     /// Administrators' certificates.
-    Admin(admin::Arguments),
+    Admin(connection::Arguments<admin::Action>),
 }
 
 /// Does what the command line says.

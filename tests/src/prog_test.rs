@@ -5,6 +5,7 @@ pub mod batch;
 pub mod compare;
 pub mod cost;
 pub mod frames;
+pub mod host;
 pub mod kernel;
 pub mod mesh;
 pub mod twin;

@@ -51,6 +51,20 @@ impl World for Shop {
     }
 }
 
+/// The world with certificates that live for seconds.
+#[derive(Debug)]
+pub struct Brief(pub Shop);
+
+impl World for Brief {
+    fn make() -> Result<Self> {
+        Shop::with("certificateTtl: 6s\n").map(Self)
+    }
+
+    fn net(&self) -> &Net {
+        &self.0.cluster.net
+    }
+}
+
 impl Shop {
     /// The world with further lines of the gateway's configuration.
     pub fn with(settings: &str) -> Result<Self> {

@@ -21,8 +21,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
+use etherparse::{Ethernet2Header, IpHeaders, PacketBuilderStep};
 use serde::Serialize;
 
 /// How often a tool reports.
@@ -180,6 +181,35 @@ pub(crate) fn report_until<T: Serialize>(
     let outcome = work.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the tool's worker panicked")));
     report.print(&mut last)?;
     outcome
+}
+
+/// A packet from one address to another of its family.
+pub(crate) fn between(
+    ethernet: PacketBuilderStep<Ethernet2Header>,
+    source: IpAddr,
+    destination: IpAddr,
+) -> Result<PacketBuilderStep<IpHeaders>> {
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            Ok(ethernet.ipv4(source.octets(), destination.octets(), 64))
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            Ok(ethernet.ipv6(source.octets(), destination.octets(), 64))
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {
+            bail!("{source} and {destination} are of different families")
+        }
+    }
+}
+
+/// Reports until `stop` is set: of servers, whose threads end with the process.
+pub(crate) fn report_while_serving<T: Serialize>(report: &Shared<T>, stop: &Stop) -> Result<()> {
+    let mut last = String::new();
+    while !stop.is_set() {
+        report.print(&mut last)?;
+        thread::sleep(REPORT);
+    }
+    report.print(&mut last)
 }
 
 /// The address a server listens on by default: every one of both families.

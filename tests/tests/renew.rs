@@ -7,22 +7,9 @@ use e2e::agent::Agent;
 use e2e::cluster::Cluster;
 use e2e::json;
 use e2e::net::Underlay;
-use e2e::shared::{Shared, World};
-use e2e::shop::{Shop, Traffic};
+use e2e::shared::Shared;
+use e2e::shop::{Brief, Traffic};
 use e2e::wait::wait_for;
-
-/// A world whose certificates live for seconds.
-struct Brief(Shop);
-
-impl World for Brief {
-    fn make() -> Result<Self> {
-        Shop::with("certificateTtl: 6s\n").map(Self)
-    }
-
-    fn net(&self) -> &e2e::net::Net {
-        &self.0.cluster.net
-    }
-}
 
 static BRIEF: Shared<Brief> = Shared::new();
 

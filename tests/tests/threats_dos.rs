@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use datapath::abi::{Bank, Control, EndpointEntry, EndpointKey, Settings, endpoint_flag};
+use datapath::abi::{Bank, Control};
 use datapath::model::Model;
-use datapath::{Action, Address, Outer};
+use datapath::{Action, Outer};
 use e2e::agent::Agent;
 use e2e::cluster::allow_ingress;
 use e2e::compiler;
@@ -16,6 +16,7 @@ use e2e::json;
 use e2e::long::rounds;
 use e2e::process::Process;
 use e2e::prog_test::frames;
+use e2e::prog_test::host;
 use e2e::prog_test::kernel::{Kernel, PASSED, control_buffer};
 use e2e::prog_test::mesh::address;
 use e2e::shared::Shared;
@@ -257,33 +258,10 @@ fn threat_dos_slow_reader() {
 /// A host that lets one peer in.
 fn open_host() -> Model {
     let mut model = Model::default();
-    let own = EndpointEntry {
-        identity: 300,
-        previous: 0,
-        mark: 300,
-        tunnel_set: 0,
-        tunnel: Address::NONE,
-        flags: endpoint_flag::OWN,
-        reserved: 0,
-    };
-    let peer = EndpointEntry { identity: 301, mark: 301, tunnel: address("192.0.2.2"), flags: 0, ..own };
-    for (text, entry) in [("10.0.0.1", own), ("10.0.0.2", peer)] {
-        model.endpoints.insert(EndpointKey { bank: 0, reserved: [0; 3], address: address(text) }, entry);
+    for (text, entry) in [("10.0.0.1", host::OWN), ("10.0.0.2", host::peer(301, "192.0.2.2"))] {
+        model.endpoints.insert(host::endpoint_key(Bank::A, text), entry);
     }
-    model.settings[0] = Some(Settings {
-        identity: 300,
-        mark: 300,
-        flags: 0,
-        ingress_default: Action::Allow.number(),
-        egress_default: Action::Deny.number(),
-        reserved: [0; 2],
-        ingress_rule: 1,
-        egress_rule: 2,
-        address_v4: address("10.0.0.1"),
-        address_v6: Address::NONE,
-        mtu: 1450,
-        spare: [0; 20],
-    });
+    model.settings[0] = Some(host::settings(Action::Allow, Action::Deny));
     model
 }
 

@@ -5,9 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use datapath::abi::{
-    Bank, Control, EndpointEntry, EndpointKey, Hook, Settings, TunnelEntry, TunnelKey, endpoint_flag,
-};
+use datapath::abi::{Bank, Control, EndpointEntry, Hook, Settings, TunnelEntry, TunnelKey};
 use datapath::model::{Frame, Model};
 use datapath::{Action, Address, Moment, Outer, Reason, decide};
 use e2e::agent::events;
@@ -17,6 +15,7 @@ use e2e::host::Host;
 use e2e::json;
 use e2e::long::rounds;
 use e2e::prog_test::frames;
+use e2e::prog_test::host;
 use e2e::prog_test::kernel::{DROPPED, Kernel, PASSED, control_buffer};
 use e2e::prog_test::mesh::address;
 use e2e::shared::Shared;
@@ -146,18 +145,9 @@ const NESTED: [(&str, u32, &[&str]); 6] = [
 
 fn nested_mesh() -> Model {
     let mut model = Model::default();
-    let own = EndpointEntry {
-        identity: 300,
-        previous: 0,
-        mark: 300,
-        tunnel_set: 0,
-        tunnel: Address::NONE,
-        flags: endpoint_flag::OWN,
-        reserved: 0,
-    };
-    let key = |text| EndpointKey { bank: 0, reserved: [0; 3], address: address(text) };
+    let key = |text| host::endpoint_key(Bank::A, text);
     for text in ["10.0.0.1", "fd00::1"] {
-        model.endpoints.insert(key(text), own);
+        model.endpoints.insert(key(text), host::OWN);
     }
     for (set, (text, identity, tunnels)) in (1..).zip(NESTED) {
         let tunnel_set = if tunnels.len() > 1 { set } else { 0 };
@@ -167,7 +157,7 @@ fn nested_mesh() -> Model {
             tunnel_set,
             tunnel: tunnels.first().map_or(Address::NONE, |first| address(first)),
             flags: 0,
-            ..own
+            ..host::OWN
         };
         model.endpoints.insert(key(text), entry);
         for tunnel in tunnels.iter().filter(|_| tunnel_set != 0) {
@@ -175,20 +165,8 @@ fn nested_mesh() -> Model {
             model.tunnels.insert(key, TunnelEntry::default());
         }
     }
-    model.settings[0] = Some(Settings {
-        identity: 300,
-        mark: 300,
-        flags: 0,
-        ingress_default: Action::Allow.number(),
-        egress_default: Action::Allow.number(),
-        reserved: [0; 2],
-        ingress_rule: 1,
-        egress_rule: 2,
-        address_v4: address("10.0.0.1"),
-        address_v6: address("fd00::1"),
-        mtu: 1450,
-        spare: [0; 20],
-    });
+    let settings = host::settings(Action::Allow, Action::Allow);
+    model.settings[0] = Some(Settings { address_v6: address("fd00::1"), ..settings });
     model
 }
 

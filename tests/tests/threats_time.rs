@@ -6,23 +6,20 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use datapath::Action;
-use datapath::abi::{
-    Bank, ClassEntry, ClassKey, Control, EndpointEntry, EndpointKey, PolicyEntry, PolicyKey, Settings,
-    endpoint_flag,
-};
+use datapath::abi::{Bank, ClassEntry, ClassKey, Control, PolicyEntry, PolicyKey};
 use datapath::model::Model;
-use datapath::{Address, Outer};
+use datapath::{Action, Outer};
 use e2e::binaries::Binary;
 use e2e::cluster::pod_manifest;
 use e2e::json;
 use e2e::long::rounds;
 use e2e::process::Process;
 use e2e::prog_test::frames;
+use e2e::prog_test::host;
 use e2e::prog_test::kernel::{DROPPED, Kernel, PASSED, control_buffer};
 use e2e::prog_test::mesh::address;
-use e2e::shared::{Shared, World};
-use e2e::shop::{Shop, TCP, Traffic, UDP};
+use e2e::shared::Shared;
+use e2e::shop::{Brief, Shop, TCP, Traffic, UDP};
 use e2e::traffic::knock::KnockReport;
 use e2e::traffic::tcp::EchoReport;
 use e2e::traffic::udp::{SendReport, SinkReport};
@@ -179,20 +176,9 @@ const PEERS: [(&str, &str); 2] = [("10.0.0.2", "192.0.2.2"), ("10.0.0.3", "192.0
 /// In a bank: the first peer has `allowed`, an identity that may open flows, the second one has `denied`.
 fn fill(model: &mut Model, bank: Bank, allowed: u32, denied: u32) {
     let number = bank.number();
-    let own = EndpointEntry {
-        identity: 300,
-        previous: 0,
-        mark: 300,
-        tunnel_set: 0,
-        tunnel: Address::NONE,
-        flags: endpoint_flag::OWN,
-        reserved: 0,
-    };
-    let key = |text| EndpointKey { bank: number, reserved: [0; 3], address: address(text) };
-    model.endpoints.insert(key("10.0.0.1"), own);
+    model.endpoints.insert(host::endpoint_key(bank, "10.0.0.1"), host::OWN);
     for ((peer, tunnel), identity) in PEERS.into_iter().zip([allowed, denied]) {
-        let entry = EndpointEntry { identity, mark: identity, tunnel: address(tunnel), flags: 0, ..own };
-        model.endpoints.insert(key(peer), entry);
+        model.endpoints.insert(host::endpoint_key(bank, peer), host::peer(identity, tunnel));
     }
     for (identity, class) in [(allowed, 1), (denied, 2)] {
         model.classes.insert(ClassKey { bank: number, reserved: [0; 3], identity }, ClassEntry { class });
@@ -210,20 +196,7 @@ fn fill(model: &mut Model, bank: Bank, allowed: u32, denied: u32) {
     let entry = PolicyEntry { precedence: 1, rule: 7, action: Action::Allow.number(), reserved: [0; 7] };
     model.policy.insert(rule, entry);
     if let Some(settings) = model.settings.get_mut(usize::from(number)) {
-        *settings = Some(Settings {
-            identity: 300,
-            mark: 300,
-            flags: 0,
-            ingress_default: Action::Deny.number(),
-            egress_default: Action::Deny.number(),
-            reserved: [0; 2],
-            ingress_rule: 1,
-            egress_rule: 2,
-            address_v4: address("10.0.0.1"),
-            address_v6: Address::NONE,
-            mtu: 1450,
-            spare: [0; 20],
-        });
+        *settings = Some(host::settings(Action::Deny, Action::Deny));
     }
 }
 
@@ -276,19 +249,6 @@ fn threat_05_identities_swapped_at_every_packet() -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A world whose certificates live for seconds instead of a day.
-struct Brief(Shop);
-
-impl World for Brief {
-    fn make() -> Result<Self> {
-        Shop::with("certificateTtl: 6s\n").map(Self)
-    }
-
-    fn net(&self) -> &e2e::net::Net {
-        &self.0.cluster.net
-    }
 }
 
 static BRIEF: Shared<Brief> = Shared::new();

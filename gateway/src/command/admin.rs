@@ -10,21 +10,12 @@ use pki::{CertificateDer, KeyPair};
 use proto::v1;
 use serde_json::json;
 
-use super::connection::{BUNDLE_FILE, CERTIFICATE_FILE, Connection, KEY_FILE};
+use super::connection::{Arguments, BUNDLE_FILE, CERTIFICATE_FILE, KEY_FILE};
 use super::failure::Failure;
 use super::output::{self, Format};
 
-/// The options of `admin`.
-#[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
-    #[command(flatten)]
-    connection: Connection,
-    #[command(subcommand)]
-    action: Action,
-}
-
 #[derive(Debug, Subcommand)]
-enum Action {
+pub(super) enum Action {
     /// Issues a certificate, valid for 24 hours, with which the gateway can be administered from elsewhere.
     #[command(after_help = "Use it with --gateway HOST:PORT --credentials DIR on any command but this one.")]
     Issue {
@@ -37,7 +28,7 @@ enum Action {
 }
 
 /// Does what the command line says.
-pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
+pub(super) async fn run(arguments: Arguments<Action>) -> Result<(), Failure> {
     let mut client = arguments.connection.connect().await?;
     let Action::Issue { name, out } = arguments.action;
     let failed = |error: &dyn std::fmt::Display| Failure::Failed(error.to_string());

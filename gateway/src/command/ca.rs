@@ -5,18 +5,9 @@ use proto::v1;
 use proto::v1::change_roots_request::Change;
 use serde_json::json;
 
-use super::connection::Connection;
+use super::connection::Arguments;
 use super::failure::Failure;
 use super::output::{self, Format};
-
-/// The options of `ca`.
-#[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
-    #[command(flatten)]
-    connection: Connection,
-    #[command(subcommand)]
-    action: Action,
-}
 
 #[derive(Debug, Subcommand)]
 #[command(
@@ -24,7 +15,7 @@ pub(super) struct Arguments {
                         refused until every host is ready: hosts that are connected are asked to renew at each step, which \
                         takes seconds, or minutes with thousands of them."
 )]
-enum Action {
+pub(super) enum Action {
     /// Lists the roots, with how many hosts trust each and have certificates of it.
     List,
     /// Makes a new root. Hosts are asked to fetch it; it does not sign yet.
@@ -48,7 +39,7 @@ enum Action {
 }
 
 /// Does what the command line says.
-pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
+pub(super) async fn run(arguments: Arguments<Action>) -> Result<(), Failure> {
     let mut client = arguments.connection.connect().await?;
     let (change, force) = match arguments.action {
         Action::List => {

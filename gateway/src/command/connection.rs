@@ -54,6 +54,15 @@ pub(super) struct Connection {
     pub(super) output: Format,
 }
 
+/// The options of a command that does one of several things with a gateway.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments<A: clap::Subcommand> {
+    #[command(flatten)]
+    pub(super) connection: Connection,
+    #[command(subcommand)]
+    pub(super) action: A,
+}
+
 impl Connection {
     /// Connects.
     pub(super) async fn connect(&self) -> Result<Client, Failure> {

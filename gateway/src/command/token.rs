@@ -4,23 +4,14 @@ use clap::Subcommand;
 use proto::v1;
 use serde_json::json;
 
-use super::connection::Connection;
+use super::connection::Arguments;
 use super::failure::Failure;
 use super::output::{self, Format};
 use crate::config::Lasting;
 use crate::store::WorkloadName;
 
-/// The options of `token`.
-#[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
-    #[command(flatten)]
-    connection: Connection,
-    #[command(subcommand)]
-    action: Action,
-}
-
 #[derive(Debug, Subcommand)]
-enum Action {
+pub(super) enum Action {
     /// Makes a token that hosts join with. It is shown once and kept hashed.
     #[command(after_help = "The token alone goes to standard output, so that it can be piped:\n  \
                       outrigger-gateway token create --group shop/db | ssh host sudo outrigger join --token-stdin")]
@@ -45,7 +36,7 @@ enum Action {
 
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
-struct Target {
+pub(super) struct Target {
     /// The ExternalWorkloadGroup hosts become members of.
     #[arg(long, value_name = "NAMESPACE/NAME")]
     group: Option<WorkloadName>,
@@ -55,7 +46,7 @@ struct Target {
 }
 
 /// Does what the command line says.
-pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
+pub(super) async fn run(arguments: Arguments<Action>) -> Result<(), Failure> {
     let mut client = arguments.connection.connect().await?;
     let format = arguments.connection.output;
     match arguments.action {

@@ -4,24 +4,15 @@ use clap::Subcommand;
 use proto::v1;
 use serde_json::{Value, json};
 
-use super::connection::Connection;
+use super::connection::Arguments;
 use super::failure::Failure;
 use super::output::{self, Format};
 use super::token;
 use crate::config::Lasting;
 use crate::store::WorkloadName;
 
-/// The options of `workload`.
-#[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
-    #[command(flatten)]
-    connection: Connection,
-    #[command(subcommand)]
-    action: Action,
-}
-
 #[derive(Debug, Subcommand)]
-enum Action {
+pub(super) enum Action {
     /// Lists the hosts that joined.
     List,
     /// Shows all of one host: addresses, labels, the policies that select it, its agent's state.
@@ -51,7 +42,7 @@ enum Action {
 }
 
 /// Does what the command line says.
-pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
+pub(super) async fn run(arguments: Arguments<Action>) -> Result<(), Failure> {
     let mut client = arguments.connection.connect().await?;
     let format = arguments.connection.output;
     match arguments.action {

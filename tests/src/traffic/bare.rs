@@ -5,11 +5,12 @@ use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use etherparse::PacketBuilder;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, sendto, socket};
 
+use super::between;
 use super::inject::{Hexadecimal, hexadecimal};
 use super::udp::{SMALLEST, SendReport, datagram};
 
@@ -82,17 +83,7 @@ impl Bare {
             return Ok(frame);
         }
         let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 3], card);
-        let ip = match (self.source, self.destination) {
-            (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                ethernet.ipv4(source.octets(), destination.octets(), 64)
-            }
-            (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                ethernet.ipv6(source.octets(), destination.octets(), 64)
-            }
-            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {
-                bail!("source and destination are of different families")
-            }
-        };
+        let ip = between(ethernet, self.source, self.destination)?;
         let mut frame = Vec::new();
         ip.udp(40_000, self.port).write(&mut frame, &datagram(self.flow, number, SMALLEST))?;
         // Behind the two addresses.

@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use etherparse::PacketBuilder;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::between;
 use super::udp::{SMALLEST, SendReport, datagram};
 
 /// Forger.
@@ -119,17 +120,7 @@ impl Vxlan {
             return Ok(crate::prog_test::frames::ethernet(packet));
         }
         let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
-        let ip = match (self.source, self.destination) {
-            (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                ethernet.ipv4(source.octets(), destination.octets(), 64)
-            }
-            (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                ethernet.ipv6(source.octets(), destination.octets(), 64)
-            }
-            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {
-                bail!("inner source and destination are of different families")
-            }
-        };
+        let ip = between(ethernet, self.source, self.destination)?;
         let mut frame = Vec::new();
         let sequence = u16::try_from(number & 0xffff)?;
         match self.inner {

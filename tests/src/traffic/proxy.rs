@@ -3,13 +3,12 @@
 use std::io::{BufRead, BufReader, Read as _, Write};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::{Shared, Stop, report_until};
+use super::{Shared, Stop, report_while_serving};
 
 /// The proxy.
 #[derive(Debug, Args)]
@@ -52,14 +51,7 @@ impl Proxy {
                 thread::spawn(move || drop(serve(client, most, &report)));
             }
         });
-        let until = stop.clone();
-        let work = thread::spawn(move || {
-            while !until.is_set() {
-                thread::sleep(Duration::from_millis(5));
-            }
-            Ok(())
-        });
-        report_until(&report, &stop, work)
+        report_while_serving(&report, &stop)
     }
 }
 

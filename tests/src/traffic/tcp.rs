@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::{Shared, Stop, report_until};
+use super::{Shared, Stop, report_until, report_while_serving};
 use crate::wait::monotonic_ns;
 
 /// Echo server.
@@ -78,14 +78,7 @@ impl Echo {
                 thread::spawn(move || echo(stream, &report));
             }
         });
-        let until = stop.clone();
-        let work = thread::spawn(move || {
-            while !until.is_set() {
-                thread::sleep(Duration::from_millis(5));
-            }
-            Ok(())
-        });
-        report_until(&report, &stop, work)
+        report_while_serving(&report, &stop)
     }
 }
 
