@@ -89,7 +89,14 @@ impl Hooks {
     }
 
     /// Takes stubs off devices that need them no longer and forgets devices that are gone.
-    pub(super) fn keep_only(&self, wanted: &BTreeSet<(Hook, u32)>) -> Result<(), KernelError> {
+    pub(super) fn keep_only(
+        &self,
+        wanted: &BTreeSet<(Hook, u32)>,
+        exists: impl Fn(u32) -> bool,
+    ) -> Result<(), KernelError> {
+        if self.by == AttachedBy::Classifier {
+            self.pins.forget_qdiscs(exists)?;
+        }
         for (hook, ifindex) in self.pins.links()? {
             if !wanted.contains(&(hook, ifindex)) {
                 unpin(&self.pins.link(hook, ifindex))?;

@@ -178,7 +178,8 @@ impl Network {
         let inventory = self.inventory().await?;
         let wanted = wanted_hooks(&inventory, &self.config.device, self.role);
         if self.role.is_some() {
-            self.hooks.keep_only(&wanted.iter().map(|(hook, device)| (*hook, device.ifindex)).collect())?;
+            let places = wanted.iter().map(|(hook, device)| (*hook, device.ifindex)).collect();
+            self.hooks.keep_only(&places, |ifindex| inventory.links.contains_key(&ifindex))?;
         }
         self.hooked.clear();
         self.known.retain(|(_, ifindex)| inventory.links.contains_key(ifindex));

@@ -87,6 +87,18 @@ impl Pins {
         meshes.iter().any(|mesh| Self::new(folder, mesh).has_made_qdisc(ifindex))
     }
 
+    /// Forgets that a mesh made the `clsact` of devices that are gone: another device may get their number.
+    pub(super) fn forget_qdiscs(&self, exists: impl Fn(u32) -> bool) -> Result<(), KernelError> {
+        let folder = self.stable("");
+        for name in names(&folder).map_err(on_file("list", folder))? {
+            let ifindex = name.strip_prefix("clsact_").and_then(|ifindex| ifindex.parse().ok());
+            if let Some(ifindex) = ifindex.filter(|ifindex| !exists(*ifindex)) {
+                unpin(&self.qdisc(ifindex))?;
+            }
+        }
+        Ok(())
+    }
+
     fn qdisc(&self, ifindex: u32) -> PathBuf {
         self.stable(&format!("clsact_{ifindex}"))
     }

@@ -155,6 +155,18 @@ fn two_meshes_share_a_device_and_the_last_one_clears_it() {
 }
 
 #[test]
+fn a_device_that_is_gone_is_forgotten() {
+    isolated(AttachedBy::Classifier, |netlink, mut hooks, eth0| async move {
+        hooks.ensure(&netlink, Hook::GuardIngress, &eth0).await.unwrap();
+        let places = BTreeSet::from([(Hook::GuardIngress, eth0.ifindex)]);
+        hooks.keep_only(&places, |ifindex| ifindex == eth0.ifindex).unwrap();
+        assert!(hooks.pins.has_made_qdisc(eth0.ifindex));
+        hooks.keep_only(&BTreeSet::new(), |_| false).unwrap();
+        assert!(!hooks.pins.has_made_qdisc(eth0.ifindex), "the next device of this number is taken for it");
+    });
+}
+
+#[test]
 fn a_clsact_of_others_stays() {
     isolated(AttachedBy::Classifier, |netlink, mut hooks, eth0| async move {
         run("tc qdisc add dev eth0 clsact");
