@@ -178,7 +178,7 @@ impl AgentApi for Service {
         _request: Request<ListPoliciesRequest>,
     ) -> Result<Response<ListPoliciesResponse>, Status> {
         let (_, version) = self.running()?;
-        Ok(Response::new(policies::list(&version.state.policy)))
+        Ok(Response::new(policies::list(&version.state.policy, &version.state.identities)))
     }
 
     async fn list_endpoints(

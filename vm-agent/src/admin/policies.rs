@@ -1,11 +1,15 @@
 //! What `outrigger policy list` and `policy trace` show: the rules as received, the decision by the specification,
 //! and the decision by the kernel's own tables.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use datapath::{Direction, Reason};
 use policy::evaluate::Flow;
 use policy::explain;
+use policy::identity::Identity;
+use policy::labels::{Labels, OBJECT_PREFIX};
 use policy::state::{Block, NodeState, Peers, Policy, PortRange, Ports, Rule, RuleAction};
 use proto::v1::{ListPoliciesResponse, PolicyRule, TracePolicyRequest, TracePolicyResponse};
 
@@ -118,13 +122,13 @@ fn kernel_verdict(reason: Reason) -> String {
     }
 }
 
-/// The rules of a policy and its defaults.
-pub(super) fn list(policy: &Policy) -> ListPoliciesResponse {
+/// The rules of a policy and its defaults; identities with the labels that are known.
+pub(super) fn list(policy: &Policy, known: &BTreeMap<Identity, Arc<Labels>>) -> ListPoliciesResponse {
     let rules = |direction: &'static str, rules: &[Rule]| -> Vec<PolicyRule> {
         let line = |rule: &Rule| PolicyRule {
             direction: direction.to_owned(),
             origin: rule.origin.to_string(),
-            peers: peers(&rule.peers),
+            peers: peers(&rule.peers, known),
             ports: ports(&rule.ports),
             action: action(rule.action).to_owned(),
         };
@@ -146,7 +150,7 @@ const fn action(action: RuleAction) -> &'static str {
     }
 }
 
-fn peers(peers: &Peers) -> String {
+fn peers(peers: &Peers, known: &BTreeMap<Identity, Arc<Labels>>) -> String {
     let Peers::Only { identities, blocks } = peers else { return "any".to_owned() };
     let block = |block: &Block| {
         let except: Vec<String> = block.except.iter().map(ToString::to_string).collect();
@@ -156,9 +160,21 @@ fn peers(peers: &Peers) -> String {
             format!("{} except {}", block.cidr, except.join(" "))
         }
     };
-    let identities = identities.iter().map(|identity| format!("identity {identity}"));
+    let identities =
+        identities.iter().map(|identity| match known.get(identity).map(|labels| given(labels)) {
+            Some(labels) if !labels.is_empty() => format!("identity {identity} ({labels})"),
+            Some(_) | None => format!("identity {identity}"),
+        });
     let all: Vec<String> = identities.chain(blocks.iter().map(block)).collect();
     if all.is_empty() { "none".to_owned() } else { all.join(", ") }
+}
+
+/// The labels that people gave to objects: those of namespace, cluster and account say little here.
+fn given(labels: &Labels) -> String {
+    let own = |key: &str| !key.starts_with("io.kubernetes.") && !key.starts_with("io.cilium.");
+    let objects = labels.0.iter().filter_map(|(key, value)| Some((key.strip_prefix(OBJECT_PREFIX)?, value)));
+    let shown = objects.filter(|&(key, _)| own(key)).map(|(key, value)| format!("{key}={value}"));
+    shown.collect::<Vec<_>>().join(" ")
 }
 
 fn ports(ports: &Ports) -> String {
@@ -178,9 +194,6 @@ fn ports(ports: &Ports) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::sync::Arc;
-
-    use policy::identity::Identity;
 
     use super::*;
 
@@ -215,13 +228,19 @@ mod tests {
     #[test]
     fn empty_and_absent_sets_look_different() {
         let none = Peers::Only { identities: Arc::new(BTreeSet::new()), blocks: Vec::new() };
+        let known = BTreeMap::from([(
+            Identity::try_new(301).unwrap(),
+            Arc::new("k8s:app=api;k8s:io.kubernetes.pod.namespace=shop;".parse::<Labels>().unwrap()),
+        )]);
+        let peers = |of: &Peers| peers(of, &known);
         assert_eq!((peers(&Peers::Any).as_str(), peers(&none).as_str()), ("any", "none"));
         assert_eq!((ports(&Ports::Any).as_str(), ports(&Ports::Only(Vec::new())).as_str()), ("any", "none"));
         let block =
             Block { cidr: "10.0.0.0/8".parse().unwrap(), except: vec!["10.1.0.0/16".parse().unwrap()] };
-        let identities = Arc::new(BTreeSet::from([Identity::try_new(300).unwrap()]));
+        let identities =
+            Arc::new(BTreeSet::from([300, 301].map(|number| Identity::try_new(number).unwrap())));
         let some = Peers::Only { identities, blocks: vec![block] };
-        assert_eq!(peers(&some), "identity 300, 10.0.0.0/8 except 10.1.0.0/16");
+        assert_eq!(peers(&some), "identity 300, identity 301 (app=api), 10.0.0.0/8 except 10.1.0.0/16");
         let range = |first, last| PortRange { protocol: 6, first, last };
         let some = Ports::Only(vec![range(80, 80), range(8000, 8010), range(0, u16::MAX)]);
         assert_eq!(ports(&some), "tcp/80, tcp/8000-8010, tcp");
