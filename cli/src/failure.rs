@@ -51,7 +51,7 @@ impl Failure {
             Self::NotPermitted(_) => 5,
         };
         // Standard error may be closed too; there is nobody left to tell.
-        let _closed = crate::output::error(&format!("error: {self}"));
+        crate::output::note(&format!("error: {self}"));
         ExitCode::from(code)
     }
 }

@@ -87,7 +87,7 @@ async fn serve(arguments: Arguments) -> Result<(), Failure> {
         let shutdown = Shutdown::on_signals().context("cannot handle signals")?;
         crate::run(config, shutdown).await
     };
-    served.await.map_err(|error| Failure::Failed(format!("{error:#}")))
+    served.await.map_err(|error: anyhow::Error| Failure::Failed(console::causes(error.as_ref())))
 }
 
 #[cfg(test)]

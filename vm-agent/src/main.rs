@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     match run {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("outrigger-agent: {error:#}");
+            console::note(&format!("outrigger-agent: {}", console::causes(error.as_ref())));
             ExitCode::FAILURE
         }
     }

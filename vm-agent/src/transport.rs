@@ -186,17 +186,7 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     if let Some(refusal) = pki::tls::refusal(error) {
         return refusal.to_string();
     }
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let said = cause.to_string();
-        if !text.contains(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        next = cause.source();
-    }
-    text
+    console::causes(error)
 }
 
 #[cfg(test)]

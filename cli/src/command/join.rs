@@ -69,7 +69,7 @@ pub(crate) async fn run(
     let mut result = None;
     while let Some(JoinProgress { step, result: last }) = steps.message().await? {
         if !step.is_empty() {
-            progress.step(&step)?;
+            progress.step(&step);
         }
         result = last.or(result);
     }
@@ -99,12 +99,11 @@ impl Progress {
         Self(Some(bar))
     }
 
-    fn step(&self, step: &str) -> Result<(), Failure> {
+    fn step(&self, step: &str) {
         match &self.0 {
-            Some(bar) => bar.suspend(|| output::error(&format!("✓ {step}")))?,
-            None => output::error(step)?,
+            Some(bar) => bar.suspend(|| output::note(&format!("✓ {step}"))),
+            None => output::note(step),
         }
-        Ok(())
     }
 
     fn end(self) {

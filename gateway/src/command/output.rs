@@ -1,9 +1,7 @@
-//! What is written: lines, tables and JSON, safe for a terminal and for a pipe that closes.
-
-use std::io::{self, IsTerminal as _, Write as _};
+//! What is written, for commands that fail where it cannot be.
 
 use clap::ValueEnum;
-use comfy_table::{ContentArrangement, Table, presets};
+pub(super) use console::note;
 use serde_json::Value;
 
 use super::failure::Failure;
@@ -20,37 +18,17 @@ pub(super) enum Format {
 
 /// Writes a line to standard output.
 pub(super) fn line(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    out.write_all(clean(text).as_bytes())?;
-    out.write_all(b"\n")?;
-    out.flush()?;
-    Ok(())
+    Ok(console::line(text)?)
 }
 
-/// Writes a line for a person to standard error; nobody is left to tell where that is closed.
-pub(super) fn note(text: &str) {
-    let _closed = writeln!(io::stderr().lock(), "{}", clean(text));
-}
-
-/// Writes a value.
+/// Writes a value: indented for a single result.
 pub(super) fn json(value: &Value) -> Result<(), Failure> {
-    line(&format!("{value:#}"))
+    Ok(console::json(value)?)
 }
 
-/// Writes a table with a head line, fitted to a terminal, whole into a pipe.
+/// Writes a table with a head line.
 pub(super) fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Result<(), Failure> {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    let fitted = io::stdout().is_terminal();
-    let arrangement = if fitted { ContentArrangement::Dynamic } else { ContentArrangement::Disabled };
-    table.set_content_arrangement(arrangement).set_header(head.to_vec());
-    for row in rows {
-        table.add_row(row.iter().map(|cell| clean(cell)).collect::<Vec<_>>());
-    }
-    for text in table.lines() {
-        line(text.trim_end())?;
-    }
-    Ok(())
+    Ok(console::table(head, rows)?)
 }
 
 /// Writes names and values under each other; what is empty is left out.
@@ -75,20 +53,9 @@ pub(super) fn or_dash(text: String) -> String {
     if text.is_empty() { "-".to_owned() } else { text }
 }
 
-/// Names come from other machines: control characters in them do not reach the terminal.
-fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_cannot_steer_the_terminal() {
-        assert_eq!(clean("a\u{1b}[31mb\r"), "a\u{fffd}[31mb\u{fffd}");
-        assert_eq!(clean("zwei\nZeilen\tgrün"), "zwei\nZeilen\tgrün");
-    }
 
     #[test]
     fn no_time_is_never() {
