@@ -27,10 +27,6 @@ pub const CLOSED: u16 = 9006;
 /// Bytes of a request, a response and a datagram.
 const MESSAGE: usize = 64;
 
-/// Bytes that bulk may have on its way. What the kernel would tune to differs from connection to connection, and with it
-/// whether bulk stays within the caches.
-const WINDOW: usize = 512 * 1024;
-
 /// A congestion control that does not pace, which every kernel has: with the default of some machines, bulk is as fast as
 /// their timers happen to fire.
 const UNPACED: &[u8] = b"reno";
@@ -85,7 +81,6 @@ impl Serve {
         let socket = |port| UdpSocket::bind((self.address, port)).with_context(|| format!("port {port}"));
         let (sink, echo, once) = (listener(SINK)?, listener(ECHO)?, listener(ONCE)?);
         let (count, closed) = (socket(COUNT)?, socket(CLOSED)?);
-        socket2::SockRef::from(&sink).set_recv_buffer_size(WINDOW)?;
         let report = Shared::new(ServeReport { listening: true, ..ServeReport::default() });
         let stop = Stop::on_input_closed();
         serve_each(sink, drain);
@@ -171,9 +166,7 @@ impl Load {
     /// Sends bytes over one connection.
     pub(super) fn blast(&self) -> Result<()> {
         let mut stream = self.connect()?;
-        let socket = socket2::SockRef::from(&stream);
-        socket.set_send_buffer_size(WINDOW)?;
-        socket.set_tcp_congestion(UNPACED)?;
+        socket2::SockRef::from(&stream).set_tcp_congestion(UNPACED)?;
         let buffer = vec![0x5a; 256 * 1024];
         self.report(|| Ok(u64::try_from(stream.write(&buffer)?)?))
     }
