@@ -50,6 +50,9 @@ pub type Workloads = BTreeMap<WorkloadName, Arc<Workload>>;
 const FORMAT: u64 = 1;
 /// The store's file within the state folder.
 const FILE: &str = "gateway.redb";
+/// Bytes of the file that are kept in memory. What is looked at all the time is kept as records; left to itself, the
+/// database would keep a gigabyte of pages that nobody asks for again.
+const CACHE: usize = 16 << 20;
 
 /// What the store needs to know to allocate.
 #[derive(Clone, Debug)]
@@ -246,7 +249,7 @@ fn open_file(path: &Path) -> Result<Database, OpenError> {
         }
         Err(error) => return Err(OpenError::Content { path: path.to_owned(), source: error.into() }),
     };
-    match Database::builder().create_with_backend(backend) {
+    match Database::builder().set_cache_size(CACHE).create_with_backend(backend) {
         Ok(database) => Ok(database),
         Err(redb::DatabaseError::DatabaseAlreadyOpen) => Err(OpenError::InUse { path: path.to_owned() }),
         Err(error) => Err(OpenError::Content { path: path.to_owned(), source: error.into() }),

@@ -136,14 +136,27 @@ impl Store {
         })
     }
 
+    /// Whether an agent reports what is recorded. Looks at memory alone, where the workload has the key.
+    ///
+    /// # Errors
+    /// [`WorkloadError`] where the workload is gone or has another key, or the store failed.
+    pub fn is_reported(
+        &self,
+        name: &WorkloadName,
+        key: KeyHash,
+        report: &Report,
+    ) -> Result<bool, WorkloadError> {
+        let known = self.authorise(name, key)?;
+        let same = known.underlay == report.underlay && known.agent_version == report.agent_version;
+        Ok(same && known.has_claims(report.source))
+    }
+
     /// Records what an agent reports; writes nothing where nothing changed.
     ///
     /// # Errors
     /// [`WorkloadError`] where the workload is gone or has another key, or the store failed.
     pub fn report(&self, name: &WorkloadName, key: KeyHash, report: &Report) -> Result<(), WorkloadError> {
-        let known = self.authorise(name, key)?;
-        let same = known.underlay == report.underlay && known.agent_version == report.agent_version;
-        if same && known.has_claims(report.source) {
+        if self.is_reported(name, key, report)? {
             return Ok(());
         }
         self.write_workloads(|transaction| {

@@ -75,6 +75,9 @@ pub(super) async fn record(
     workload: &Arc<Workload>,
     report: Report,
 ) -> Result<(), WorkloadError> {
+    if store.is_reported(&workload.name, workload.key, &report)? {
+        return Ok(());
+    }
     let (store, workload) = (Arc::clone(store), Arc::clone(workload));
     let recorded =
         tokio::task::spawn_blocking(move || store.report(&workload.name, workload.key, &report)).await;
