@@ -6,7 +6,7 @@ mod bed;
 pub mod swarm;
 mod usage;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -34,6 +34,11 @@ const RESUME: f64 = 0.01;
 /// Changes that are measured, and those before that are not.
 const CHANGES: usize = 60;
 const WARM_UP: usize = 4;
+/// Changes that come one after the other without a look at who has them, and the time between two.
+const RUSH: usize = 500;
+const RUSH_PACE: Duration = Duration::from_millis(10);
+/// How long the gateway gathers changes at most.
+const LAST_OF_RUSH: Duration = Duration::from_millis(200);
 /// How long silence is watched: twice the time between keepalives.
 const SILENCE: Duration = Duration::from_mins(1);
 /// How long a change may take, and the return of all: what is slow is a result, what hangs is an error.
@@ -57,6 +62,8 @@ fn measure_with(agents: u32) -> Result<Vec<Measurement>> {
     measured.memory(&mut bed, before, kernel)?;
     println!("gateway: {CHANGES} changes");
     measured.changes(&mut bed)?;
+    println!("gateway: {RUSH} changes in a rush");
+    measured.rush(&mut bed)?;
     println!("gateway: {} s of silence", SILENCE.as_secs());
     measured.silence(&mut bed)?;
     println!("gateway: killed");
@@ -130,6 +137,29 @@ impl Measured {
         Ok(())
     }
 
+    /// What comes faster than it can be told is told together.
+    fn rush(&mut self, bed: &mut Bed) -> Result<()> {
+        let pid = bed.pid()?;
+        let before = (Cpu::of(pid)?, bed.report()?.generation);
+        let began = Instant::now();
+        for number in 0..RUSH {
+            save(bed, WARM_UP + CHANGES + number)?;
+            std::thread::sleep(RUSH_PACE);
+        }
+        let seconds = began.elapsed().as_secs_f64();
+        // One more, that is told alone: with it all agents have all of them.
+        std::thread::sleep(LAST_OF_RUSH);
+        bed.steady(before.1, LIMIT)?;
+        change(bed, WARM_UP)?;
+        let used = Cpu::of(pid)?.since(before.0).total();
+        let told = bed.report()?.generation - before.1;
+        let share = used.as_secs_f64() * 1e6 / float_of(RUSH) / f64::from(self.agents);
+        self.known("rush: changes by second", float_of(RUSH) / seconds, "1/s");
+        self.known("rush: changes told together", float_of(RUSH) / float(told), "");
+        self.at_most("rush: CPU by change and stream", share, "µs", CPU_US);
+        Ok(())
+    }
+
     fn silence(&mut self, bed: &mut Bed) -> Result<()> {
         let pid = bed.pid()?;
         let before = (Cpu::of(pid)?, usage::loopback(bed.host().namespace())?);
@@ -177,17 +207,22 @@ impl Measured {
 /// Turn by turn a pod gets another address, and a policy of all groups another port.
 fn change(bed: &mut Bed, number: usize) -> Result<f64> {
     let before = bed.report()?.generation;
-    let saved = if number.is_multiple_of(2) {
+    let saved = save(bed, number)?;
+    let report = bed.steady(before, LIMIT).context("a change did not reach all agents")?;
+    Ok(float(report.confirmed_ns.saturating_sub(saved)) / 1e6)
+}
+
+/// Saves the file of a change; when.
+fn save(bed: &Bed, number: usize) -> Result<u64> {
+    if number.is_multiple_of(2) {
         let address = format!("10.100.200.{}", number % 250 + 1);
-        bed.gateway.apply("moving.yaml", &bed::pod("moving", "web", &address))?
+        bed.gateway.apply("moving.yaml", &bed::pod("moving", "web", &address))
     } else {
         let port = u16::try_from(number % 1000)? + 9000;
         let policy = allow_ingress("all", "none", &["web"], Some(port));
         let policy = policy.replace("    matchLabels:\n      app: none\n", "    matchLabels: {}\n");
-        bed.gateway.apply("all.yaml", &policy)?
-    };
-    let report = bed.steady(before, LIMIT).context("a change did not reach all agents")?;
-    Ok(float(report.confirmed_ns.saturating_sub(saved)) / 1e6)
+        bed.gateway.apply("all.yaml", &policy)
+    }
 }
 
 fn float_of(number: usize) -> f64 {
