@@ -80,7 +80,7 @@ fn as_json(root: &v1::Root) -> serde_json::Value {
         "active": root.active,
         "added": root.added,
         "expires": root.expires,
-        "trusted_by": root.trusted_by,
+        "trustedBy": root.trusted_by,
         "signed": root.signed,
         "hosts": root.hosts,
     })

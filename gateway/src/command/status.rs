@@ -50,7 +50,7 @@ fn as_json(status: &v1::GatewayStatusResponse) -> Value {
             "file": object.file,
             "object": object.object,
             "reason": object.reason,
-            "last_good_in_force": object.last_good_in_force,
+            "lastGoodInForce": object.last_good_in_force,
         })
     });
     json!({

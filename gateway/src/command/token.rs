@@ -131,12 +131,12 @@ fn as_json(token: &v1::Token) -> serde_json::Value {
     json!({
         "id": token.id,
         "group": token.group,
-        "transit_node": token.transit_node,
-        "bound_to": token.bound_to,
+        "transitNode": token.transit_node,
+        "boundTo": token.bound_to,
         "created": token.created,
         "expires": token.expires,
-        "uses_left": token.uses_left,
+        "usesLeft": token.uses_left,
         "revoked": token.revoked,
-        "used_by": token.used_by,
+        "usedBy": token.used_by,
     })
 }

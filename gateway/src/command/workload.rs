@@ -109,8 +109,8 @@ fn show_one(described: &v1::DescribeWorkloadResponse, format: Format) -> Result<
         for (key, more) in [
             ("labels", json!(described.labels)),
             ("policies", json!(described.policies)),
-            ("ingress_default_deny", json!(described.ingress_default_deny)),
-            ("egress_default_deny", json!(described.egress_default_deny)),
+            ("ingressDefaultDeny", json!(described.ingress_default_deny)),
+            ("egressDefaultDeny", json!(described.egress_default_deny)),
         ] {
             if let Some(object) = value.as_object_mut() {
                 object.insert(key.to_owned(), more);
@@ -155,16 +155,16 @@ fn as_json(workload: &v1::Workload) -> Value {
         "namespace": workload.namespace,
         "name": workload.name,
         "group": workload.group,
-        "transit_node": workload.transit_node,
+        "transitNode": workload.transit_node,
         "identity": workload.identity,
-        "mesh_addresses": workload.mesh_addresses,
-        "underlay_addresses": workload.underlay_addresses,
+        "meshAddresses": workload.mesh_addresses,
+        "underlayAddresses": workload.underlay_addresses,
         "connected": workload.connected,
-        "last_seen": workload.last_seen,
-        "agent_version": workload.agent_version,
-        "acked_generation": workload.acked_generation,
-        "rejected_reason": workload.rejected_reason,
-        "certificate_expires": workload.certificate_expires,
+        "lastSeen": workload.last_seen,
+        "agentVersion": workload.agent_version,
+        "ackedGeneration": workload.acked_generation,
+        "rejectedReason": workload.rejected_reason,
+        "certificateExpires": workload.certificate_expires,
         "conditions": conditions.collect::<Vec<_>>(),
     })
 }
