@@ -1,10 +1,18 @@
 //! The time, as an argument: the system's in the daemon, any in tests.
 
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
 use pki::{TimeSource, UnixTime};
 
 /// Tells the time, to TLS as well.
 #[derive(Clone, Debug)]
 pub struct Clock(TimeSource);
+
+/// Tells how time passes, whatever is done to the system's clock.
+#[derive(Clone)]
+pub struct Monotonic(Arc<dyn Fn() -> Instant + Send + Sync>);
 
 impl Clock {
     /// The system's clock.
@@ -29,5 +37,30 @@ impl Clock {
     #[must_use]
     pub fn source(&self) -> TimeSource {
         self.0.clone()
+    }
+}
+
+impl Monotonic {
+    /// A clock of the caller's.
+    pub fn new(source: impl Fn() -> Instant + Send + Sync + 'static) -> Self {
+        Self(Arc::new(source))
+    }
+
+    /// The time now.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        (self.0)()
+    }
+}
+
+impl Default for Monotonic {
+    fn default() -> Self {
+        Self::new(Instant::now)
+    }
+}
+
+impl fmt::Debug for Monotonic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Monotonic").finish_non_exhaustive()
     }
 }

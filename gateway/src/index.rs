@@ -60,6 +60,10 @@ pub struct Compiled {
     pub warnings: BTreeSet<String>,
 }
 
+/// The changes of identities under way at one moment.
+#[derive(Clone, Debug)]
+pub struct Checkpoint(Relabels);
+
 /// The facts.
 #[derive(Debug)]
 pub struct Index {
@@ -206,6 +210,17 @@ impl Index {
     /// Goes on with the changes of identities that an earlier process began. Comes before the first state.
     pub fn resume_relabels(&mut self, rounds: BTreeMap<IpAddr, Round>) {
         self.relabels.resume(rounds);
+    }
+
+    /// The changes of identities, to be put back where what is compiled next is not published.
+    #[must_use]
+    pub fn checkpoint(&self) -> Checkpoint {
+        Checkpoint(self.relabels.clone())
+    }
+
+    /// Forgets what was compiled since: what nobody was told of neither begins nor ends a change of an identity.
+    pub fn take_back(&mut self, Checkpoint(relabels): Checkpoint) {
+        self.relabels = relabels;
     }
 
     /// The changes of identities that are under way.

@@ -6,29 +6,28 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use policy::identity::Identity;
-use policy::labels::Labels;
 use policy::resolve::UnusableIdentities;
-use proto::v1::Generation;
 use telemetry::shutdown::Shutdown;
 use tokio::sync::{mpsc, watch};
 
 use crate::audit::{Audit, Event as Audited};
 use crate::clock::Clock;
-use crate::index::{Compiled, Index, MeshSettings};
-use crate::session::{Feed, Published, Registry};
+use crate::index::MeshSettings;
+use crate::session::{Feed, Registry};
 use crate::source::Change;
 use crate::source::catalog::{Catalog, FileChange};
 use crate::source::files::{Files, Report};
 use crate::source::folder::UnreadableFolder;
 use crate::source::last_good;
-use crate::store::{IdentityError, RelabelRecords, Store, StoreError, Workloads};
+use crate::store::{IdentityError, Store, StoreError, Workloads};
 
+mod publication;
 mod relabels;
 #[cfg(test)]
 mod tests;
 mod view;
 
+pub use publication::{Ledger, Publication};
 pub use view::Mesh;
 use view::Overview;
 
@@ -84,13 +83,7 @@ struct Core {
     store: Arc<Store>,
     clock: Clock,
     catalog: Catalog,
-    index: Index,
-    gateways: Arc<Vec<String>>,
-    numbers: BTreeMap<Labels, Identity>,
-    /// The changes of identities that the store has.
-    kept_relabels: RelabelRecords,
-    /// What agents have been told by the process before this one, until the first state is published.
-    before_restart: Option<Compiled>,
+    publication: Publication,
     feed: watch::Sender<Option<Arc<Feed>>>,
     overview: watch::Sender<Arc<Overview>>,
     registry: Arc<Registry>,
@@ -125,11 +118,7 @@ impl Pipeline {
         let (overview, overview_receiver) = watch::channel(Arc::default());
         let mut core = Core {
             catalog,
-            index: Index::new(mesh),
-            gateways: Arc::new(gateways),
-            numbers: BTreeMap::new(),
-            kept_relabels: RelabelRecords::new(),
-            before_restart: None,
+            publication: Publication::new(mesh, gateways),
             feed,
             overview,
             registry: Arc::clone(&registry),
@@ -156,7 +145,7 @@ impl Pipeline {
         let mut contradicted = core.registry.contradicted();
         loop {
             let deadline = core.deadline().map(tokio::time::Instant::from_std);
-            let relabels = core.index.deadline().is_some();
+            let relabels = core.publication.index.deadline().is_some();
             let event = tokio::select! {
                 // First: that sessions end with the gateway must not look like receivers that are gone.
                 biased;
@@ -191,24 +180,28 @@ impl Pipeline {
 
 impl Core {
     fn begin(&mut self, changes: Vec<FileChange>) -> Result<(), CompileError> {
-        let workloads = self.store.workloads();
-        self.registry.expect(workloads.keys(), Instant::now());
-        self.index.set_workloads(workloads);
-        self.resume_relabels()?;
-        let kept = self.compile_kept()?;
-        self.catalog.set_groups_in_use(self.index.groups_in_use());
+        let (workloads, now) = (self.store.workloads(), Instant::now());
+        let time = (self.clock.now(), now);
+        let kept = self.publication.resume(
+            &workloads,
+            self.catalog.last_good(),
+            &self.registry,
+            &*self.store,
+            time,
+        )?;
+        self.catalog.set_groups_in_use(self.publication.index.groups_in_use());
         self.files.extend(changes.iter().map(FileChange::digest));
         self.catalog.apply(changes);
         self.catalog.forget_unclaimed();
         let in_force = self.catalog.in_force();
         for key in kept.iter().filter(|key| !in_force.contains_key(key)) {
-            self.index.apply(Change::Delete(key.clone()));
+            self.publication.index.apply(Change::Delete(key.clone()));
         }
         for (key, object) in in_force {
-            self.index.apply(Change::Put(key.clone(), object.clone()));
+            self.publication.index.apply(Change::Put(key.clone(), object.clone()));
         }
         self.log_rejected(&BTreeSet::new());
-        self.publish(Instant::now())?;
+        self.publish(now)?;
         self.keep();
         self.show();
         Ok(())
@@ -232,13 +225,13 @@ impl Core {
             }
             Event::Workloads(workloads) => {
                 self.registry.retain(|name| workloads.contains_key(name));
-                self.index.set_workloads(workloads);
-                self.catalog.set_groups_in_use(self.index.groups_in_use())
+                self.publication.index.set_workloads(workloads);
+                self.catalog.set_groups_in_use(self.publication.index.groups_in_use())
             }
             Event::Time => Vec::new(),
         };
         for change in changes {
-            self.index.apply(change);
+            self.publication.index.apply(change);
         }
         self.log_rejected(&rejected_before);
         self.failed = match self.publish(now) {
@@ -249,60 +242,27 @@ impl Core {
             }
         };
         self.show();
-        self.keep();
+        // What was kept is what was told: after a restart, labels change from there.
+        if self.failed.is_none() {
+            self.keep();
+        }
     }
 
     /// Compiles, and publishes what is new.
     fn publish(&mut self, now: Instant) -> Result<(), CompileError> {
-        let incarnation = self.store.incarnation();
-        self.index.advance(self.registry.acknowledged(incarnation, now), now);
-        self.index.set_rejected(self.catalog.rejected());
-        self.assign_numbers()?;
+        self.publication.index.set_rejected(self.catalog.rejected());
         let feed = self.feed.borrow().clone();
-        let before = feed.as_ref().map(|feed| Arc::clone(&feed.latest));
-        let told = before.as_ref().map(|before| &**before.compiled()).or(self.before_restart.as_ref());
-        let compiled = self.index.compile(&self.numbers, told)?;
-        let contradicted = *self.registry.contradicted().borrow();
-        let stays = |before: &Arc<Published>| {
-            **before.compiled() == compiled && before.generation().counter > contradicted
-        };
-        if before.as_ref().is_some_and(stays) {
-            return Ok(());
-        }
-        self.keep_relabels();
-        self.before_restart = None;
-        let counter = self.store.next_generation()?;
-        let generation = Generation { incarnation, counter };
-        let next =
-            Published::new(generation, Arc::new(compiled), Arc::clone(&self.gateways), before.as_deref());
-        let next = match feed {
-            Some(feed) => feed.followed_by(next),
-            None => Feed::new(next),
-        };
+        let time = (self.clock.now(), now);
+        let next = self.publication.publish(feed.as_deref(), &self.registry, &*self.store, time)?;
+        let Some(next) = next else { return Ok(()) };
+        let counter = next.latest.generation().counter;
         // Before anybody can have applied it.
         if !self.files.is_empty() {
             let files = std::mem::take(&mut self.files);
             self.audit.record(&Audited::Published { generation: counter, files }, self.clock.now());
         }
         self.feed.send_replace(Some(Arc::new(next)));
-        self.index.published(counter, now);
         tracing::debug!(generation = counter, "state published");
-        Ok(())
-    }
-
-    /// Numbers the label sets, where these became others.
-    fn assign_numbers(&mut self) -> Result<(), CompileError> {
-        let labels = self.index.labels();
-        if labels.len() == self.numbers.len() && labels.iter().all(|set| self.numbers.contains_key(*set)) {
-            return Ok(());
-        }
-        let labels: Vec<Labels> = labels.into_iter().cloned().collect();
-        let texts: BTreeSet<String> = labels.iter().map(ToString::to_string).collect();
-        let numbers = self.store.assign_identities(&texts, self.clock.now())?;
-        self.numbers = labels
-            .into_iter()
-            .filter_map(|labels| numbers.get(&labels.to_string()).map(|&number| (labels, number)))
-            .collect();
         Ok(())
     }
 
@@ -323,8 +283,12 @@ impl Core {
     fn show(&self) {
         let compiled = self.feed.borrow().as_ref().map(|feed| Arc::clone(feed.latest.compiled()));
         let troubles = [self.unreadable.as_ref(), self.failed.as_ref().map(|(reason, _)| reason)];
-        let overview =
-            Overview::of(&self.index, &self.catalog, compiled.as_deref(), troubles.into_iter().flatten());
+        let overview = Overview::of(
+            &self.publication.index,
+            &self.catalog,
+            compiled.as_deref(),
+            troubles.into_iter().flatten(),
+        );
         self.overview.send_replace(Arc::new(overview));
     }
 
@@ -336,7 +300,10 @@ impl Core {
 
     /// When to wake without an event.
     fn deadline(&self) -> Option<Instant> {
-        [self.index.deadline(), self.failed.as_ref().map(|(_, at)| *at)].into_iter().flatten().min()
+        [self.publication.index.deadline(), self.failed.as_ref().map(|(_, at)| *at)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 

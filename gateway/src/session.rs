@@ -1,9 +1,10 @@
-//! The sessions with agents: what each is sent, what they confirm, and who is connected. `generation`, `transition`
-//! and `cursor` are the deterministic core; `service` is the thin shell around it. Knows nothing of manifests.
+//! The sessions with agents: what each is sent, what they confirm, and who is connected. `generation`, `transition`,
+//! `cursor` and `exchange` are the deterministic core; `service` is the thin shell around it. Knows nothing of manifests.
 
 mod audience;
 mod cursor;
 mod encode;
+mod exchange;
 mod generation;
 mod metrics;
 mod registry;
@@ -16,6 +17,7 @@ mod tests;
 
 pub use audience::Audience;
 pub use cursor::{Cursor, Greeting, Step};
+pub use exchange::{Exchange, Heard, Next, Unexpected, is_revoked};
 pub use generation::Published;
 pub use metrics::SessionMetrics;
 pub use registry::{DuplicateHost, Ended, Registry, Rejection, Session, SessionStatus};

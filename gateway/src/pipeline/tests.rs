@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use pki::{CheckedCsr, KeyPair, SpiffeId, Svid, TrustDomain};
+use policy::identity::Identity;
 use proto::node::Node;
 use proto::v1::gateway_message::Message;
 use proto::v1::mesh_client::MeshClient;

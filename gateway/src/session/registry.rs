@@ -10,6 +10,7 @@ use proto::v1::Generation;
 use tokio::sync::watch;
 
 use super::Writes;
+use crate::clock::Monotonic;
 use crate::store::WorkloadName;
 
 /// How long an agent without a session is expected back. Its host goes on meanwhile with what it has.
@@ -72,6 +73,7 @@ pub struct Registry {
     /// The newest generation under whose number an agent has another state.
     contradicted: watch::Sender<u64>,
     writes: Arc<Writes>,
+    time: Monotonic,
 }
 
 /// A session, as its own stream has it. Dropping it ends it.
@@ -117,11 +119,18 @@ impl Default for Registry {
             progress: watch::Sender::new(0),
             contradicted: watch::Sender::new(0),
             writes: Arc::default(),
+            time: Monotonic::default(),
         }
     }
 }
 
 impl Registry {
+    /// One that takes the time from a clock of the caller's.
+    #[must_use]
+    pub fn with_time(time: Monotonic) -> Self {
+        Self { time, ..Self::default() }
+    }
+
     /// Begins a session. One with the key that the workload had before it was replaced gives way.
     ///
     /// # Errors
@@ -298,6 +307,18 @@ impl Session {
         }
     }
 
+    /// Whether a newer session took its place.
+    #[must_use]
+    pub fn is_replaced(&self) -> bool {
+        self.ended.borrow().is_some()
+    }
+
+    /// The agent has another state under this number, which is not used any longer: what it has confirms nothing.
+    pub fn contradicts(&self, generation: Generation) {
+        self.update(|entry| entry.status.applied = None);
+        self.registry.contradict(generation.counter);
+    }
+
     fn update(&self, change: impl FnOnce(&mut Entry)) {
         let mut entry = self.slot.lock();
         if entry.is_at(self.number) {
@@ -313,7 +334,7 @@ impl Drop for Session {
         let mut entry = self.slot.lock();
         if entry.is_at(self.number) {
             entry.live = None;
-            entry.gone = Some(Instant::now());
+            entry.gone = Some(self.registry.time.now());
             entry.status.connected = false;
         }
         drop(entry);

@@ -3,6 +3,8 @@
 
 use proto::parts::Parts;
 
+use proto::v1::Generation;
+
 use super::*;
 
 fn from(gateway: &Gateway, host: &Host, remote: &str) {

@@ -7,10 +7,7 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use proto::v1::gateway_message::Message;
-use proto::v1::{
-    Ack, AgentMessage, Behind, GatewayMessage, Hello, HostReport, Reject, Renew, UpToDate, Update,
-    agent_message,
-};
+use proto::v1::{AgentMessage, GatewayMessage, Hello, HostReport, Renew, Update};
 use telemetry::shutdown::Shutdown;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -20,7 +17,7 @@ use super::report::InvalidReport;
 use super::rotation::{self, Rotation};
 use super::{MeshService, report};
 use crate::session::metrics::{Answer, EndReason};
-use crate::session::{Cursor, Ended, Feed, Greeting, Rejection, Session, Step, Write};
+use crate::session::{Ended, Exchange, Feed, Heard, Next, Rejection, Session, Write, is_revoked};
 use crate::store::{Workload, Workloads};
 use crate::tls::Cut;
 
@@ -33,8 +30,6 @@ const REPORT_PERIOD: Duration = Duration::from_secs(1);
 const ABSENT_FOR: Duration = Duration::from_secs(5);
 /// Longer than any certificate is valid.
 const NEVER: Duration = Duration::from_hours(87_600);
-/// A longer reason of a rejection is cut.
-const MAX_REASON: usize = 1024;
 
 /// An agent that was let in.
 pub(super) struct Peer {
@@ -58,14 +53,11 @@ struct Open {
     workload: Arc<Workload>,
     source: Option<IpAddr>,
     cut: Cut,
-    session: Session,
+    exchange: Exchange,
     inbound: Streaming<AgentMessage>,
     /// Made once: registering timers and watches anew for every message of every session costs more than the message.
     ends: Pin<Box<dyn Future<Output = End> + Send>>,
     renewal: Pin<Box<dyn Future<Output = Rotation> + Send>>,
-    cursor: Cursor,
-    /// What the hello is answered with, until it is.
-    greeting: Option<Greeting>,
     answered: bool,
     feed: watch::Receiver<Option<Arc<Feed>>>,
     /// What the host reported last and is not recorded yet.
@@ -126,13 +118,14 @@ impl Open {
         latest: &Feed,
     ) -> Self {
         let Peer { workload, hello, source, cut, expires, rotation, session, inbound } = peer;
-        let (cursor, greeting) = Cursor::open(workload.name.clone(), &hello, latest, session.told());
         let expires_at = Instant::now() + expires.unwrap_or(NEVER).min(NEVER);
+        let ended = session.ended();
+        let exchange = Exchange::open(Arc::clone(&workload), &hello, latest, session);
         Self {
             ends: Box::pin(ends(
                 Arc::clone(&workload),
                 service.store.watch_workloads(),
-                session.ended(),
+                ended,
                 service.shutdown.clone(),
                 expires_at,
             )),
@@ -140,11 +133,9 @@ impl Open {
             workload,
             source,
             cut,
-            session,
+            exchange,
             inbound,
             renewal: Box::pin(Rotation::due(rotation)),
-            cursor,
-            greeting: Some(greeting),
             answered: false,
             feed,
             reported: None,
@@ -160,31 +151,18 @@ impl Open {
 
     /// What to send next, as soon as there is something.
     async fn next(&mut self) -> Result<Vec<Message>, End> {
-        match self.greeting.take() {
-            Some(Greeting::UpToDate(generation)) => {
-                self.answer(Answer::UpToDate);
-                self.session.acknowledged(generation);
-                return Ok(vec![Message::UpToDate(UpToDate { generation: Some(generation) })]);
-            }
-            Some(Greeting::Behind(generation)) => {
-                self.answer(Answer::Behind);
-                return Ok(vec![Message::Behind(Behind { generation: Some(generation) })]);
-            }
-            Some(Greeting::Contradicts(generation)) => self.service.registry.contradict(generation.counter),
-            Some(Greeting::Follows) | None => {}
-        }
         loop {
-            match self.step() {
-                Step::Wait => self.absent_until = None,
-                Step::Absent => {
+            match self.next_step() {
+                Next::Wait => self.absent_until = None,
+                Next::Absent => {
                     self.absent_until.get_or_insert_with(|| Instant::now() + ABSENT_FOR);
                 }
-                Step::Behind => return Err(End(EndReason::Behind, None)),
-                Step::Send(updates) => {
+                Next::Behind => return Err(End(EndReason::Behind, None)),
+                Next::Revoked => return Err(End::revoked(&self.workload)),
+                Next::Say(messages) => {
                     self.absent_until = None;
-                    self.count(&updates);
-                    self.session.sent(updates.first().and_then(|update| update.generation));
-                    return Ok(updates.into_iter().map(Message::Update).collect());
+                    self.count(&messages);
+                    return Ok(messages);
                 }
             }
             if let Some(renew) = self.wait().await? {
@@ -195,9 +173,9 @@ impl Open {
 
     /// What to do with the latest state. A session holds none itself: while an agent does not read, the state it was
     /// sent parts of would be kept for it.
-    fn step(&mut self) -> Step {
+    fn next_step(&mut self) -> Next {
         let latest = self.feed.borrow_and_update().clone();
-        latest.map_or(Step::Wait, |latest| self.cursor.next(&latest))
+        self.exchange.next(latest.as_deref(), &self.service.store.workloads())
     }
 
     /// Waits for something that may change what to send, and takes note of it. What it asks of the agent, if it does.
@@ -237,31 +215,17 @@ impl Open {
     }
 
     fn receive(&mut self, received: AgentMessage) -> Result<(), End> {
-        let protocol = |text: &str| End(EndReason::Protocol, Some(Status::invalid_argument(text)));
-        match received.message {
-            Some(agent_message::Message::Ack(Ack { generation, trouble })) => {
-                let generation = generation.ok_or_else(|| protocol("an ack names its generation"))?;
-                if self.cursor.acknowledge(generation) {
-                    self.service.metrics.acknowledged();
-                    self.session.acknowledged(generation);
-                }
-                if self.cursor.applied() == Some(generation) {
-                    self.session.troubled(trouble.chars().take(MAX_REASON).collect());
-                }
+        let heard = self.exchange.receive(received);
+        match heard
+            .map_err(|error| End(EndReason::Protocol, Some(Status::invalid_argument(error.to_string()))))?
+        {
+            Heard::Acknowledged => self.service.metrics.acknowledged(),
+            Heard::Refused(Rejection { generation, reason }) => {
+                tracing::warn!(workload = %self.workload.name, generation = generation.counter, reason, "agent refused the state");
+                self.service.metrics.rejected();
             }
-            Some(agent_message::Message::Reject(Reject { generation, reason })) => {
-                let generation = generation.ok_or_else(|| protocol("a reject names its generation"))?;
-                if self.cursor.refuse(generation) {
-                    let reason: String = reason.chars().take(MAX_REASON).collect();
-                    tracing::warn!(workload = %self.workload.name, generation = generation.counter, reason, "agent refused the state");
-                    self.service.metrics.rejected();
-                    self.session.refused(Rejection { generation, reason });
-                }
-            }
-            Some(agent_message::Message::Report(report)) => self.reported = Some(report),
-            Some(agent_message::Message::Hello(_)) => return Err(protocol("a session has one hello")),
-            // What a newer agent says beside this.
-            None => {}
+            Heard::Report(report) => self.reported = Some(report),
+            Heard::Nothing => {}
         }
         Ok(())
     }
@@ -284,17 +248,23 @@ impl Open {
         })?;
         let Some(report) = report else { return Ok(()) };
         self.service.metrics.reported();
-        self.session.refused_report(None);
+        self.exchange.session().refused_report(None);
         report::record(store, &self.workload, report)
             .await
             .map_err(|error| End(EndReason::Store, Some(Status::unavailable(error.to_string()))))
     }
 
-    fn count(&mut self, updates: &[Update]) {
-        let snapshot = updates.first().is_some_and(|update| update.base.is_none());
-        self.answer(if snapshot { Answer::Snapshot } else { Answer::Delta });
-        let bytes: usize = updates.iter().flat_map(|update| &update.parts).map(bytes::Bytes::len).sum();
-        self.service.metrics.sent(bytes);
+    fn count(&mut self, messages: &[Message]) {
+        match messages.first() {
+            Some(Message::UpToDate(_)) => self.answer(Answer::UpToDate),
+            Some(Message::Behind(_)) => self.answer(Answer::Behind),
+            Some(Message::Update(Update { base: None, .. })) => self.answer(Answer::Snapshot),
+            Some(Message::Update(_)) => self.answer(Answer::Delta),
+            Some(Message::Renew(_)) | None => {}
+        }
+        if matches!(messages.first(), Some(Message::Update(_))) {
+            self.service.metrics.sent(messages.iter().map(part_bytes).sum());
+        }
     }
 
     /// Counts the first answer of the session.
@@ -320,6 +290,18 @@ impl End {
         let text = format!("workload {name} has no state: its {target} is not known to the gateway");
         Self(EndReason::Absent, Some(Status::unavailable(text)))
     }
+
+    fn revoked(workload: &Workload) -> Self {
+        let text = format!("workload {} was deleted, left, or was replaced", workload.name);
+        Self(EndReason::Unauthorised, Some(Status::permission_denied(text)))
+    }
+}
+
+fn part_bytes(message: &Message) -> usize {
+    match message {
+        Message::Update(update) => update.parts.iter().map(bytes::Bytes::len).sum(),
+        Message::UpToDate(_) | Message::Behind(_) | Message::Renew(_) => 0,
+    }
 }
 
 /// Returns when a session must not go on.
@@ -330,14 +312,11 @@ async fn ends(
     shutdown: Shutdown,
     expires_at: Instant,
 ) -> End {
-    let (name, key) = (&workload.name, workload.key);
-    let is_revoked =
-        |workloads: &Arc<Workloads>| workloads.get(name).is_none_or(|workload| workload.key != key);
+    let is_revoked = |workloads: &Arc<Workloads>| is_revoked(&workload, workloads);
     tokio::select! {
         biased;
         revoked = workloads.wait_for(is_revoked) => if revoked.is_ok() {
-            let text = format!("workload {name} was deleted, left, or was replaced");
-            End(EndReason::Unauthorised, Some(Status::permission_denied(text)))
+            End::revoked(&workload)
         } else {
             End::shutdown()
         },
