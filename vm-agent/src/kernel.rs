@@ -39,6 +39,7 @@ mod removal;
 mod report;
 mod tables;
 mod trace;
+mod twin;
 
 pub use backstop::backstop;
 pub use error::KernelError;
@@ -48,6 +49,7 @@ pub use reconcile::Reconcile;
 pub use removal::remove;
 pub use tables::TableError;
 pub use trace::{Trace, TraceQuery};
+pub use twin::{Reading, Tables, TwinKernel};
 
 use hooks::Hooks;
 use pins::Pins;

@@ -11,12 +11,14 @@ use rand::{RngExt as _, SeedableRng as _};
 use crate::agent::{Agent, Session};
 
 mod backoff;
+mod confirmation;
 mod core;
 mod gateways;
 mod refusal;
 mod shell;
 
 pub use self::backoff::Backoff;
+pub use self::confirmation::{Unconfirmed, generation};
 pub use self::core::{Core, Outcome, Version};
 pub use self::gateways::Gateways;
 pub use self::shell::Shell;

@@ -220,7 +220,7 @@ impl Publisher {
 }
 
 /// What an array of the kernel holds before it is written: nothing is allowed.
-const NO_SETTINGS: Settings = Settings {
+pub(super) const NO_SETTINGS: Settings = Settings {
     identity: 0,
     mark: 0,
     flags: 0,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use proto::v1::agent_message::Message as Up;
 use proto::v1::mesh_client::MeshClient;
-use proto::v1::{Ack, AgentMessage, Generation, Hello, Reject};
+use proto::v1::{AgentMessage, Hello, Reject};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use tokio::sync::{mpsc, watch};
@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
+use super::confirmation::{Unconfirmed, generation};
 use super::refusal::{is_duplicate, least_wait, refusal};
 use super::{Backoff, Core, Gateways, Outcome, Version};
 use crate::agent::{Agent, ENFORCEMENT, Source, Topic};
@@ -51,9 +52,7 @@ pub struct Shell {
     applied: watch::Receiver<Applied>,
     /// What is on the disk.
     recorded: watch::Receiver<Option<Tag>>,
-    /// What the kernel runs and the gateway was not told yet: after a crash the agent begins with what is on the disk,
-    /// and an acknowledged generation must not be taken back.
-    unconfirmed: Option<(Tag, String)>,
+    unconfirmed: Unconfirmed,
     kernel: watch::Receiver<KernelStatus>,
     underlay: Vec<IpAddr>,
     protected: Vec<(String, IpAddr)>,
@@ -97,7 +96,7 @@ impl Shell {
             rng,
             applied,
             recorded,
-            unconfirmed: None,
+            unconfirmed: Unconfirmed::default(),
             kernel,
             underlay: Vec::new(),
             protected: Vec::new(),
@@ -297,15 +296,13 @@ impl Shell {
                 }
             }
             Outcome::Ack(version) => {
-                self.unconfirmed = Some((version.tag, String::new()));
+                self.unconfirmed.runs(version.tag);
                 self.running(version);
                 self.confirm(up);
             }
             Outcome::Trouble(tag, trouble) => {
-                if self.unconfirmed.as_ref().is_some_and(|(unconfirmed, _)| *unconfirmed == tag) {
-                    self.unconfirmed = Some((tag, trouble));
-                } else if let Some(up) = up {
-                    send(up, Up::Ack(ack(tag, trouble)));
+                if let Some((ack, up)) = self.unconfirmed.troubled(tag, trouble).zip(up) {
+                    send(up, Up::Ack(ack));
                 }
             }
             Outcome::Current => {
@@ -335,10 +332,9 @@ impl Shell {
     fn confirm(&mut self, up: Option<&mpsc::Sender<AgentMessage>>) {
         let Some(up) = up else { return };
         let recorded = *self.recorded.borrow();
-        let confirmed = self.unconfirmed.take_if(|(tag, _)| recorded == Some(*tag));
-        let Some((tag, trouble)) = confirmed else { return };
+        let Some(ack) = self.unconfirmed.confirm(recorded) else { return };
         self.connected();
-        send(up, Up::Ack(ack(tag, trouble)));
+        send(up, Up::Ack(ack));
     }
 
     /// Until what the kernel runs is on the disk: the hello acknowledges it.
@@ -347,7 +343,7 @@ impl Shell {
         let mut recorded = self.recorded.clone();
         let written = async move { recorded.wait_for(|recorded| *recorded == Some(tag)).await.is_ok() };
         let _late = self.answering(timeout(ANSWER, written)).await;
-        self.unconfirmed = None;
+        self.unconfirmed.told();
     }
 
     /// The gateway talks to this host: what was wrong with the last one is over.
@@ -424,14 +420,6 @@ impl Shell {
         let found = self.answering(resolving).await;
         self.protected = found.into_iter().map(|(address, name)| (name, address)).collect();
     }
-}
-
-fn ack(tag: Tag, trouble: String) -> Ack {
-    Ack { generation: Some(generation(tag)), trouble }
-}
-
-fn generation(tag: Tag) -> Generation {
-    Generation { incarnation: tag.incarnation, counter: tag.counter }
 }
 
 /// Sends upward without waiting: a stream that takes nothing is found dead by its keepalive.
