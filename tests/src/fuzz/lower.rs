@@ -7,7 +7,7 @@ use datapath::model::Model;
 use super::choices::Choices;
 use super::{policies, tables};
 
-const FLOWS: usize = 8;
+const FLOWS: usize = 4;
 
 /// Whatever the policy, what stands in the maps of either bank decides every flow as the specification does, names a
 /// rule that decides, and lowering it again changes nothing.

@@ -20,7 +20,7 @@ use super::tables;
 use cluster::{Cluster, Thing};
 use naive::Probe;
 
-const PROBES: usize = 8;
+const PROBES: usize = 6;
 const PROTOCOLS: [(&str, u8); 3] = [("TCP", 6), ("UDP", 17), ("SCTP", 132)];
 
 /// Whatever the cluster: the compiled policies are unchanged by the wire, and what is allowed by the specification and

@@ -174,11 +174,11 @@ impl Tables for Model {
     }
 
     fn cidr_class(&self, key: &CidrKey) -> u32 {
-        let at = |bits| {
-            let prefix_len = CidrKey::BASE_BITS + bits;
-            self.cidrs.get(&CidrKey { prefix_len, address: masked(key.address, bits), ..*key })
-        };
-        (0..=128).rev().find_map(at).map_or(0, |entry| entry.class)
+        let longest = self.cidrs.iter().filter(|(block, _)| {
+            let bits = block.prefix_len - CidrKey::BASE_BITS;
+            block.bank == key.bank && masked(block.address, bits) == masked(key.address, bits)
+        });
+        longest.max_by_key(|(block, _)| block.prefix_len).map_or(0, |(_, entry)| entry.class)
     }
 
     fn class(&self, key: &ClassKey) -> u32 {
@@ -194,9 +194,9 @@ impl Tables for Model {
     }
 
     fn prefix(&self, key: &PrefixKey) -> bool {
-        (0..=128).any(|bits| {
-            let prefix_len = CidrKey::BASE_BITS + bits;
-            self.prefixes.contains_key(&PrefixKey { prefix_len, address: masked(key.address, bits), ..*key })
+        self.prefixes.keys().any(|prefix| {
+            let bits = prefix.prefix_len - CidrKey::BASE_BITS;
+            prefix.bank == key.bank && masked(prefix.address, bits) == masked(key.address, bits)
         })
     }
 
