@@ -65,26 +65,8 @@ impl Compiler {
 
     /// Adds a member of a group of the namespace `shop`, or the transit node of that name if there is no group.
     pub fn join(&mut self, name: &str, group: Option<&str>, address: &str, underlay: &str) -> Result<()> {
-        let target = match group {
-            Some(group) => Target::Group { namespace: "shop".to_owned(), name: group.to_owned() },
-            None => Target::TransitNode { node: name.to_owned() },
-        };
-        let name = WorkloadName::try_new(target.namespace(), name)?;
-        let workload = Workload {
-            name: name.clone(),
-            target,
-            key: pki::KeyHash::try_from_bytes(&[7; 32]).context("32 bytes")?,
-            previous_key: None,
-            machine: String::new(),
-            addresses: vec![address.parse()?],
-            underlay: vec![underlay.parse()?],
-            claims: BTreeMap::new(),
-            agent_version: String::new(),
-            joined_at: 0,
-            joined_with: String::new(),
-            certificate_expires: 0,
-        };
-        self.workloads.insert(name, Arc::new(workload));
+        let workload = workload(name, group, address, underlay, 7)?;
+        self.workloads.insert(workload.name.clone(), Arc::new(workload));
         self.index.set_workloads(Arc::new(self.workloads.clone()));
         Ok(())
     }
@@ -119,6 +101,30 @@ impl Compiler {
         self.now += time;
         self.index.advance(Some(0), self.now)
     }
+}
+
+/// A member of a group of the namespace `shop`, or the transit node of that name if there is no group; a host with a
+/// key of that number.
+pub fn workload(name: &str, group: Option<&str>, address: &str, underlay: &str, key: u8) -> Result<Workload> {
+    let target = match group {
+        Some(group) => Target::Group { namespace: "shop".to_owned(), name: group.to_owned() },
+        None => Target::TransitNode { node: name.to_owned() },
+    };
+    let name = WorkloadName::try_new(target.namespace(), name)?;
+    Ok(Workload {
+        name,
+        target,
+        key: pki::KeyHash::try_from_bytes(&[key; 32]).context("32 bytes")?,
+        previous_key: None,
+        machine: String::new(),
+        addresses: vec![address.parse()?],
+        underlay: vec![underlay.parse()?],
+        claims: BTreeMap::new(),
+        agent_version: String::new(),
+        joined_at: 0,
+        joined_with: String::new(),
+        certificate_expires: 0,
+    })
 }
 
 /// The objects of a text, valid or not.

@@ -21,6 +21,7 @@ pub mod net;
 pub mod node;
 pub mod process;
 pub mod prog_test;
+pub mod protocol;
 pub mod shared;
 pub mod shop;
 pub mod stranger;
