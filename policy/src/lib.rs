@@ -8,6 +8,7 @@ pub mod identity;
 pub mod labels;
 pub mod lower;
 pub mod networkpolicy;
+pub mod pages;
 pub mod resolve;
 pub mod rules;
 pub mod selector;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::Identity;
 use crate::labels::Labels;
+use crate::pages::Pages;
 
 mod block;
 mod share;
@@ -161,13 +162,13 @@ pub struct State {
     pub policies: BTreeMap<Identity, Arc<Policy>>,
 }
 
-/// What one node enforces and forwards: its slice of the state, as received by an agent.
+/// What one node enforces and forwards: its slice of the state, as received by an agent. A copy shares all of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeState {
     /// Every endpoint of the mesh, by address, the node's own among them.
-    pub endpoints: BTreeMap<IpAddr, Arc<Endpoint>>,
-    /// The labels this node may know.
-    pub identities: BTreeMap<Identity, Arc<Labels>>,
+    pub endpoints: Pages<IpAddr, Endpoint>,
+    /// The labels this node may know, in their serialised form: they are shown and decide nothing.
+    pub identities: Pages<Identity, Arc<str>>,
     /// The policy of the node's own identity.
     pub policy: Arc<Policy>,
     /// What else the node is told about itself.

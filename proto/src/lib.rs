@@ -5,6 +5,8 @@ pub mod codec;
 pub mod convert;
 pub mod node;
 pub mod parts;
+mod pieces;
+pub mod pool;
 mod secret;
 pub mod token;
 

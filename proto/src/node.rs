@@ -6,23 +6,32 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use policy::identity::Identity;
-use policy::labels::Labels;
+use policy::pages::Pages;
 use policy::state::{Endpoint, NodeSettings, NodeState, Policy};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
 use crate::convert::{
-    InvalidResource, address_from_wire, address_to_wire, endpoint_from_wire, endpoint_to_wire,
-    labels_from_wire, labels_to_wire, policy_from_wire, policy_to_wire, settings_from_wire, settings_to_wire,
+    InvalidResource, address_from_wire, endpoint_from_wire, labels_from_wire, policy_from_wire,
+    settings_from_wire,
 };
+use crate::pieces::pieces;
+use crate::pool::Pool;
 use crate::v1;
 
-/// What was received so far.
+mod canonical;
+
+pub use canonical::{audience_part, everyone_part, workload_part};
+
+/// What was received so far. Copies share what did not change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
-    endpoints: BTreeMap<IpAddr, Arc<Endpoint>>,
-    owners: BTreeMap<IpAddr, Arc<str>>,
-    identities: BTreeMap<Identity, Arc<Labels>>,
+    /// With their owners.
+    endpoints: Pages<IpAddr, Endpoint>,
+    /// The owners of addresses that no endpoint has, or not yet.
+    homeless: BTreeMap<IpAddr, Arc<str>>,
+    /// The labels, serialised.
+    identities: Pages<Identity, Arc<str>>,
     policy: Option<Arc<Policy>>,
     settings: Option<NodeSettings>,
     gateways: Vec<String>,
@@ -36,12 +45,13 @@ pub struct InvalidUpdate(pub Vec<InvalidResource>);
 /// A digest of a canonical encoding.
 pub type StateDigest = [u8; 32];
 
-/// One update, converted and not yet applied.
+/// One update, converted and not yet applied. Of what it says about one resource the last counts.
 #[derive(Default)]
 struct Change {
     endpoints: Vec<(IpAddr, Option<Endpoint>)>,
-    owners: Vec<(IpAddr, Option<Arc<str>>)>,
-    identities: Vec<(Identity, Option<Labels>)>,
+    /// `None`: no name any more.
+    owners: BTreeMap<IpAddr, Option<Arc<str>>>,
+    identities: Vec<(Identity, Option<Arc<str>>)>,
     policy: Option<Policy>,
     settings: Option<NodeSettings>,
     gateways: Option<Vec<String>>,
@@ -53,11 +63,23 @@ impl Node {
     /// # Errors
     /// [`InvalidUpdate`] with every resource that cannot be converted; the node is then unchanged.
     pub fn apply<B: AsRef<[u8]>>(&mut self, parts: &[B]) -> Result<(), InvalidUpdate> {
+        self.apply_shared(parts, &mut Pool::default())
+    }
+
+    /// The same; endpoints take the parts that are in the pool from there.
+    ///
+    /// # Errors
+    /// Those of [`Self::apply`].
+    pub fn apply_shared<B: AsRef<[u8]>>(
+        &mut self,
+        parts: &[B],
+        pool: &mut Pool,
+    ) -> Result<(), InvalidUpdate> {
         let mut change = Change::default();
         let mut errors = Vec::new();
-        for part in parts {
-            match v1::ResourceSet::decode(part.as_ref()) {
-                Ok(set) => change.convert(set, &mut errors),
+        for piece in parts.iter().flat_map(|part| pieces(part.as_ref())) {
+            match v1::ResourceSet::decode(piece) {
+                Ok(set) => change.convert(set, pool, &mut errors),
                 Err(error) => errors.push(InvalidResource::new("resource set", error.to_string())),
             }
         }
@@ -85,51 +107,37 @@ impl Node {
         &self.gateways
     }
 
-    /// The canonical encoding, one part per audience: everyone, the identity's, the workload's. Applying the parts
-    /// to an empty node gives this node.
-    #[must_use]
-    pub fn parts(&self) -> [Vec<u8>; 3] {
-        [
-            everyone_part(&self.endpoints).encode_to_vec(),
-            audience_part(self.policy.as_deref(), &self.identities, &self.owners).encode_to_vec(),
-            self.settings
-                .as_ref()
-                .map_or_else(Vec::new, |settings| workload_part(settings, &self.gateways).encode_to_vec()),
-        ]
-    }
-
     /// The digest of the canonical encoding.
     #[must_use]
     pub fn digest(&self) -> StateDigest {
         combined_digest(&self.parts().map(|part| part_digest(&part)))
     }
 
+    /// Every known owner, by address.
+    fn owners(&self) -> impl Iterator<Item = (&IpAddr, &Arc<str>)> {
+        let mut owned = self
+            .endpoints
+            .iter()
+            .filter_map(|(address, endpoint)| Some((address, endpoint.owner.as_ref()?)))
+            .peekable();
+        let mut homeless = self.homeless.iter().peekable();
+        std::iter::from_fn(move || match (owned.peek(), homeless.peek()) {
+            (Some((owned, _)), Some((address, _))) if address < owned => homeless.next(),
+            (Some(_), _) => owned.next(),
+            (None, _) => homeless.next(),
+        })
+    }
+
+    fn owner(&self, address: &IpAddr) -> Option<Arc<str>> {
+        let endpoint = self.endpoints.get(address);
+        endpoint.map_or_else(|| self.homeless.get(address), |endpoint| endpoint.owner.as_ref()).cloned()
+    }
+
     fn commit(&mut self, change: Change) {
-        let Change { endpoints, owners, identities, policy, settings, gateways } = change;
-        for (address, endpoint) in endpoints {
-            match endpoint {
-                Some(mut endpoint) => {
-                    endpoint.owner = self.owners.get(&address).cloned();
-                    self.endpoints.insert(address, Arc::new(endpoint));
-                }
-                None => drop(self.endpoints.remove(&address)),
-            }
-        }
-        for (address, owner) in owners {
-            if let Some(endpoint) = self.endpoints.get_mut(&address) {
-                Arc::make_mut(endpoint).owner.clone_from(&owner);
-            }
-            match owner {
-                Some(owner) => drop(self.owners.insert(address, owner)),
-                None => drop(self.owners.remove(&address)),
-            }
-        }
-        for (identity, labels) in identities {
-            match labels {
-                Some(labels) => drop(self.identities.insert(identity, Arc::new(labels))),
-                None => drop(self.identities.remove(&identity)),
-            }
-        }
+        let Change { mut endpoints, owners, identities, policy, settings, gateways } = change;
+        self.commit_owners(&mut endpoints, owners);
+        self.endpoints.change(endpoints);
+        self.identities.change(identities);
         if let Some(policy) = policy {
             self.policy = Some(Arc::new(policy));
         }
@@ -140,10 +148,44 @@ impl Node {
             self.gateways = gateways;
         }
     }
+
+    /// Gives the endpoints that change their owners, and the owners that change their endpoints.
+    fn commit_owners(
+        &mut self,
+        endpoints: &mut Vec<(IpAddr, Option<Endpoint>)>,
+        mut owners: BTreeMap<IpAddr, Option<Arc<str>>>,
+    ) {
+        // The last change of an address is seen first.
+        let mut seen = std::collections::BTreeSet::new();
+        let mut homes = Vec::new();
+        for (address, endpoint) in endpoints.iter_mut().rev() {
+            if !seen.insert(*address) {
+                continue;
+            }
+            let owner = owners.remove(address).unwrap_or_else(|| self.owner(address));
+            match endpoint {
+                Some(endpoint) => endpoint.owner = owner,
+                None => homes.extend(owner.map(|owner| (*address, owner))),
+            }
+        }
+        for address in &seen {
+            self.homeless.remove(address);
+        }
+        self.homeless.extend(homes);
+        for (address, owner) in owners {
+            match (self.endpoints.get(&address), owner) {
+                (Some(endpoint), owner) => {
+                    endpoints.push((address, Some(Endpoint { owner, ..endpoint.clone() })));
+                }
+                (None, Some(owner)) => drop(self.homeless.insert(address, owner)),
+                (None, None) => drop(self.homeless.remove(&address)),
+            }
+        }
+    }
 }
 
 impl Change {
-    fn convert(&mut self, set: v1::ResourceSet, errors: &mut Vec<InvalidResource>) {
+    fn convert(&mut self, set: v1::ResourceSet, pool: &mut Pool, errors: &mut Vec<InvalidResource>) {
         let v1::ResourceSet {
             endpoints,
             removed_endpoints,
@@ -155,7 +197,10 @@ impl Change {
         } = set;
         for endpoint in &endpoints {
             match endpoint_from_wire(endpoint) {
-                Ok((address, endpoint)) => self.endpoints.push((address, Some(endpoint))),
+                Ok((address, mut endpoint)) => {
+                    pool.share(&mut endpoint);
+                    self.endpoints.push((address, Some(endpoint)));
+                }
                 Err(error) => errors.push(error),
             }
         }
@@ -169,14 +214,16 @@ impl Change {
             match address_from_wire(&owner.address) {
                 Ok(address) => {
                     let name = Some(owner.owner.as_str()).filter(|name| !name.is_empty()).map(Arc::from);
-                    self.owners.push((address, name));
+                    self.owners.insert(address, name);
                 }
                 Err(error) => errors.push(error),
             }
         }
         for labels in &identities {
             match labels_from_wire(labels) {
-                Ok((identity, labels)) => self.identities.push((identity, Some(labels))),
+                Ok((identity, labels)) => {
+                    self.identities.push((identity, Some(Arc::from(labels.to_string()))));
+                }
                 Err(error) => errors.push(error),
             }
         }
@@ -208,42 +255,6 @@ impl Change {
             Err(error) => errors.push(error),
         }
     }
-}
-
-/// What everyone gets: the endpoints, without names.
-#[must_use]
-pub fn everyone_part(endpoints: &BTreeMap<IpAddr, Arc<Endpoint>>) -> v1::ResourceSet {
-    v1::ResourceSet {
-        endpoints: endpoints.iter().map(|(&address, endpoint)| endpoint_to_wire(address, endpoint)).collect(),
-        ..v1::ResourceSet::default()
-    }
-}
-
-/// What the workloads of one identity and namespace get: policy, labels and names.
-#[must_use]
-pub fn audience_part(
-    policy: Option<&Policy>,
-    identities: &BTreeMap<Identity, Arc<Labels>>,
-    owners: &BTreeMap<IpAddr, Arc<str>>,
-) -> v1::ResourceSet {
-    v1::ResourceSet {
-        identities: identities.iter().map(|(&identity, labels)| labels_to_wire(identity, labels)).collect(),
-        policy: policy.map(policy_to_wire),
-        owners: owners
-            .iter()
-            .map(|(&address, owner)| v1::Owner {
-                address: address_to_wire(address),
-                owner: owner.to_string(),
-            })
-            .collect(),
-        ..v1::ResourceSet::default()
-    }
-}
-
-/// What one workload gets: its settings.
-#[must_use]
-pub fn workload_part(settings: &NodeSettings, gateways: &[String]) -> v1::ResourceSet {
-    v1::ResourceSet { settings: Some(settings_to_wire(settings, gateways)), ..v1::ResourceSet::default() }
 }
 
 /// The digest of one canonical part; a gateway computes it once for all receivers of the part.

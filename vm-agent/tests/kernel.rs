@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "fixtures fail where they stand")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::process::Command;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use futures_util::StreamExt;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use policy::identity::Identity;
+use policy::pages::Pages;
 use policy::state::{
     Default as DefaultVerdict, DirectionPolicy, Endpoint, EndpointKind, Mode, NodeSettings, NodeState,
     Policy, Role,
@@ -74,13 +75,13 @@ fn config() -> KernelConfig {
     }
 }
 
-fn endpoint(identity: u32, tunnels: &[&str], kind: EndpointKind) -> Arc<Endpoint> {
+fn endpoint(identity: u32, tunnels: &[&str], kind: EndpointKind) -> Endpoint {
     let identity = Identity::try_new(identity).unwrap();
     let tunnels = Arc::new(tunnels.iter().map(|address| address.parse().unwrap()).collect());
-    Arc::new(Endpoint { identity, previous: None, mark: identity, tunnels, kind, owner: None })
+    Endpoint { identity, previous: None, mark: identity, tunnels, kind, owner: None }
 }
 
-fn pod(tunnels: &[&str]) -> Arc<Endpoint> {
+fn pod(tunnels: &[&str]) -> Endpoint {
     endpoint(3000, tunnels, EndpointKind::Pod { behind: Arc::new(BTreeSet::new()) })
 }
 
@@ -90,11 +91,11 @@ fn state() -> NodeState {
     let closed = DefaultVerdict::Deny { by: vec!["NetworkPolicy/shop/db".to_owned()] };
     let identity = Identity::try_new(4000).unwrap();
     NodeState {
-        endpoints: BTreeMap::from([
+        endpoints: Pages::from_iter([
             (own.parse().unwrap(), endpoint(4000, &["192.0.2.2"], EndpointKind::Workload)),
             ("10.244.1.5".parse().unwrap(), pod(&["192.0.2.9", "192.0.2.10"])),
         ]),
-        identities: BTreeMap::new(),
+        identities: Pages::new(),
         policy: Arc::new(Policy {
             ingress: DirectionPolicy { default: closed, rules: Vec::new() },
             egress: open,

@@ -241,12 +241,12 @@ impl Stream {
     /// Identity, previous and mark of an address.
     fn on_wire(&self, address: &str) -> (u32, Option<u32>, u32) {
         let state = self.node.state().unwrap();
-        let endpoint = &state.endpoints[&address.parse::<IpAddr>().unwrap()];
+        let endpoint = state.endpoints.get(&address.parse().unwrap()).unwrap();
         (endpoint.identity.get(), endpoint.previous.map(Identity::get), endpoint.mark.get())
     }
 
     fn tunnels(&self, address: IpAddr) -> Vec<IpAddr> {
-        self.node.state().unwrap().endpoints[&address].tunnels.to_vec()
+        self.node.state().unwrap().endpoints.get(&address).unwrap().tunnels.to_vec()
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use policy::identity::Identity;
 use policy::labels::{Labels, NAMESPACE};
+use policy::pages::Pages;
 use policy::state::{
     Default, DirectionPolicy, Endpoint, EndpointKind, Mode, NodeSettings, Peers, Policy, Ports, Role, Rule,
     RuleAction, State,
@@ -281,19 +282,19 @@ impl World {
 
     fn check_known(
         &self,
-        endpoints: &BTreeMap<IpAddr, Arc<Endpoint>>,
+        endpoints: &Pages<IpAddr, Endpoint>,
         mentioned: &BTreeSet<Identity>,
         own: Identity,
     ) {
         let state = &self.feed.latest.compiled().state;
         assert_eq!(endpoints.keys().collect::<Vec<_>>(), state.endpoints.keys().collect::<Vec<_>>());
-        for (address, endpoint) in endpoints {
+        for (address, endpoint) in endpoints.iter() {
             let truth = &state.endpoints[address];
             let namespace = state.identities[&truth.identity].namespace();
             let may_know =
                 truth.identity == own || mentioned.contains(&truth.identity) || namespace == Some("ns-0");
             let owner = truth.owner.clone().filter(|_| may_know);
-            assert_eq!(**endpoint, Endpoint { owner, ..Endpoint::clone(truth) }, "{address}");
+            assert_eq!(*endpoint, Endpoint { owner, ..Endpoint::clone(truth) }, "{address}");
         }
     }
 }

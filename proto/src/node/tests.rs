@@ -12,6 +12,7 @@ use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 
 use super::*;
+use crate::convert::address_to_wire;
 
 fn identity() -> impl Strategy<Value = Identity> {
     (1_u32..=0x00ff_ffff).prop_map(|number| Identity::try_new(number).unwrap())
@@ -31,7 +32,7 @@ fn prefix() -> impl Strategy<Value = IpNet> {
     })
 }
 
-fn endpoint() -> impl Strategy<Value = Arc<Endpoint>> {
+fn endpoint() -> impl Strategy<Value = Endpoint> {
     let kind = prop_oneof![
         btree_set("[a-z]{1,4}/[a-z]{1,4}", 0..3)
             .prop_map(|behind| EndpointKind::Pod { behind: Arc::new(behind) }),
@@ -41,7 +42,7 @@ fn endpoint() -> impl Strategy<Value = Arc<Endpoint>> {
     (identity(), proptest::option::of(identity()), vec(address(), 0..3), kind, any::<bool>()).prop_map(
         |(identity, previous, tunnels, kind, lagging)| {
             let mark = previous.filter(|_| lagging).unwrap_or(identity);
-            Arc::new(Endpoint { identity, previous, mark, tunnels: Arc::new(tunnels), kind, owner: None })
+            Endpoint { identity, previous, mark, tunnels: Arc::new(tunnels), kind, owner: None }
         },
     )
 }
@@ -93,24 +94,20 @@ fn settings() -> impl Strategy<Value = NodeSettings> {
 
 fn node() -> impl Strategy<Value = Node> {
     (
-        btree_map(address(), endpoint(), 0..6),
+        (btree_map(address(), endpoint(), 0..6), btree_map(address(), Just(Arc::from("shop/gone")), 0..2)),
         btree_map(identity(), Just(()), 0..4),
         (direction(), direction()),
         settings(),
     )
-        .prop_map(|(mut endpoints, identities, (ingress, egress), settings)| {
-            let owners: BTreeMap<IpAddr, Arc<str>> =
-                endpoints.keys().step_by(2).map(|&address| (address, Arc::from("shop/api"))).collect();
-            for (address, endpoint) in &mut endpoints {
-                Arc::make_mut(endpoint).owner = owners.get(address).cloned();
+        .prop_map(|((mut endpoints, mut homeless), identities, (ingress, egress), settings)| {
+            for endpoint in endpoints.values_mut().step_by(2) {
+                endpoint.owner = Some(Arc::from("shop/api"));
             }
-            let labels = |identity: &Identity| {
-                let labels = [("k8s:app".to_owned(), format!("a{identity}"))];
-                (*identity, Arc::new(Labels(labels.into_iter().collect())))
-            };
+            homeless.retain(|address, _| !endpoints.contains_key(address));
+            let labels = |identity: &Identity| (*identity, Arc::from(format!("k8s:app=a{identity};")));
             Node {
-                endpoints,
-                owners,
+                endpoints: endpoints.into(),
+                homeless,
                 identities: identities.keys().map(labels).collect(),
                 policy: Some(Arc::new(Policy { ingress, egress })),
                 settings: Some(settings),
@@ -209,4 +206,54 @@ fn absent_or_unknown_sets_never_allow() {
         ..Default::default()
     };
     assert_eq!(policy_from_wire(&wire(unspecified)).unwrap().ingress.rules[0].action, RuleAction::Deny);
+}
+
+#[test]
+fn endpoints_of_successive_updates_share_their_parts() {
+    let update = |last: u8| {
+        let endpoint = v1::Endpoint {
+            address: vec![10, 0, 0, last],
+            identity: 300,
+            mark: 300,
+            tunnels: vec![vec![192, 0, 2, 1]],
+            kind: Some(v1::endpoint::Kind::Pod(v1::PodKind { behind: vec!["nodes/a".to_owned()] })),
+            ..Default::default()
+        };
+        [v1::ResourceSet { endpoints: vec![endpoint], ..Default::default() }.encode_to_vec()]
+    };
+    let (mut node, mut pool) = (Node::default(), Pool::default());
+    node.apply_shared(&update(1), &mut pool).unwrap();
+    let before = node.clone();
+    node.apply_shared(&update(2), &mut pool).unwrap();
+    node.apply_shared(&update(1), &mut Pool::of(&before.endpoints)).unwrap();
+    let tunnels: Vec<_> = node.endpoints.values().map(|endpoint| Arc::as_ptr(&endpoint.tunnels)).collect();
+    assert!(matches!(tunnels.as_slice(), [one, two] if one == two), "{tunnels:?}");
+}
+
+#[test]
+fn a_name_outlives_its_endpoint() {
+    let address = vec![10, 0, 0, 1];
+    let endpoint = v1::Endpoint {
+        address: address.clone(),
+        identity: 300,
+        mark: 300,
+        kind: Some(v1::endpoint::Kind::Workload(v1::WorkloadKind {})),
+        ..Default::default()
+    };
+    let add = v1::ResourceSet { endpoints: vec![endpoint], ..Default::default() };
+    let remove = v1::ResourceSet { removed_endpoints: vec![address.clone()], ..Default::default() };
+    let owner = v1::Owner { address, owner: "shop/db".to_owned() };
+    let name = v1::ResourceSet { owners: vec![owner], ..Default::default() };
+    let owner_after = |sets: &[&v1::ResourceSet]| {
+        let mut node = Node::default();
+        for set in sets {
+            node.apply(&[set.encode_to_vec()]).unwrap();
+        }
+        node.endpoints.values().map(|endpoint| endpoint.owner.clone()).next().flatten()
+    };
+    for sets in
+        [vec![&name, &add], vec![&add, &name], vec![&add, &name, &remove, &add], vec![&name, &remove, &add]]
+    {
+        assert_eq!(owner_after(&sets).as_deref(), Some("shop/db"), "{sets:?}");
+    }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use datapath::abi::PolicyKey;
 use policy::identity::Identity;
 use policy::labels::Labels;
+use policy::pages::Pages;
 use policy::state::{Endpoint, EndpointKind, Mode, NodeSettings, Policy, Ports, Role};
 use prost::Message as _;
 use proto::convert::{address_to_wire, endpoint_to_wire, labels_to_wire, policy_to_wire, settings_to_wire};
@@ -79,6 +80,10 @@ impl Kept {
         self.endpoints.iter().map(owned).collect()
     }
 
+    fn labels(&self) -> Pages<Identity, Arc<str>> {
+        self.identities.iter().map(|(identity, labels)| (*identity, labels.to_string().into())).collect()
+    }
+
     fn is_held_by(&self, node: &Node) {
         assert_eq!(node.gateways(), self.gateways);
         let Some(state) = node.state() else {
@@ -87,8 +92,10 @@ impl Kept {
         };
         assert_eq!(Some(&*state.policy), self.policy.as_ref());
         assert_eq!(Some(&state.settings), self.settings.as_ref());
-        assert_eq!(state.identities, self.identities);
-        assert_eq!(state.endpoints, self.endpoints());
+        assert_eq!(state.identities, self.labels());
+        let endpoints =
+            self.endpoints().into_iter().map(|(address, endpoint)| (address, (*endpoint).clone()));
+        assert_eq!(state.endpoints, endpoints.collect());
     }
 
     fn parts(&self) -> [Vec<u8>; 3] {

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use gateway::index::{Compiled, LONGEST_PHASE};
 use gateway::store::Workload;
 use policy::identity::Identity;
+use policy::pages::Pages;
 use policy::state::{Endpoint, EndpointKind, NodeState, Peers, Policy, Role};
 use vm_agent::kernel::{Reading, Tag};
 
@@ -175,12 +176,12 @@ fn node_state(compiled: &Compiled, workload: &Workload) -> Option<NodeState> {
     let known = state.identities.iter().filter(|(identity, labels)| {
         identity.is_reserved() || mentioned.contains(identity) || labels.namespace() == Some(namespace)
     });
-    let identities: BTreeMap<_, _> =
-        known.map(|(identity, labels)| (*identity, Arc::clone(labels))).collect();
+    let identities: Pages<_, _> =
+        known.map(|(identity, labels)| (*identity, Arc::from(labels.to_string()))).collect();
     let named = |endpoint: &Endpoint| {
         let mut endpoint = endpoint.clone();
         endpoint.owner = endpoint.owner.filter(|_| identities.contains_key(&endpoint.identity));
-        Arc::new(endpoint)
+        endpoint
     };
     let endpoints = state.endpoints.iter().map(|(address, endpoint)| (*address, named(endpoint))).collect();
     let settings = settings.as_ref().clone();

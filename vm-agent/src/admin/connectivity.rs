@@ -98,7 +98,7 @@ fn enforcement(agent: &Agent, member: &Member) -> ConnectivityCheck {
 
 /// Endpoints of one family that policy lets this host ping.
 fn pingable(state: &NodeState, own: IpAddr, wanted: impl Fn(&EndpointKind) -> bool) -> (Vec<IpAddr>, bool) {
-    let of_family = |(address, endpoint): &(&IpAddr, &Arc<Endpoint>)| {
+    let of_family = |(address, endpoint): &(&IpAddr, &Endpoint)| {
         address.is_ipv4() == own.is_ipv4()
             && !state.settings.addresses.contains(address)
             && wanted(&endpoint.kind)

@@ -1,7 +1,6 @@
 //! What `outrigger policy list` and `policy trace` show: the rules as received, the decision by the specification,
 //! and the decision by the kernel's own tables.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -10,6 +9,7 @@ use policy::evaluate::Flow;
 use policy::explain;
 use policy::identity::Identity;
 use policy::labels::{Labels, OBJECT_PREFIX};
+use policy::pages::Pages;
 use policy::state::{Block, NodeState, Peers, Policy, PortRange, Ports, Rule, RuleAction};
 use proto::v1::{ListPoliciesResponse, PolicyRule, TracePolicyRequest, TracePolicyResponse};
 
@@ -123,7 +123,7 @@ fn kernel_verdict(reason: Reason) -> String {
 }
 
 /// The rules of a policy and its defaults; identities with the labels that are known.
-pub(super) fn list(policy: &Policy, known: &BTreeMap<Identity, Arc<Labels>>) -> ListPoliciesResponse {
+pub(super) fn list(policy: &Policy, known: &Pages<Identity, Arc<str>>) -> ListPoliciesResponse {
     let rules = |direction: &'static str, rules: &[Rule]| -> Vec<PolicyRule> {
         let line = |rule: &Rule| PolicyRule {
             direction: direction.to_owned(),
@@ -150,7 +150,7 @@ const fn action(action: RuleAction) -> &'static str {
     }
 }
 
-fn peers(peers: &Peers, known: &BTreeMap<Identity, Arc<Labels>>) -> String {
+fn peers(peers: &Peers, known: &Pages<Identity, Arc<str>>) -> String {
     let Peers::Only { identities, blocks } = peers else { return "any".to_owned() };
     let block = |block: &Block| {
         let except: Vec<String> = block.except.iter().map(ToString::to_string).collect();
@@ -170,7 +170,8 @@ fn peers(peers: &Peers, known: &BTreeMap<Identity, Arc<Labels>>) -> String {
 }
 
 /// The labels that people gave to objects: those of namespace, cluster and account say little here.
-fn given(labels: &Labels) -> String {
+fn given(labels: &str) -> String {
+    let labels: Labels = labels.parse().unwrap_or_default();
     let own = |key: &str| !key.starts_with("io.kubernetes.") && !key.starts_with("io.cilium.");
     let objects = labels.0.iter().filter_map(|(key, value)| Some((key.strip_prefix(OBJECT_PREFIX)?, value)));
     let shown = objects.filter(|&(key, _)| own(key)).map(|(key, value)| format!("{key}={value}"));
@@ -228,10 +229,8 @@ mod tests {
     #[test]
     fn empty_and_absent_sets_look_different() {
         let none = Peers::Only { identities: Arc::new(BTreeSet::new()), blocks: Vec::new() };
-        let known = BTreeMap::from([(
-            Identity::try_new(301).unwrap(),
-            Arc::new("k8s:app=api;k8s:io.kubernetes.pod.namespace=shop;".parse::<Labels>().unwrap()),
-        )]);
+        let labels = "k8s:app=api;k8s:io.kubernetes.pod.namespace=shop;";
+        let known = Pages::from_iter([(Identity::try_new(301).unwrap(), Arc::from(labels))]);
         let peers = |of: &Peers| peers(of, &known);
         assert_eq!((peers(&Peers::Any).as_str(), peers(&none).as_str()), ("any", "none"));
         assert_eq!((ports(&Ports::Any).as_str(), ports(&Ports::Only(Vec::new())).as_str()), ("any", "none"));

@@ -1,15 +1,17 @@
 //! State of a node → what one bank holds. Pure.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use datapath::Address;
 use datapath::abi::{
-    Bank, EndpointEntry, EndpointKey, PrefixEntry, PrefixKey, Settings, endpoint_flag, settings_flag,
+    Bank, CidrEntry, CidrKey, ClassEntry, ClassKey, EndpointEntry, EndpointKey, PolicyEntry, PolicyKey,
+    PrefixEntry, PrefixKey, Settings, endpoint_flag, settings_flag,
 };
 use ipnet::IpNet;
-use policy::state::{Endpoint, EndpointKind, Mode, NodeSettings, NodeState, Role};
+use policy::lower::LoweredDefault;
+use policy::pages::Pages;
+use policy::state::{Endpoint, EndpointKind, Mode, NodeSettings, NodeState, Policy, Role, same};
 
 use super::RuleNames;
 use super::tables::Contents;
@@ -28,66 +30,158 @@ pub(super) struct Lowered {
     pub(super) rules: RuleNames,
 }
 
-/// Lowers a state with those of its prefixes that this host takes and the MTU of its mesh device. Equal states give
-/// equal tables, whatever was lowered before.
+/// Lowers one state after the other: what the last one has as well is not lowered again, and its pages are shared.
+#[derive(Default)]
+pub(super) struct Lowering {
+    policy: Option<PolicyTables>,
+    endpoints: Option<Endpoints>,
+}
+
+/// A policy and what it became.
+struct PolicyTables {
+    of: Arc<Policy>,
+    cidrs: Pages<CidrKey, CidrEntry>,
+    classes: Pages<ClassKey, ClassEntry>,
+    entries: Pages<PolicyKey, PolicyEntry>,
+    names: RuleNames,
+    /// Those settings that follow from it.
+    flags: u32,
+    ingress: LoweredDefault,
+    egress: LoweredDefault,
+}
+
+/// Endpoints and what they became.
+struct Endpoints {
+    of: Pages<IpAddr, Endpoint>,
+    context: Context,
+    entries: Pages<EndpointKey, EndpointEntry>,
+}
+
+/// All that an endpoint's entry depends on beside the endpoint.
+struct Context {
+    settings: NodeSettings,
+    paths: Paths,
+    sets: TunnelSets,
+}
+
+/// Lowers a state for itself.
 #[must_use]
 pub(super) fn lower(state: &NodeState, prefixes: &[IpNet], mtu: u32) -> Lowered {
-    let policy = policy::lower(&state.policy);
-    let paths = Paths::of(state);
-    let sets = TunnelSets::of(state, &paths);
-    let settings = settings(state, mtu, &policy);
-    let contents = Contents {
-        endpoints: endpoints(state, &paths, &sets),
-        tunnels: sets.entries(),
-        cidrs: policy.cidrs(Bank::A).collect(),
-        classes: policy.classes(Bank::A).collect(),
-        policy: policy.policy(Bank::A).collect(),
-        prefixes: prefixes.iter().map(|prefix| (prefix_key(*prefix), PrefixEntry::default())).collect(),
-        settings: Some(settings),
-    };
-    Lowered { contents, rules: Arc::new(policy.names) }
+    Lowering::default().lower(state, prefixes, mtu)
 }
 
-fn endpoints(state: &NodeState, paths: &Paths, sets: &TunnelSets) -> BTreeMap<EndpointKey, EndpointEntry> {
-    let entry = |(address, endpoint): (&IpAddr, &Arc<Endpoint>)| {
-        let key = EndpointKey { bank: Bank::A.number(), reserved: [0; 3], address: Address::from(*address) };
-        (key, endpoint_entry(*address, endpoint, &state.settings, paths, sets))
-    };
-    state.endpoints.iter().map(entry).collect()
+impl Lowering {
+    /// Lowers a state with those of its prefixes that this host takes and the MTU of its mesh device. Equal states give
+    /// equal tables, whatever was lowered before.
+    #[must_use]
+    pub(super) fn lower(&mut self, state: &NodeState, prefixes: &[IpNet], mtu: u32) -> Lowered {
+        let held = self.policy.take().filter(|held| same(&held.of, &state.policy));
+        let policy = held.unwrap_or_else(|| PolicyTables::of(&state.policy));
+        let endpoints = Endpoints::after(self.endpoints.take(), state);
+        let contents = Contents {
+            endpoints: endpoints.entries.clone(),
+            tunnels: endpoints.context.sets.entries(),
+            cidrs: policy.cidrs.clone(),
+            classes: policy.classes.clone(),
+            policy: policy.entries.clone(),
+            prefixes: prefixes.iter().map(|prefix| (prefix_key(*prefix), PrefixEntry::default())).collect(),
+            settings: Some(settings(&state.settings, mtu, &policy)),
+        };
+        let rules = Arc::clone(&policy.names);
+        *self = Self { policy: Some(policy), endpoints: Some(endpoints) };
+        Lowered { contents, rules }
+    }
 }
 
-fn endpoint_entry(
-    address: IpAddr,
-    endpoint: &Endpoint,
-    settings: &NodeSettings,
-    paths: &Paths,
-    sets: &TunnelSets,
-) -> EndpointEntry {
-    let own = settings.addresses.contains(&address);
-    let behind = is_behind(&endpoint.kind, settings);
-    let mut flags = 0;
-    if own {
-        flags |= endpoint_flag::OWN;
+impl PolicyTables {
+    fn of(policy: &Arc<Policy>) -> Self {
+        let lowered = policy::lower(policy);
+        let mut flags = 0;
+        if lowered.has_cidrs() {
+            flags |= settings_flag::CIDR_RULES;
+        }
+        if lowered.names_protocols() {
+            flags |= settings_flag::PROTOCOLS_NAMED;
+        }
+        Self {
+            of: Arc::clone(policy),
+            cidrs: lowered.cidrs(Bank::A).collect(),
+            classes: lowered.classes(Bank::A).collect(),
+            entries: lowered.policy(Bank::A).collect(),
+            names: Arc::new(lowered.names),
+            flags,
+            ingress: lowered.ingress,
+            egress: lowered.egress,
+        }
     }
-    if behind {
-        flags |= endpoint_flag::BEHIND;
+}
+
+impl Endpoints {
+    fn after(last: Option<Self>, state: &NodeState) -> Self {
+        let paths = Paths::of(state);
+        let sets = TunnelSets::of(state, &paths);
+        let context = Context { settings: state.settings.clone(), paths, sets };
+        let of = state.endpoints.clone();
+        let entries = match last.filter(|last| last.context.agrees_with(&context)) {
+            Some(Self { of: before, mut entries, .. }) => {
+                let changed = before.differences(&of);
+                let entry = |address: &IpAddr, endpoint: Option<&Endpoint>| {
+                    (endpoint_key(*address), endpoint.map(|endpoint| context.entry(*address, endpoint)))
+                };
+                entries.change(changed.map(|(address, _, after)| entry(address, after)).collect());
+                entries
+            }
+            None => of
+                .iter()
+                .map(|(address, one)| (endpoint_key(*address), context.entry(*address, one)))
+                .collect(),
+        };
+        Self { of, context, entries }
     }
-    if endpoint.kind == EndpointKind::Transit {
-        flags |= endpoint_flag::ROUTER;
+}
+
+impl Context {
+    /// Whether an endpoint that both have became the same entry in both.
+    fn agrees_with(&self, other: &Self) -> bool {
+        let of =
+            |settings: &NodeSettings| (settings.role, settings.addresses.clone(), settings.workload.clone());
+        of(&self.settings) == of(&other.settings)
+            && self.paths == other.paths
+            && self.sets.agree_with(&other.sets)
     }
-    // What is here is never sent through a tunnel, and nothing from a tunnel may claim to come from here.
-    let local = own || behind;
-    let tunnel =
-        paths.tunnel(address, &endpoint.tunnels).filter(|_| !local).map_or(Address::NONE, Address::from);
-    EndpointEntry {
-        identity: endpoint.identity.get(),
-        previous: endpoint.previous.map_or(0, policy::identity::Identity::get),
-        mark: endpoint.mark.get(),
-        tunnel_set: if local { 0 } else { sets.id(&paths.senders(&endpoint.tunnels)) },
-        tunnel,
-        flags,
-        reserved: 0,
+
+    fn entry(&self, address: IpAddr, endpoint: &Endpoint) -> EndpointEntry {
+        let Self { settings, paths, sets } = self;
+        let own = settings.addresses.contains(&address);
+        let behind = is_behind(&endpoint.kind, settings);
+        let mut flags = 0;
+        if own {
+            flags |= endpoint_flag::OWN;
+        }
+        if behind {
+            flags |= endpoint_flag::BEHIND;
+        }
+        if endpoint.kind == EndpointKind::Transit {
+            flags |= endpoint_flag::ROUTER;
+        }
+        // What is here is never sent through a tunnel, and nothing from a tunnel may claim to come from here.
+        let local = own || behind;
+        let tunnel =
+            paths.tunnel(address, &endpoint.tunnels).filter(|_| !local).map_or(Address::NONE, Address::from);
+        EndpointEntry {
+            identity: endpoint.identity.get(),
+            previous: endpoint.previous.map_or(0, policy::identity::Identity::get),
+            mark: endpoint.mark.get(),
+            tunnel_set: if local { 0 } else { sets.id(&paths.senders(&endpoint.tunnels)) },
+            tunnel,
+            flags,
+            reserved: 0,
+        }
     }
+}
+
+fn endpoint_key(address: IpAddr) -> EndpointKey {
+    EndpointKey { bank: Bank::A.number(), reserved: [0; 3], address: Address::from(address) }
 }
 
 fn is_behind(kind: &EndpointKind, settings: &NodeSettings) -> bool {
@@ -97,20 +191,14 @@ fn is_behind(kind: &EndpointKind, settings: &NodeSettings) -> bool {
     }
 }
 
-fn settings(state: &NodeState, mtu: u32, policy: &policy::lower::Lowered) -> Settings {
-    let NodeSettings { identity, mark, addresses, role, mode, .. } = &state.settings;
-    let mut flags = settings_flag::EVENTS_ALLOWED;
+fn settings(settings: &NodeSettings, mtu: u32, policy: &PolicyTables) -> Settings {
+    let NodeSettings { identity, mark, addresses, role, mode, .. } = settings;
+    let mut flags = settings_flag::EVENTS_ALLOWED | policy.flags;
     if *mode == Mode::Audit {
         flags |= settings_flag::AUDIT;
     }
     if *role == Role::Transit {
         flags |= settings_flag::TRANSIT;
-    }
-    if policy.has_cidrs() {
-        flags |= settings_flag::CIDR_RULES;
-    }
-    if policy.names_protocols() {
-        flags |= settings_flag::PROTOCOLS_NAMED;
     }
     let own = |v4: bool| {
         let address = addresses.iter().find(|address| address.is_ipv4() == v4);

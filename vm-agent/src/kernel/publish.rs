@@ -9,8 +9,9 @@ use datapath::abi::{
     Bank, CidrEntry, CidrKey, ClassEntry, ClassKey, Control, EndpointEntry, EndpointKey, PolicyEntry,
     PolicyKey, PrefixEntry, PrefixKey, Settings, TunnelEntry, TunnelKey,
 };
+use policy::pages::Pages;
 
-use super::plan::{Write, plan};
+use super::plan::plan;
 use super::tables::{BankedKey, Contents, Table, TableError};
 
 #[cfg(test)]
@@ -82,13 +83,12 @@ pub(super) struct Publisher {
     settled: bool,
 }
 
-/// A table and what its banks hold, once: of the idle bank only what differs.
+/// A table and what its banks hold, with keys of bank A; what is alike in both is there once.
 struct Banked<K, V> {
     name: &'static str,
     table: Box<dyn Table<K, V>>,
-    active: BTreeMap<K, V>,
-    /// What the idle bank holds instead of what the active one does; `None` = nothing.
-    idle: BTreeMap<K, Option<V>>,
+    active: Pages<K, V>,
+    idle: Pages<K, V>,
 }
 
 impl Publisher {
@@ -132,13 +132,20 @@ impl Publisher {
         let Contents { endpoints, tunnels, cidrs, classes, policy, prefixes, settings } = wanted;
         let bank = self.control.bank();
         self.control != Control::UNPUBLISHED
-            && self.endpoints.active == *endpoints
-            && self.tunnels.active == *tunnels
-            && self.cidrs.active == *cidrs
-            && self.classes.active == *classes
-            && self.policy.active == *policy
-            && self.prefixes.active == *prefixes
+            && self.endpoints.runs(endpoints)
+            && self.tunnels.runs(tunnels)
+            && self.cidrs.runs(cidrs)
+            && self.classes.runs(classes)
+            && self.policy.runs(policy)
+            && self.prefixes.runs(prefixes)
             && *of_bank(&self.settings, bank) == settings.unwrap_or(NO_SETTINGS)
+    }
+
+    /// Takes over the memory of what runs from a copy that has it anyway. Only after [`Self::runs`].
+    pub(super) fn share(&mut self, running: &Contents) {
+        let Contents { endpoints, classes, .. } = running;
+        self.endpoints.share(endpoints);
+        self.classes.share(classes);
     }
 
     /// Writes what is wanted into the idle bank. No packet sees it yet.
@@ -237,19 +244,32 @@ pub(super) const NO_SETTINGS: Settings = Settings {
 
 impl<K: BankedKey, V: Copy + PartialEq> Banked<K, V> {
     fn adopt(name: &'static str, table: Box<dyn Table<K, V>>, active: Bank) -> Result<Self, TableError> {
-        let mut entries = table.entries()?;
-        let of = |entries: &[(K, V)], bank: Bank| -> BTreeMap<K, V> {
+        let entries = table.entries()?;
+        let of = |bank: Bank| -> Pages<K, V> {
             let held = entries.iter().filter(|(key, _)| key.bank() == Some(bank));
             held.map(|(key, value)| (key.in_bank(Bank::A), *value)).collect()
         };
-        let idle = of(&entries, active.other());
-        entries.retain(|(key, _)| key.bank() == Some(active));
-        let active = of(&entries, active);
-        let idle = plan(&active, &idle).into_iter().map(Write::into_entry).collect();
-        Ok(Self { name, table, active, idle })
+        let (active, idle) = (of(active), of(active.other()));
+        let mut adopted = Self { name, table, active: Pages::new(), idle };
+        adopted.share(&active);
+        Ok(adopted)
     }
 
-    fn check_room(&self, wanted: &BTreeMap<K, V>) -> Result<(), TableError> {
+    /// Whether the active bank holds exactly this.
+    fn runs(&self, wanted: &Pages<K, V>) -> bool {
+        self.active == *wanted
+    }
+
+    /// Takes over what the active bank holds from an equal copy, so that both are there once, and the idle one as what
+    /// differs from it.
+    fn share(&mut self, active: &Pages<K, V>) {
+        let difference = active.differences(&self.idle).map(|(key, _, held)| (*key, held.copied())).collect();
+        let mut idle = active.clone();
+        idle.change(difference);
+        (self.active, self.idle) = (active.clone(), idle);
+    }
+
+    fn check_room(&self, wanted: &Pages<K, V>) -> Result<(), TableError> {
         let needed = self.active.len() + wanted.len();
         let capacity = self.table.capacity();
         if needed <= capacity { Ok(()) } else { Err(TableError::Full { table: self.name, needed, capacity }) }
@@ -257,44 +277,27 @@ impl<K: BankedKey, V: Copy + PartialEq> Banked<K, V> {
 
     /// Writes the difference; what was written before a refusal is remembered, so that the next attempt starts from
     /// what the table really holds.
-    fn write(&mut self, idle: Bank, wanted: &BTreeMap<K, V>) -> Result<(), TableError> {
-        for write in self.plan(wanted) {
+    fn write(&mut self, idle: Bank, wanted: &Pages<K, V>) -> Result<(), TableError> {
+        let mut written = Vec::new();
+        for write in plan(&self.idle, wanted) {
             let (key, value) = write.into_entry();
-            match value {
-                Some(value) => self.table.insert(&key.in_bank(idle), &value)?,
-                None => self.table.remove(&key.in_bank(idle))?,
+            let result = match value {
+                Some(value) => self.table.insert(&key.in_bank(idle), &value),
+                None => self.table.remove(&key.in_bank(idle)),
+            };
+            if result.is_err() {
+                self.idle.change(written);
+                return result;
             }
-            if self.active.get(&key).copied() == value {
-                self.idle.remove(&key);
-            } else {
-                self.idle.insert(key, value);
-            }
+            written.push((key, value));
         }
+        self.idle = wanted.clone();
         Ok(())
     }
 
-    /// The writes that lead from what the idle bank holds to what is wanted of it: removals first.
-    fn plan(&self, wanted: &BTreeMap<K, V>) -> Vec<Write<K, V>> {
-        let back = self.idle.iter().filter_map(|(key, held)| match (held, wanted.get(key)) {
-            (held, Some(value)) if *held != Some(*value) => Some(Write::Insert(*key, *value)),
-            (Some(_), None) => Some(Write::Remove(*key)),
-            _ => None,
-        });
-        let alike = |write: &Write<K, V>| !self.idle.contains_key(write.key());
-        let mut writes: Vec<Write<K, V>> =
-            plan(&self.active, wanted).into_iter().filter(alike).chain(back).collect();
-        writes.sort_by_key(|write| matches!(write, Write::Insert(..)));
-        writes
-    }
-
     /// The idle bank is the active one now.
-    fn swap(&mut self) {
-        for (key, held) in &mut self.idle {
-            *held = match *held {
-                Some(value) => self.active.insert(*key, value),
-                None => self.active.remove(key),
-            };
-        }
+    const fn swap(&mut self) {
+        std::mem::swap(&mut self.active, &mut self.idle);
     }
 }
 

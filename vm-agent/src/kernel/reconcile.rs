@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use super::error::KernelError;
 use super::fit::Fit;
 use super::hooks::Hooks;
-use super::lower::{Lowered, lower};
+use super::lower::{Lowered, Lowering};
 use super::network::{Network, Protected};
 use super::programs::Programs;
 use super::publish::Publisher;
@@ -51,6 +51,8 @@ pub struct Reconcile {
     pub(super) programs: Programs,
     /// Absent only while a blocking step has it.
     pub(super) publisher: Option<Publisher>,
+    /// What the last target became.
+    lowering: Lowering,
     pub(super) report: Report,
     /// The target in force, and the part of it that this host takes.
     running: Option<(Arc<Prepared>, Fit)>,
@@ -101,6 +103,7 @@ impl Reconcile {
             changes: Some(changes),
             programs,
             publisher: Some(publisher),
+            lowering: Lowering::default(),
             report,
             running: None,
             pending: None,
@@ -204,14 +207,19 @@ impl Reconcile {
         let set = self.programs.set();
         let (state, prefixes) = (Arc::clone(&prepared.target.state), fit.prefixes.clone());
         let mtu = mtu(&desired);
-        let (changed, rules) = self
+        let mut lowering = std::mem::take(&mut self.lowering);
+        let (changed, rules);
+        (changed, rules, self.lowering) = self
             .publisher(move |publisher| {
-                let Lowered { contents, rules } = lower(&state, &prefixes, mtu);
-                let changed = !publisher.runs(&contents) || publisher.control().program_set() != set;
+                let Lowered { contents, rules } = lowering.lower(&state, &prefixes, mtu);
+                let runs = publisher.runs(&contents);
+                let changed = !runs || publisher.control().program_set() != set;
                 if changed {
                     publisher.prepare(&contents)?;
+                } else {
+                    publisher.share(&contents);
                 }
-                Ok((changed, rules))
+                Ok((changed, rules, lowering))
             })
             .await?;
         let raised = self.network.raise(&desired, settings.role).await;

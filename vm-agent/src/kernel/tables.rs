@@ -8,6 +8,7 @@ use datapath::abi::{
     CidrEntry, CidrKey, ClassEntry, ClassKey, EndpointEntry, EndpointKey, PolicyEntry, PolicyKey,
     PrefixEntry, PrefixKey, Settings, TunnelEntry, TunnelKey,
 };
+use policy::pages::Pages;
 
 mod layout;
 
@@ -17,17 +18,17 @@ pub(super) use layout::{BankedKey, Layout, TrieLayout};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Contents {
     /// `ENDPOINTS`.
-    pub(super) endpoints: BTreeMap<EndpointKey, EndpointEntry>,
+    pub(super) endpoints: Pages<EndpointKey, EndpointEntry>,
     /// `TUNNELS`.
-    pub(super) tunnels: BTreeMap<TunnelKey, TunnelEntry>,
+    pub(super) tunnels: Pages<TunnelKey, TunnelEntry>,
     /// `CIDRS`.
-    pub(super) cidrs: BTreeMap<CidrKey, CidrEntry>,
+    pub(super) cidrs: Pages<CidrKey, CidrEntry>,
     /// `CLASSES`.
-    pub(super) classes: BTreeMap<ClassKey, ClassEntry>,
+    pub(super) classes: Pages<ClassKey, ClassEntry>,
     /// `POLICY`.
-    pub(super) policy: BTreeMap<PolicyKey, PolicyEntry>,
+    pub(super) policy: Pages<PolicyKey, PolicyEntry>,
     /// `PREFIXES`.
-    pub(super) prefixes: BTreeMap<PrefixKey, PrefixEntry>,
+    pub(super) prefixes: Pages<PrefixKey, PrefixEntry>,
     /// `SETTINGS`; `None` = all zeroes, which denies everything.
     pub(super) settings: Option<Settings>,
 }

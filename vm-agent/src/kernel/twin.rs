@@ -8,9 +8,10 @@ use datapath::abi::{
     Bank, CidrEntry, CidrKey, ClassEntry, ClassKey, Control, EndpointEntry, EndpointKey, PolicyEntry,
     PolicyKey, PrefixEntry, PrefixKey, Settings, TunnelEntry, TunnelKey,
 };
+use policy::pages::Pages;
 use policy::state::NodeState;
 
-use super::lower::lower;
+use super::lower::{Lowering, lower};
 use super::publish::{NO_SETTINGS, Publisher, Store, Switch};
 use super::tables::{BankedKey, Contents, Table, TableError};
 
@@ -29,6 +30,7 @@ pub struct Tables {
 /// The owner of the tables: goes with the process.
 pub struct TwinKernel {
     publisher: Publisher,
+    lowering: Lowering,
 }
 
 /// What a packet reads.
@@ -58,7 +60,7 @@ impl Tables {
             prefixes: Box::new(self.prefixes.clone()),
             switch: Box::new(self.clone()),
         })?;
-        Ok(TwinKernel { publisher })
+        Ok(TwinKernel { publisher, lowering: Lowering::default() })
     }
 
     /// What a packet reads now; `None` before the first publication.
@@ -96,7 +98,7 @@ impl TwinKernel {
     /// # Errors
     /// [`TableError`]; packets see what they saw.
     pub fn prepare(&mut self, state: &NodeState) -> Result<(), TableError> {
-        let Reading(contents) = Reading::of(state);
+        let contents = self.lowering.lower(state, &state.settings.prefixes, 0).contents;
         self.publisher.prepare(&contents)
     }
 
@@ -155,7 +157,7 @@ impl Switch for Tables {
 }
 
 impl<K: BankedKey + Ord, V: Copy> Map<K, V> {
-    fn of(&self, bank: Bank) -> BTreeMap<K, V> {
+    fn of(&self, bank: Bank) -> Pages<K, V> {
         let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let of_bank = held.iter().filter(|(key, _)| key.bank() == Some(bank));
         of_bank.map(|(key, value)| (key.in_bank(Bank::A), *value)).collect()

@@ -98,7 +98,6 @@ pub fn protocol_name(number: u8) -> String {
 #[cfg(test)]
 mod tests {
     use datapath::Port;
-    use policy::labels::Labels;
     use policy::state::{Endpoint, EndpointKind, Mode, NodeSettings, Policy, Role};
 
     use super::*;
@@ -113,10 +112,9 @@ mod tests {
             kind: EndpointKind::Workload,
             owner: Some("shop/api".into()),
         };
-        let labels: Labels = "k8s:app=api;".parse().unwrap();
         NodeState {
-            endpoints: BTreeMap::from([("10.0.0.7".parse().unwrap(), Arc::new(endpoint))]),
-            identities: BTreeMap::from([(identity, Arc::new(labels))]),
+            endpoints: [("10.0.0.7".parse().unwrap(), endpoint)].into_iter().collect(),
+            identities: [(identity, Arc::from("k8s:app=api;"))].into_iter().collect(),
             policy: Arc::new(Policy::unrestricted()),
             settings: NodeSettings {
                 workload: "shop/db".to_owned(),

@@ -12,6 +12,7 @@ use std::time::Duration;
 use policy::state::NodeState;
 use proto::node::Node;
 use proto::parts::Parts;
+use proto::pool::Pool;
 use proto::v1;
 
 use crate::kernel::{Applied, Tag};
@@ -62,6 +63,8 @@ pub struct Core {
     told: Option<(Tag, String)>,
     /// The trouble that was passed on last.
     trouble: Option<String>,
+    /// What the endpoints of the states have in common.
+    pool: Pool,
 }
 
 /// An update that is not complete yet.
@@ -87,7 +90,8 @@ impl Core {
     /// Starts from the last good state of the previous run, which the kernel is given first.
     #[must_use]
     pub fn restored(version: Version) -> (Self, Outcome) {
-        let mut core = Self { head: Some(version.clone()), ..Self::default() };
+        let pool = Pool::of(&version.state.endpoints);
+        let mut core = Self { head: Some(version.clone()), pool, ..Self::default() };
         core.handed.push_back(version.clone());
         (core, Outcome::Target(version))
     }
@@ -216,7 +220,7 @@ impl Core {
                 "an update builds on a generation that this host does not have".to_owned(),
             )];
         };
-        if let Err(error) = node.apply(&parts) {
+        if let Err(error) = node.apply_shared(&parts, &mut self.pool) {
             return vec![Outcome::Reject(generation, error.to_string())];
         }
         match Version::try_new(generation, node) {

@@ -5,9 +5,11 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use datapath::Address;
 use datapath::abi::{Bank, TunnelEntry, TunnelKey};
+use policy::pages::Pages;
 use policy::state::{EndpointKind, NodeState};
 
 /// The families in which this node has tunnel endpoints, and who relays to the others.
@@ -78,7 +80,12 @@ pub(super) struct TunnelSets {
 
 impl TunnelSets {
     pub(super) fn of(state: &NodeState, paths: &Paths) -> Self {
-        let senders = state.endpoints.values().map(|endpoint| paths.senders(&endpoint.tunnels));
+        // Neighbours mostly are behind the same node.
+        let mut last = None;
+        let mut is_new =
+            |tunnels: &&'_ Arc<Vec<IpAddr>>| last.replace(Arc::as_ptr(tunnels)) != Some(Arc::as_ptr(tunnels));
+        let tunnels = state.endpoints.values().map(|endpoint| &endpoint.tunnels).filter(&mut is_new);
+        let senders = tunnels.map(|tunnels| paths.senders(tunnels));
         let distinct: BTreeSet<Cow<'_, [IpAddr]>> = senders.filter(|senders| senders.len() > 1).collect();
         let sets: BTreeSet<BTreeSet<IpAddr>> =
             distinct.into_iter().map(|senders| senders.iter().copied().collect()).collect();
@@ -95,6 +102,11 @@ impl TunnelSets {
         Self { ids }
     }
 
+    /// Whether a set that both have has the same number in both.
+    pub(super) fn agree_with(&self, other: &Self) -> bool {
+        self.ids.iter().all(|(set, id)| other.ids.get(set).is_none_or(|other| other == id))
+    }
+
     /// The number of a set; 0 where the single tunnel endpoint stands in the entry itself.
     pub(super) fn id(&self, senders: &[IpAddr]) -> u32 {
         if senders.len() < 2 {
@@ -103,7 +115,7 @@ impl TunnelSets {
         self.ids.get(&senders.iter().copied().collect::<BTreeSet<_>>()).copied().unwrap_or(0)
     }
 
-    pub(super) fn entries(&self) -> BTreeMap<TunnelKey, TunnelEntry> {
+    pub(super) fn entries(&self) -> Pages<TunnelKey, TunnelEntry> {
         let key = |id: u32, address: IpAddr| TunnelKey {
             bank: Bank::A.number(),
             reserved: [0; 3],

@@ -1,7 +1,10 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use policy::identity::Identity;
-use policy::state::{Default as DefaultVerdict, DirectionPolicy, Policy};
+use policy::state::{Default as DefaultVerdict, DirectionPolicy, Peers, Policy, Ports, Rule, RuleAction};
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
 
 use super::*;
 
@@ -36,9 +39,9 @@ fn state(role: Role, endpoints: Vec<(&str, Arc<Endpoint>)>) -> NodeState {
     NodeState {
         endpoints: endpoints
             .into_iter()
-            .map(|(address, endpoint)| (address.parse().unwrap(), endpoint))
+            .map(|(address, endpoint)| (address.parse().unwrap(), Endpoint::clone(&endpoint)))
             .collect(),
-        identities: BTreeMap::new(),
+        identities: Pages::new(),
         policy: Arc::new(Policy { ingress: open.clone(), egress: open }),
         settings: NodeSettings {
             workload: "outrigger-system/node-a".to_owned(),
@@ -56,7 +59,7 @@ fn state(role: Role, endpoints: Vec<(&str, Arc<Endpoint>)>) -> NodeState {
 
 fn entry(lowered: &Lowered, address: &str) -> EndpointEntry {
     let address = Address::from(address.parse::<IpAddr>().unwrap());
-    lowered.contents.endpoints[&EndpointKey { bank: 0, reserved: [0; 3], address }]
+    *lowered.contents.endpoints.get(&EndpointKey { bank: 0, reserved: [0; 3], address }).unwrap()
 }
 
 fn members(lowered: &Lowered, set: u32) -> BTreeSet<IpAddr> {
@@ -188,4 +191,66 @@ fn hosts_whose_underlays_do_not_meet_are_reached_by_a_relay_that_stands_in_both(
     assert_eq!(IpAddr::from(entry(&single, "10.244.240.8").tunnel).to_string(), "192.0.2.2");
     let none = entry(&world(Vec::new()), "10.244.240.8");
     assert_eq!((IpAddr::from(none.tunnel).to_string(), none.tunnel_set), ("2001:db8::9".to_owned(), 0));
+}
+
+/// States of one mesh: hosts and pods with underlays of either family or both, relays, and two policies.
+fn states() -> impl Strategy<Value = NodeState> {
+    let tunnels = || subsequence(vec!["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2"], 0..3);
+    let one = (tunnels(), 0..3, select(vec![300, 301])).prop_map(|(tunnels, kind, number)| {
+        let behind = || Arc::new(BTreeSet::from(["outrigger-system/node-a".to_owned()]));
+        let kind = match kind {
+            0 => EndpointKind::Workload,
+            1 => EndpointKind::Transit,
+            _ => EndpointKind::Pod { behind: behind() },
+        };
+        endpoint(number, &tunnels, kind)
+    });
+    let address =
+        select(vec!["10.244.240.1", "10.244.1.1", "10.244.1.2", "10.244.1.3", "fd00::1", "fd00::2"]);
+    let role = select(vec![Role::Host, Role::Transit]);
+    (btree_map(address, one, 0..6), role, any::<bool>()).prop_map(|(endpoints, role, is_closed)| {
+        let mut state = state(role, endpoints.into_iter().collect());
+        if is_closed {
+            let from_300 = Rule {
+                origin: "NetworkPolicy/shop/db#ingress[0]".into(),
+                peers: Peers::Only {
+                    identities: Arc::new(BTreeSet::from([identity(300)])),
+                    blocks: Vec::new(),
+                },
+                ports: Ports::Any,
+                action: RuleAction::Allow,
+                precedence: 1,
+            };
+            let by = vec!["NetworkPolicy/shop/db".to_owned()];
+            Arc::make_mut(&mut state.policy).ingress =
+                DirectionPolicy { default: DefaultVerdict::Deny { by }, rules: vec![from_300] };
+        }
+        state
+    })
+}
+
+proptest! {
+    #[test]
+    fn what_was_lowered_before_makes_no_difference(states in vec(states(), 1..6)) {
+        let mut lowering = Lowering::default();
+        for state in states {
+            prop_assert_eq!(lowering.lower(&state, &[], 1450), super::lower(&state, &[], 1450));
+        }
+    }
+}
+
+#[test]
+fn a_change_lowers_only_what_changed() {
+    let many: BTreeMap<String, Arc<Endpoint>> =
+        (0..200).map(|last| (format!("10.244.7.{last}"), pod(&["192.0.2.1", "192.0.2.2"], &[]))).collect();
+    let mut state = state(Role::Host, many.iter().map(|(a, e)| (a.as_str(), Arc::clone(e))).collect());
+    let mut lowering = Lowering::default();
+    let before = lowering.lower(&state, &[], 1450).contents.endpoints;
+    // A set of tunnels that nobody had leaves the numbers of the others.
+    state
+        .endpoints
+        .insert("10.244.7.9".parse().unwrap(), Endpoint::clone(&pod(&["192.0.2.3", "192.0.2.4"], &[])));
+    let after = lowering.lower(&state, &[], 1450).contents.endpoints;
+    assert!(after.shares_pages_with(&before), "all was lowered again");
+    assert_eq!(before.differences(&after).count(), 1);
 }

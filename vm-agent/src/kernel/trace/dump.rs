@@ -1,12 +1,11 @@
 //! One bank of the tables, read whole, behind the seam of the decision. No flow is live in it.
 
-use std::collections::BTreeMap;
-
 use datapath::abi::{
     Bank, Bucket, CidrKey, ClassKey, EndpointEntry, EndpointKey, Event, Flow, FlowKey, FragmentEntry,
     FragmentKey, PolicyEntry, PolicyKey, PrefixKey, Settings, TunnelKey,
 };
 use datapath::{Address, FlowTable, Port, Tables};
+use policy::pages::Pages;
 
 use crate::kernel::publish::Store;
 use crate::kernel::tables::{BankedKey, Contents, Table, TableError};
@@ -48,7 +47,7 @@ impl Dump {
     }
 }
 
-fn of_bank<K: BankedKey, V>(table: &dyn Table<K, V>, bank: Bank) -> Result<BTreeMap<K, V>, TableError> {
+fn of_bank<K: BankedKey, V: Copy>(table: &dyn Table<K, V>, bank: Bank) -> Result<Pages<K, V>, TableError> {
     let entries = table.entries()?.into_iter();
     let ours = entries.filter(|(key, _)| key.bank() == Some(bank));
     Ok(ours.map(|(key, value)| (key.in_bank(Bank::A), value)).collect())

@@ -1,8 +1,9 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use datapath::abi::Bank;
 use policy::identity::Identity;
+use policy::pages::Pages;
 use policy::state::{
     Block, Default as DefaultVerdict, DirectionPolicy, Endpoint, EndpointKind, Mode, NodeSettings, NodeState,
     Peers, Policy, PortRange, Ports, Role, Rule, RuleAction,
@@ -37,24 +38,18 @@ fn lowered() -> Lowered {
         |rule| DirectionPolicy { default: DefaultVerdict::Deny { by: by.clone() }, rules: vec![rule] };
     let endpoint = |number, kind| {
         let tunnels = Arc::new(vec!["192.0.2.9".parse().unwrap()]);
-        Arc::new(Endpoint {
-            identity: identity(number),
-            previous: None,
-            mark: identity(number),
-            tunnels,
-            kind,
-            owner: None,
-        })
+        let identity = identity(number);
+        Endpoint { identity, previous: None, mark: identity, tunnels, kind, owner: None }
     };
     let pod = |number| endpoint(number, EndpointKind::Pod { behind: Arc::new(BTreeSet::new()) });
     let state = NodeState {
-        endpoints: BTreeMap::from([
+        endpoints: Pages::from_iter([
             ("10.244.240.1".parse().unwrap(), endpoint(4000, EndpointKind::Workload)),
             ("10.244.1.5".parse().unwrap(), pod(300)),
             ("10.244.2.5".parse().unwrap(), pod(301)),
             ("fd00::5".parse().unwrap(), pod(300)),
         ]),
-        identities: BTreeMap::new(),
+        identities: Pages::new(),
         policy: Arc::new(Policy {
             ingress: direction(rule("NetworkPolicy/shop/db#ingress[0]", &[300], &[], web)),
             egress: direction(rule("NetworkPolicy/shop/db#egress[0]", &[], &["10.244.2.0/24"], Ports::Any)),
