@@ -1,12 +1,16 @@
 //! `make bench`: what the project costs, as ratios and differences within one run, since absolute numbers of a
 //! shared machine say nothing. Prints a table and writes it to `bench/results.json` in the build folder.
 
+mod agent;
 mod bed;
+mod double;
 pub mod gateway;
 mod noise;
 mod pairs;
 mod statistics;
 mod traffic;
+mod usage;
+mod world;
 
 use std::path::PathBuf;
 
@@ -38,6 +42,8 @@ pub enum Part {
     Packets,
     /// Our tunnel against the kernel's own, with real processes.
     Traffic,
+    /// Memory, CPU and times of an agent, with a large mesh.
+    Agent,
     /// A gateway with 1,000 and 10,000 agents.
     Gateway,
 }
@@ -97,31 +103,42 @@ pub fn run(options: &Options) -> Result<()> {
     let quiet = noise::gate(options.busy)?;
     let mut results =
         vec![Measurement::known("machine: quiet at the start", f64::from(u8::from(quiet)), "yes = 1")];
+    // What was measured before a failure is told all the same.
+    let measured = measure(options, &mut results);
+    print(&results);
+    let path = write(&results)?;
+    println!("\n{}", path.display());
+    measured
+}
+
+fn measure(options: &Options, results: &mut Vec<Measurement>) -> Result<()> {
     if options.includes(Part::Packets) {
         results.extend(packets(options.quick)?);
     }
     if options.includes(Part::Traffic) {
         results.extend(traffic::measure(options.quick)?);
     }
+    if options.includes(Part::Agent) {
+        results.extend(agent::measure(options.quick)?);
+        results.extend(crate::prog_test::publications(options.quick)?.into_iter().map(packet));
+    }
     if options.includes(Part::Gateway) {
         results.extend(gateway::measure(options.quick)?);
     }
-    print(&results);
-    let path = write(&results)?;
-    println!("\n{}", path.display());
     Ok(())
 }
 
 /// What a packet costs over an empty program. Packets of established flows are what a host does all day.
 fn packets(quick: bool) -> Result<Vec<Measurement>> {
-    let of = |Cost { name, value, unit, limit }: Cost| {
-        let name = format!("packet: {name}");
-        match limit {
-            Some(limit) => Measurement::at_most(&name, value, unit, limit),
-            None => Measurement::known(&name, value, unit),
-        }
-    };
-    Ok(crate::prog_test::measure(quick)?.into_iter().map(of).collect())
+    Ok(crate::prog_test::measure(quick)?.into_iter().map(packet).collect())
+}
+
+fn packet(Cost { name, value, unit, limit }: Cost) -> Measurement {
+    let name = format!("packet: {name}");
+    match limit {
+        Some(limit) => Measurement::at_most(&name, value, unit, limit),
+        None => Measurement::known(&name, value, unit),
+    }
 }
 
 #[expect(

@@ -10,4 +10,4 @@ pub mod kernel;
 pub mod mesh;
 pub mod twin;
 
-pub use cost::{Cost, measure};
+pub use cost::{Cost, measure, publications};

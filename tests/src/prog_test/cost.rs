@@ -5,11 +5,14 @@
 //! several runs, since anything else on the machine only adds.
 
 mod cell;
+mod churn;
 mod tables;
 
 use anyhow::{Context, Result, ensure};
 use datapath::abi::{Bank, Control};
 use datapath::{FlowTable, Outer};
+
+pub use self::churn::publications;
 
 use self::cell::{Cell, Kind, cells};
 use self::tables::{FLOWS, Size, endpoints, tables};
