@@ -354,3 +354,38 @@ fn threat_08_a_hundred_joins_with_one_token_are_one() {
         Ok(())
     });
 }
+
+#[test]
+fn threat_08_a_token_is_counted_where_it_is_used() -> Result<()> {
+    use gateway::store;
+    let folder = tempfile::tempdir()?;
+    let pools = store::Pools::try_new(&["10.9.0.0/24".parse()?])?;
+    let settings = store::Settings { pools, cluster_id: 0, quarantine: Duration::from_hours(1) };
+    let store = store::Store::open(&folder.path().join("state"), settings)?;
+    let now = store::unix_time(1_800_000_000);
+    let target = store::Target::Group { namespace: "shop".into(), name: "db".into() };
+    let hour = Duration::from_hours(1);
+    let minted = store.mint(store::Minting { target, bound_to: None, ttl: hour, uses: 1 }, now)?;
+    let domain = pki::TrustDomain::try_new("outrigger.local")?;
+    let authority = pki::Authority::create(&domain, now)?;
+    // Whoever races another one has passed all earlier checks when the other one's join is written.
+    let join = |name: &str| -> Result<bool> {
+        let csr = pki::CheckedCsr::from_der(&pki::KeyPair::generate()?.request()?)?;
+        let id = pki::SpiffeId::workload(&domain, "shop", name)?;
+        let joining = store::Joining {
+            token_id: minted.token.id.clone(),
+            token_secret: minted.secret.clone(),
+            name: store::WorkloadName::try_new("shop", name)?,
+            key: csr.key_hash(),
+            machine: name.as_bytes().to_vec(),
+            underlay: vec!["192.0.2.1".parse()?],
+            source: None,
+            agent_version: "1".into(),
+            wanted: Vec::new(),
+        };
+        Ok(store.join(&joining, now, || authority.issue(&csr, &id, now, hour)).is_ok())
+    };
+    ensure!(join("db-1")?, "the first one does not join");
+    ensure!(!join("db-2")?, "a second one joins");
+    Ok(())
+}
