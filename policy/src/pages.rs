@@ -1,5 +1,5 @@
 //! A sorted map of which successive versions share what did not change: its entries stand in pages of up to
-//! [`PAGE`], a change copies those that it touches, and a difference skips those that both versions have. Owns no
+//! `PAGE`, a change copies those that it touches, and a difference skips those that both versions have. Owns no
 //! meaning of keys and values.
 
 use std::collections::BTreeMap;
