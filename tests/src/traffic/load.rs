@@ -11,7 +11,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use super::{Shared, Stop, report_until};
+use super::{Shared, Stop, report_while_serving};
 
 /// TCP port that receives.
 pub const SINK: u16 = 9002;
@@ -95,14 +95,7 @@ impl Serve {
         thread::spawn(move || receive(&count, || shared.update(|report| report.datagrams += 1)));
         let shared = report.clone();
         thread::spawn(move || receive(&closed, || shared.update(|report| report.closed += 1)));
-        let until = stop.clone();
-        let work = thread::spawn(move || {
-            while !until.is_set() {
-                thread::sleep(Duration::from_millis(5));
-            }
-            Ok(())
-        });
-        report_until(&report, &stop, work)
+        report_while_serving(&report, &stop)
     }
 }
 
