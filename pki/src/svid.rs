@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use rcgen::{PublicKeyData as _, SubjectPublicKeyInfo};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -61,11 +62,17 @@ impl Svid {
             return Err(InvalidSvid::OtherNames);
         }
         let [uri] = uris.as_slice() else { return Err(InvalidSvid::Uris(uris.len())) };
+        let spki = certificate.public_key().raw;
+        // Another reader could see another key in one that is not written in the one way.
+        let key = SubjectPublicKeyInfo::from_der(spki).map_err(|_unknown| InvalidSvid::Encoding)?;
+        if key.subject_public_key_info() != spki {
+            return Err(InvalidSvid::Encoding);
+        }
         Ok(Self {
             id: uri.parse()?,
             not_before: unix_time(certificate.validity().not_before),
             not_after: unix_time(certificate.validity().not_after),
-            key_hash: KeyHash::of_spki(certificate.public_key().raw),
+            key_hash: KeyHash::of_spki(spki),
         })
     }
 
