@@ -160,7 +160,7 @@ pub(crate) struct Trace {
     /// tcp, udp, sctp, icmp or a protocol number.
     #[arg(long, default_value = "tcp")]
     pub(crate) protocol: Protocol,
-    /// The destination port of the flow; needed for tcp, udp and sctp.
+    /// The destination port of the flow; needed for tcp, udp and sctp. For icmp the type, else an echo request.
     #[arg(long)]
     pub(crate) port: Option<u16>,
 }

@@ -14,8 +14,8 @@ use aya_ebpf::{
 use datapath::{
     FlowTable, Tables, Work,
     abi::{
-        Bank, Bucket, CidrKey, ClassKey, Control, EndpointEntry, EndpointKey, Event, Flow, FlowKey,
-        FragmentEntry, FragmentKey, PolicyEntry, PolicyKey, PrefixKey, Settings, TunnelKey,
+        Bank, Bucket, CidrEntry, CidrKey, ClassKey, Control, EndpointEntry, EndpointKey, Event, Flow,
+        FlowKey, FragmentEntry, FragmentKey, PolicyEntry, PolicyKey, PrefixKey, Settings, TunnelKey,
     },
 };
 
@@ -109,8 +109,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn cidr_class(&self, key: &CidrKey) -> u32 {
-        CIDRS.get(address_bits(key)).map_or(0, |entry| entry.class)
+    fn cidr(&self, key: &CidrKey) -> Option<&CidrEntry> {
+        CIDRS.get(address_bits(key))
     }
 
     #[inline(always)]

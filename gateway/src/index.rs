@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,6 +13,7 @@ use policy::facts::Facts;
 use policy::identity::Identity;
 use policy::labels::Labels;
 use policy::resolve::{Resolver, UnusableIdentities};
+use policy::rules::PolicyObject;
 use policy::state::{NodeSettings, State};
 
 use crate::manifest::{Group, Kind, Object, ObjectKey, Pod, Workload as Declared};
@@ -255,8 +257,13 @@ impl Index {
                 self.pods.insert(object_name(&key), pod);
                 self.stale.pods = true;
             }
-            Object::NetworkPolicy(policy) => {
-                self.facts.policies.insert(Arc::clone(&policy.origin), policy);
+            Object::Policies(policies) => {
+                self.remove_policies(&key);
+                let parts = policies.into_iter().map(|policy| (Arc::clone(&policy.origin), policy));
+                self.facts.policies.extend(parts);
+            }
+            Object::CidrGroup(group) => {
+                self.facts.cidr_groups.insert(key.name.as_str().into(), group);
             }
             Object::Group(group) => {
                 self.groups.insert((key.namespace, key.name), group);
@@ -275,10 +282,33 @@ impl Index {
         match key.kind {
             Kind::Namespace => drop(self.facts.namespaces.remove(&key.name)),
             Kind::Pod => drop(self.pods.remove(&object_name(key))),
-            Kind::NetworkPolicy => drop(self.facts.policies.remove(key.to_string().as_str())),
+            Kind::CiliumCidrGroup => drop(self.facts.cidr_groups.remove(key.name.as_str())),
             Kind::ExternalWorkloadGroup => drop(self.groups.remove(&pair())),
             Kind::ExternalWorkload => drop(self.declared.remove(&pair())),
+            Kind::NetworkPolicy
+            | Kind::CiliumNetworkPolicy
+            | Kind::CiliumClusterwideNetworkPolicy
+            | Kind::ClusterNetworkPolicy
+            | Kind::AdminNetworkPolicy
+            | Kind::BaselineAdminNetworkPolicy => self.remove_policies(key),
         }
+    }
+
+    fn remove_policies(&mut self, key: &ObjectKey) {
+        let parts: Vec<Arc<str>> = self.parts(key).map(|policy| Arc::clone(&policy.origin)).collect();
+        for origin in parts {
+            self.facts.policies.remove(&origin);
+        }
+    }
+
+    /// The policies that an object is: its specifications stand behind it, as `origin#specs[0]`.
+    fn parts(&self, key: &ObjectKey) -> impl Iterator<Item = &Arc<PolicyObject>> {
+        let origin = key.to_string();
+        let from = self.facts.policies.range::<str, _>((Bound::Included(origin.as_str()), Bound::Unbounded));
+        let is_part = move |name: &str| {
+            name.strip_prefix(origin.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('#'))
+        };
+        from.take_while(move |(name, _)| is_part(name)).map(|(_, policy)| policy)
     }
 
     /// Whether the address is one that only the gateway gives.

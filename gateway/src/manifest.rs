@@ -4,17 +4,19 @@
 use std::fmt;
 use std::sync::Arc;
 
-use policy::facts::Namespace;
+use policy::facts::{CidrGroup, Namespace};
 use policy::rules::PolicyObject;
+use policy::{cilium, clusternetworkpolicy};
 
+mod cidr_group;
 pub mod decode;
 mod fields;
 mod group;
 mod metadata;
 mod namespace;
-mod network_policy;
 pub mod node;
 mod pod;
+mod policies;
 mod port;
 mod workload;
 
@@ -29,6 +31,7 @@ pub use workload::Workload;
 
 use metadata::Metadata;
 use node::Value;
+use policies::Language;
 
 /// The kinds, in the order in which objects are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +42,18 @@ pub enum Kind {
     Pod,
     /// `networking.k8s.io/v1 NetworkPolicy`.
     NetworkPolicy,
+    /// `cilium.io/v2 CiliumNetworkPolicy`.
+    CiliumNetworkPolicy,
+    /// `cilium.io/v2 CiliumClusterwideNetworkPolicy`.
+    CiliumClusterwideNetworkPolicy,
+    /// `cilium.io/v2 CiliumCIDRGroup`, or `v2alpha1`.
+    CiliumCidrGroup,
+    /// `policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy`.
+    ClusterNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha1 AdminNetworkPolicy`.
+    AdminNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha1 BaselineAdminNetworkPolicy`.
+    BaselineAdminNetworkPolicy,
     /// `outrigger.dev/v1alpha1 ExternalWorkloadGroup`.
     ExternalWorkloadGroup,
     /// `outrigger.dev/v1alpha1 ExternalWorkload`.
@@ -63,8 +78,10 @@ pub enum Object {
     Namespace(Arc<Namespace>),
     /// A pod.
     Pod(Arc<Pod>),
-    /// A policy.
-    NetworkPolicy(Arc<PolicyObject>),
+    /// A policy of any language, with its specifications.
+    Policies(Vec<Arc<PolicyObject>>),
+    /// Blocks that policies refer to.
+    CidrGroup(Arc<CidrGroup>),
     /// A group of external workloads.
     Group(Arc<Group>),
     /// An external workload declared before it joins.
@@ -94,7 +111,7 @@ struct Row {
     decode: fn(&Node, Metadata) -> Result<Object, InvalidField>,
 }
 
-const KINDS: [Row; 5] = [
+const KINDS: [Row; 12] = [
     Row {
         kind: Kind::Namespace,
         api_version: "v1",
@@ -114,7 +131,56 @@ const KINDS: [Row; 5] = [
         api_version: "networking.k8s.io/v1",
         name: "NetworkPolicy",
         namespaced: true,
-        decode: |node, _metadata| network_policy::decode(node).map(Arc::new).map(Object::NetworkPolicy),
+        decode: |node, _metadata| Language::NetworkPolicy.decode(node),
+    },
+    Row {
+        kind: Kind::CiliumNetworkPolicy,
+        api_version: "cilium.io/v2",
+        name: "CiliumNetworkPolicy",
+        namespaced: true,
+        decode: |node, _metadata| Language::Cilium(cilium::Kind::Namespaced).decode(node),
+    },
+    Row {
+        kind: Kind::CiliumClusterwideNetworkPolicy,
+        api_version: "cilium.io/v2",
+        name: "CiliumClusterwideNetworkPolicy",
+        namespaced: false,
+        decode: |node, _metadata| Language::Cilium(cilium::Kind::Clusterwide).decode(node),
+    },
+    Row {
+        kind: Kind::CiliumCidrGroup,
+        api_version: "cilium.io/v2",
+        name: "CiliumCIDRGroup",
+        namespaced: false,
+        decode: |node, metadata| cidr_group::decode(node, metadata).map(Arc::new).map(Object::CidrGroup),
+    },
+    Row {
+        kind: Kind::CiliumCidrGroup,
+        api_version: "cilium.io/v2alpha1",
+        name: "CiliumCIDRGroup",
+        namespaced: false,
+        decode: |node, metadata| cidr_group::decode(node, metadata).map(Arc::new).map(Object::CidrGroup),
+    },
+    Row {
+        kind: Kind::ClusterNetworkPolicy,
+        api_version: "policy.networking.k8s.io/v1alpha2",
+        name: "ClusterNetworkPolicy",
+        namespaced: false,
+        decode: |node, _metadata| Language::Cluster(clusternetworkpolicy::Kind::Cluster).decode(node),
+    },
+    Row {
+        kind: Kind::AdminNetworkPolicy,
+        api_version: "policy.networking.k8s.io/v1alpha1",
+        name: "AdminNetworkPolicy",
+        namespaced: false,
+        decode: |node, _metadata| Language::Cluster(clusternetworkpolicy::Kind::Admin).decode(node),
+    },
+    Row {
+        kind: Kind::BaselineAdminNetworkPolicy,
+        api_version: "policy.networking.k8s.io/v1alpha1",
+        name: "BaselineAdminNetworkPolicy",
+        namespaced: false,
+        decode: |node, _metadata| Language::Cluster(clusternetworkpolicy::Kind::Baseline).decode(node),
     },
     Row {
         kind: Kind::ExternalWorkloadGroup,
@@ -171,16 +237,12 @@ impl Manifest {
     /// kinds that open nothing by being absent.
     #[must_use]
     pub fn stand_in(&self) -> Option<Object> {
-        match self.key.as_ref()?.kind {
-            Kind::NetworkPolicy => {
-                let isolation = policy::networkpolicy::isolation_of(&self.node.to_json())?;
-                Some(Object::NetworkPolicy(Arc::new(isolation)))
-            }
-            Kind::Namespace => {
-                Some(Object::Namespace(Arc::new(Namespace { unreadable: true, ..Namespace::default() })))
-            }
-            Kind::Pod | Kind::ExternalWorkloadGroup | Kind::ExternalWorkload => None,
+        let kind = self.key.as_ref()?.kind;
+        if kind == Kind::Namespace {
+            let namespace = Namespace { unreadable: true, ..Namespace::default() };
+            return Some(Object::Namespace(Arc::new(namespace)));
         }
+        Language::of(kind)?.stand_in(&self.node)
     }
 }
 
@@ -230,6 +292,12 @@ impl ObjectKey {
 }
 
 impl Kind {
+    /// Whether its objects are policies.
+    #[must_use]
+    pub const fn is_policy(self) -> bool {
+        Language::of(self).is_some()
+    }
+
     /// The kind with a name of the table, whatever its group.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {

@@ -47,6 +47,8 @@ pub struct Summary {
     pub policies: u32,
     /// Objects that are refused.
     pub rejected: Vec<RejectedObject>,
+    /// What is valid and will surprise: rules that are not enforced, sets that are empty.
+    pub warnings: Vec<String>,
 }
 
 /// An object of the source that is refused.

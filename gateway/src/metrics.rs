@@ -100,6 +100,11 @@ impl Collector for Gauges {
             ("identities", "Identities in use", summary.identities.into()),
             ("policies", "Policy objects in force", summary.policies.into()),
             ("rejected_objects", "Objects of the source that are refused", count(summary.rejected.len())),
+            (
+                "warnings",
+                "What is valid and will surprise, as status shows it",
+                count(summary.warnings.len()),
+            ),
             ("workloads", "Workloads that joined", count(self.store.workloads().len())),
         ];
         for (name, help, value) in gauges {

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use datapath::Direction;
 
 use crate::identity::Identity;
-use crate::state::{Default, DirectionPolicy, Peers, Policy, Ports, Rule, RuleAction};
+use crate::rules::precedence;
+use crate::state::{Default, DirectionPolicy, Peers, Policy, Ports, Reach, Rule, RuleAction};
 
 /// What policy looks at: a flow, as its opener opens it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,19 +42,72 @@ pub enum Reason<'a> {
     Default(&'a Default),
 }
 
-/// Decides about a flow: of all rules that match, the highest precedence, deny before allow; else the default.
+/// Decides about a flow: of all rules that match, the highest precedence, deny before pass before allow; else the
+/// default. A rule that passes leaves the flow to the tiers below its own. Where the default denies, it comes before the
+/// baseline.
 #[must_use]
 pub fn evaluate<'a>(policy: &'a Policy, flow: &Flow) -> Verdict<'a> {
     let DirectionPolicy { default, rules } = policy.direction(flow.direction);
-    let mut decisive: Option<&Rule> = None;
-    for rule in rules.iter().filter(|rule| matches(rule, flow)) {
-        if decisive.is_none_or(|best| (rule.precedence, rule.action) > (best.precedence, best.action)) {
-            decisive = Some(rule);
+    let rules = || rules.iter().filter(|rule| rule.applies_under(default) && matches(rule, flow));
+    let mut below: Option<Tier> = None;
+    loop {
+        match decisive(rules().filter(|rule| below.is_none_or(|tier| rule.tier() < tier))) {
+            Some(rule) if rule.action == RuleAction::Pass => below = Some(rule.tier()),
+            Some(rule) => return Verdict { action: rule.action, reason: Reason::Rule(rule) },
+            None => return Verdict { action: default.action(), reason: Reason::Default(default) },
         }
     }
-    match decisive {
-        Some(rule) => Verdict { action: rule.action, reason: Reason::Rule(rule) },
-        None => Verdict { action: default.action(), reason: Reason::Default(default) },
+}
+
+/// The rule that decides; of several equal ones the first.
+fn decisive<'a>(rules: impl Iterator<Item = &'a Rule>) -> Option<&'a Rule> {
+    rules.reduce(
+        |best, rule| {
+            if (rule.precedence, rule.action) > (best.precedence, best.action) { rule } else { best }
+        },
+    )
+}
+
+/// A rank of rules: those of administrators, those of namespaces, the baseline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tier {
+    /// For who is not isolated.
+    Baseline,
+    /// Of namespaces.
+    Namespace,
+    /// Of administrators.
+    Admin,
+}
+
+impl Tier {
+    /// As it is shown: `admin`, `namespace`, `baseline`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Namespace => "namespace",
+            Self::Baseline => "baseline",
+        }
+    }
+}
+
+impl Rule {
+    /// The tier that its precedence puts it in.
+    #[must_use]
+    pub const fn tier(&self) -> Tier {
+        if self.precedence >= precedence::ADMIN {
+            Tier::Admin
+        } else if self.precedence >= precedence::NETWORK_POLICY {
+            Tier::Namespace
+        } else {
+            Tier::Baseline
+        }
+    }
+
+    /// Whether the rule can decide at all: what is isolated never comes to the baseline.
+    #[must_use]
+    pub const fn applies_under(&self, default: &Default) -> bool {
+        !matches!((default, self.tier()), (Default::Deny { .. }, Tier::Baseline))
     }
 }
 
@@ -70,7 +124,9 @@ pub fn matches_peer(peers: &Peers, flow: &Flow) -> bool {
         Peers::Any => true,
         Peers::Only { identities, blocks } => {
             flow.identity.is_some_and(|identity| identities.contains(&identity))
-                || blocks.iter().any(|block| block.contains(flow.remote))
+                || blocks.iter().any(|block| {
+                    block.contains(flow.remote) && (block.reach == Reach::Everyone || flow.identity.is_none())
+                })
         }
     }
 }

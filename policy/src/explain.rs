@@ -5,8 +5,8 @@ use std::fmt;
 
 use datapath::Direction;
 
-use crate::evaluate::{Flow, Verdict, evaluate, matches_peer, matches_port};
-use crate::state::{Peers, Policy, PortRange, Ports, Rule, RuleAction};
+use crate::evaluate::{Flow, Reason, Verdict, evaluate, matches_peer, matches_port};
+use crate::state::{DirectionPolicy, Peers, Policy, PortRange, Ports, Reach, Rule, RuleAction};
 
 #[cfg(test)]
 mod tests;
@@ -16,7 +16,7 @@ mod tests;
 pub struct Explanation<'a> {
     /// The flow.
     pub flow: Flow,
-    /// Every rule of the direction, in their order.
+    /// Every rule of the direction, the highest precedence first.
     pub steps: Vec<Step<'a>>,
     /// What was decided.
     pub verdict: Verdict<'a>,
@@ -34,8 +34,12 @@ pub struct Step<'a> {
 /// Whether a rule matched, or the first thing that did not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
-    /// It matched.
+    /// It matched, and decides or passes the decision on.
     Matched,
+    /// It matched, and one that counts more decides.
+    Overruled,
+    /// It matched, and is not asked: a policy isolates the workload, which comes before the baseline.
+    NotAsked,
     /// The other end is none of its peers.
     OtherPeer,
     /// The peer matched, the protocol is none of its own.
@@ -47,9 +51,34 @@ pub enum Outcome {
 /// Explains the decision about a flow.
 #[must_use]
 pub fn explain<'a>(policy: &'a Policy, flow: &Flow) -> Explanation<'a> {
-    let rules = policy.direction(flow.direction).rules.iter();
-    let steps = rules.map(|rule| Step { rule, outcome: outcome(rule, flow) }).collect();
-    Explanation { flow: *flow, steps, verdict: evaluate(policy, flow) }
+    let DirectionPolicy { default, rules } = policy.direction(flow.direction);
+    let verdict = evaluate(policy, flow);
+    let decides = |rule: &Rule| match verdict.reason {
+        Reason::Rule(decisive) => std::ptr::eq(decisive, rule),
+        Reason::Default(_) => false,
+    };
+    // Nothing that counts as much as a rule which passes can decide, but a deny.
+    let overruled = |rule: &Rule| match (rule.action, verdict.reason) {
+        (RuleAction::Pass, Reason::Rule(decisive)) => decisive.tier() >= rule.tier(),
+        (RuleAction::Pass, Reason::Default(_)) => false,
+        (RuleAction::Allow | RuleAction::Deny, _) => !decides(rule),
+    };
+    let outcome = |rule: &Rule| {
+        let found = outcome(rule, flow);
+        if found != Outcome::Matched {
+            found
+        } else if !rule.applies_under(default) {
+            Outcome::NotAsked
+        } else if overruled(rule) {
+            Outcome::Overruled
+        } else {
+            Outcome::Matched
+        }
+    };
+    let mut rules: Vec<&Rule> = rules.iter().collect();
+    rules.sort_by_key(|rule| std::cmp::Reverse(rule.precedence));
+    let steps = rules.into_iter().map(|rule| Step { rule, outcome: outcome(rule) }).collect();
+    Explanation { flow: *flow, steps, verdict }
 }
 
 fn outcome(rule: &Rule, flow: &Flow) -> Outcome {
@@ -86,10 +115,7 @@ impl fmt::Display for Explanation<'_> {
         if self.steps.is_empty() {
             writeln!(f, "  no rules")?;
         }
-        let action = match self.verdict.action {
-            RuleAction::Allow => "allowed",
-            RuleAction::Deny => "denied",
-        };
+        let action = if self.verdict.action == RuleAction::Allow { "allowed" } else { "denied" };
         write!(f, "{action} by {}", self.verdict.name(self.flow.direction))
     }
 }
@@ -100,9 +126,19 @@ impl fmt::Display for Step<'_> {
         let action = match action {
             RuleAction::Allow => "allow",
             RuleAction::Deny => "deny",
+            RuleAction::Pass => "pass",
         };
         match self.outcome {
             Outcome::Matched => write!(f, "{origin}: matched, {action}"),
+            Outcome::Overruled => {
+                write!(f, "{origin}: matched, {action}, but a rule that counts more decides")
+            }
+            Outcome::NotAsked => {
+                write!(
+                    f,
+                    "{origin}: matched, {action}, but the workload is isolated and the baseline is not asked"
+                )
+            }
             Outcome::OtherPeer => write!(f, "{origin}: other peer: the rule is about {}", PeersText(peers)),
             Outcome::OtherProtocol => {
                 write!(f, "{origin}: other protocol: the rule is about {}", PortsText(ports))
@@ -142,7 +178,8 @@ impl fmt::Display for PeersText<'_> {
             let holes: Vec<String> = block.except.iter().map(ToString::to_string).collect();
             let except =
                 if holes.is_empty() { String::new() } else { format!(" except {}", holes.join(" ")) };
-            parts.push(format!("{}{except}", block.cidr));
+            let outside = if block.reach == Reach::Outside { " outside the mesh" } else { "" };
+            parts.push(format!("{}{except}{outside}", block.cidr));
         }
         f.write_str(if parts.is_empty() { "nobody" } else { "" })?;
         f.write_str(&parts.join(", "))

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use crate::identity::Identity;
 use crate::labels::{Labels, Placement};
 use crate::rules::PolicyObject;
@@ -22,6 +24,10 @@ pub struct Facts {
     pub workloads: BTreeMap<Arc<str>, Arc<Workload>>,
     /// Policies.
     pub policies: BTreeMap<Arc<str>, Arc<PolicyObject>>,
+    /// Groups of blocks that policies refer to, by name.
+    pub cidr_groups: BTreeMap<Arc<str>, Arc<CidrGroup>>,
+    /// Services, by `namespace/name`.
+    pub services: BTreeMap<Arc<str>, Arc<Service>>,
     /// Addresses whose identity is being changed.
     pub relabels: BTreeMap<IpAddr, Relabel>,
 }
@@ -71,6 +77,28 @@ pub struct Workload {
     pub tunnels: Arc<Vec<IpAddr>>,
     /// Whether it is a transit node: its identity is then [`Identity::REMOTE_NODE`], and no policy selects it.
     pub transit: bool,
+}
+
+/// `CiliumCIDRGroup`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CidrGroup {
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its blocks.
+    pub cidrs: Vec<IpNet>,
+}
+
+/// A Service, with what it leads to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Service {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The labels of the pods it leads to; `None` = it leads to the addresses of its slices.
+    pub selector: Option<BTreeMap<String, String>>,
+    /// The addresses of its slices.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// A port with a name.

@@ -1,6 +1,8 @@
 //! Labels, identities, selectors and rules; the policy languages; `resolve` from facts to state, `evaluate` (the
 //! specification) and `lower` to map entries. Pure: knows no runtime, no wire, no Kubernetes client, no kernel.
 
+pub mod cilium;
+pub mod clusternetworkpolicy;
 pub mod evaluate;
 pub mod explain;
 pub mod facts;
@@ -8,6 +10,7 @@ pub mod identity;
 pub mod labels;
 pub mod lower;
 pub mod networkpolicy;
+mod object;
 pub mod pages;
 pub mod resolve;
 pub mod rules;
@@ -17,4 +20,5 @@ pub mod state;
 pub use evaluate::evaluate;
 pub use explain::explain;
 pub use lower::lower;
+pub use object::InvalidObject;
 pub use resolve::resolve;

@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use datapath::abi::{Bank, CidrEntry, CidrKey, ClassEntry, ClassKey, PolicyEntry, PolicyKey};
+use datapath::abi::{
+    Bank, CidrEntry, CidrKey, ClassEntry, ClassKey, PolicyEntry, PolicyKey, Rank, settings_flag,
+};
 use datapath::{Action, Address, Direction, Port};
 
 mod cidrs;
@@ -16,15 +18,15 @@ mod ports;
 mod tests;
 
 use crate::evaluate::{Reason, Verdict};
-use crate::state::{Peers, Policy, Ports, Rule, RuleAction};
+use crate::state::{DirectionPolicy, Peers, Policy, Ports, Rule, RuleAction};
 
 /// A policy as map entries, without a bank.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lowered {
     /// Identity → class. Identities that no rule names are absent and have class 0.
     pub classes: BTreeMap<u32, u32>,
-    /// Block (address, prefix length of the v4-mapped form) → class, 0 for holes. The longest prefix holds.
-    pub cidrs: BTreeMap<(Address, u8), u32>,
+    /// Block (address, prefix length of the v4-mapped form) → classes, 0 for holes. The longest prefix holds.
+    pub cidrs: BTreeMap<(Address, u8), CidrEntry>,
     /// What decides, by class and port.
     pub entries: BTreeMap<EntryKey, EntryValue>,
     /// What happens to ingress that no entry matches.
@@ -53,12 +55,27 @@ pub struct EntryKey {
 /// The value of a `POLICY` entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EntryValue {
+    /// The rule that decides.
+    pub first: Decider,
+    /// The one that does below the administrators' tier.
+    pub below: Option<Decider>,
+}
+
+/// A rule in an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Decider {
     /// Higher decides.
     pub precedence: u32,
-    /// What it says; deny wins a tie.
-    pub action: Action,
+    /// What it says.
+    pub action: RuleAction,
     /// The rule's id.
     pub rule: u32,
+}
+
+impl Decider {
+    fn rank(self) -> Rank {
+        Rank::new(self.precedence, action(self.action))
+    }
 }
 
 /// The default of one direction.
@@ -94,7 +111,8 @@ pub fn lower(policy: &Policy) -> Lowered {
         rules(policy).filter(|(_, rule)| rule.peers == Peers::Any).map(|(reference, _)| reference).collect();
     let by_identity = by_identity(policy);
     let by_block = cidrs::by_block(policy);
-    let numbers = numbers::classes(policy, by_identity.values(), by_block.values());
+    let sets = by_block.values().flat_map(|sets| [&sets.everyone, &sets.outside]);
+    let numbers = numbers::classes(policy, by_identity.values(), sets);
 
     let mut entries = BTreeMap::new();
     ports::entries(policy, 0, &everyone, &ids, &mut entries);
@@ -104,9 +122,13 @@ pub fn lower(policy: &Policy) -> Lowered {
     for (set, class) in &numbers.blocks {
         ports::entries(policy, *class, set, &ids, &mut entries);
     }
+    let classes_of = |sets: &cidrs::Sets| CidrEntry {
+        class: numbers.of_block(&sets.everyone),
+        outside: numbers.of_block(&sets.outside),
+    };
     Lowered {
         classes: by_identity.iter().map(|(identity, set)| (*identity, numbers.of_identities(set))).collect(),
-        cidrs: by_block.iter().map(|(block, set)| (*block, numbers.of_block(set))).collect(),
+        cidrs: by_block.iter().map(|(block, sets)| (*block, classes_of(sets))).collect(),
         entries,
         ingress: default(Direction::Ingress),
         egress: default(Direction::Egress),
@@ -117,8 +139,11 @@ pub fn lower(policy: &Policy) -> Lowered {
 /// Every rule that can match anything.
 fn rules(policy: &Policy) -> impl Iterator<Item = (RuleRef, &Rule)> {
     DIRECTIONS.into_iter().flat_map(|direction| {
-        let rules = policy.direction(direction).rules.iter().enumerate();
+        let DirectionPolicy { default, rules } = policy.direction(direction);
         rules
+            .iter()
+            .enumerate()
+            .filter(|(_, rule)| rule.applies_under(default))
             .filter(|(_, rule)| !matches!(&rule.ports, Ports::Only(ranges) if ranges.is_empty()))
             .map(move |(index, rule)| ((direction, index), rule))
     })
@@ -140,20 +165,24 @@ const fn action(action: RuleAction) -> Action {
     match action {
         RuleAction::Allow => Action::Allow,
         RuleAction::Deny => Action::Deny,
+        RuleAction::Pass => Action::Pass,
     }
 }
 
 impl Lowered {
-    /// Whether blocks have to be looked up at all.
+    /// What the programs have to know of the entries: bits of [`settings_flag`].
     #[must_use]
-    pub fn has_cidrs(&self) -> bool {
-        !self.cidrs.is_empty()
-    }
-
-    /// Whether every entry is about one protocol.
-    #[must_use]
-    pub fn names_protocols(&self) -> bool {
-        self.entries.keys().all(|key| key.protocol != PolicyKey::ANY_PROTOCOL)
+    pub fn flags(&self) -> u32 {
+        let names_protocols = self.entries.keys().all(|key| key.protocol != PolicyKey::ANY_PROTOCOL);
+        let passes = self.entries.values().any(|value| value.first.action == RuleAction::Pass);
+        [
+            (!self.cidrs.is_empty(), settings_flag::CIDR_RULES),
+            (names_protocols, settings_flag::PROTOCOLS_NAMED),
+            (passes, settings_flag::PASSES),
+        ]
+        .into_iter()
+        .filter_map(|(holds, flag)| holds.then_some(flag))
+        .sum()
     }
 
     /// What the map holds for a default.
@@ -176,12 +205,9 @@ impl Lowered {
     /// The entries of `CIDRS`.
     pub fn cidrs(&self, bank: Bank) -> impl Iterator<Item = (CidrKey, CidrEntry)> {
         let number = number(bank);
-        self.cidrs.iter().map(move |((address, length), class)| {
+        self.cidrs.iter().map(move |((address, length), entry)| {
             let prefix_len = CidrKey::BASE_BITS + u32::from(*length);
-            (
-                CidrKey { prefix_len, bank: number, reserved: [0; 3], address: *address },
-                CidrEntry { class: *class },
-            )
+            (CidrKey { prefix_len, bank: number, reserved: [0; 3], address: *address }, *entry)
         })
     }
 
@@ -219,11 +245,9 @@ impl EntryKey {
 
 impl From<EntryValue> for PolicyEntry {
     fn from(value: EntryValue) -> Self {
-        let action = match value.action {
-            Action::Allow => 1,
-            Action::Deny => 2,
-        };
-        Self { precedence: value.precedence, rule: value.rule, action, reserved: [0; 7] }
+        let EntryValue { first, below } = value;
+        let (below_rank, below_rule) = below.map_or((Rank::NONE, 0), |below| (below.rank(), below.rule));
+        Self { rank: first.rank(), rule: first.rule, below_rank, below_rule }
     }
 }
 

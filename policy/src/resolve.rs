@@ -94,7 +94,7 @@ fn policies(
     directory: &Directory<'_>,
     warnings: &mut BTreeSet<String>,
 ) -> BTreeMap<Identity, Arc<Policy>> {
-    let mut cache = PeerCache::new(directory);
+    let mut cache = PeerCache::new(facts, directory);
     let contributions: Vec<_> =
         facts.policies.values().map(|object| Contribution::of(object, &mut cache)).collect();
     warnings.extend(contributions.iter().flat_map(|contribution| contribution.warnings.iter().cloned()));

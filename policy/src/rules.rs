@@ -2,30 +2,80 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
+use crate::labels::Labels;
 use crate::selector::Selector;
 use crate::state::{Block, PortRange, RuleAction};
 
 /// Precedences of rules. Of all rules that match, the highest decides; deny wins a tie.
 pub mod precedence {
-    /// Rules of `NetworkPolicy`. There is room above for cluster-wide tiers and below for a baseline.
-    pub const NETWORK_POLICY: u32 = 0x8000_0000;
+    /// The highest one there is: they share a word of the maps with the action.
+    pub const HIGHEST: u32 = datapath::abi::Rank::HIGHEST_PRECEDENCE;
+    /// The lowest precedence of the administrators' tier.
+    pub const ADMIN: u32 = 0x3000_0000;
+    /// Rules of `NetworkPolicy` and of Cilium's languages.
+    pub const NETWORK_POLICY: u32 = 0x2000_0000;
+    /// The lowest precedence of the baseline.
+    pub const BASELINE: u32 = 0x1000_0000;
 }
 
-/// A policy object in the common form.
+/// A policy object in the common form, or one specification of an object that has several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyObject {
-    /// `Kind/namespace/name`.
+    /// `Kind/namespace/name`, or `Kind/name` of a kind without namespaces; with several specifications
+    /// `Kind/namespace/name#specs[0]`.
     pub origin: Arc<str>,
-    /// The namespace it lives in; its subject selects in no other.
-    pub namespace: String,
-    /// Whom it governs. Already holds the namespace.
-    pub subject: Selector,
-    /// Rules toward the subject; `None` = the object does not concern this direction, empty = it allows nothing.
-    pub ingress: Option<Vec<RuleSpec>>,
-    /// Rules from the subject; as `ingress`.
-    pub egress: Option<Vec<RuleSpec>>,
+    /// Whom it governs.
+    pub subject: Subject,
+    /// Rules toward the subject; `None` = the object does not concern this direction.
+    pub ingress: Option<Section>,
+    /// Rules from the subject.
+    pub egress: Option<Section>,
     /// What is valid but will surprise, `path: what`; for `status`.
     pub warnings: Vec<String>,
+}
+
+/// Whom an object governs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// Nobody.
+    Nobody,
+    /// External workloads, as endpoints of the mesh. Holds the namespace of an object that has one.
+    Endpoints(Selector),
+    /// External workloads, as hosts.
+    Nodes(Selector),
+}
+
+impl Subject {
+    /// Whether it governs the workloads with these labels.
+    #[must_use]
+    pub fn matches(&self, labels: &Labels) -> bool {
+        matches!(self, Self::Endpoints(selector) if selector.matches(labels))
+    }
+
+    /// Whether it may govern them, as far as their labels can be read.
+    #[must_use]
+    pub fn may_match(&self, labels: &Labels) -> bool {
+        matches!(self, Self::Endpoints(selector) if selector.may_match(labels))
+    }
+}
+
+/// One direction of an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Section {
+    /// Whether flows that no rule matches are denied.
+    pub isolates: bool,
+    /// The rules.
+    pub rules: Vec<RuleSpec>,
+}
+
+impl Section {
+    /// Denies what these rules do not allow.
+    #[must_use]
+    pub const fn isolating(rules: Vec<RuleSpec>) -> Self {
+        Self { isolates: true, rules }
+    }
 }
 
 /// A rule whose selectors are not resolved yet.
@@ -59,6 +109,92 @@ pub enum Peer {
     Endpoints(Selector),
     /// Addresses.
     Block(Block),
+    /// Whoever is meant by a name of its own.
+    Entity(Entity),
+    /// Nodes of the cluster, by their labels.
+    Nodes(Selector),
+    /// What Services lead to.
+    Service(ServicePeer),
+    /// The addresses of groups that no endpoint of the mesh has.
+    CidrGroups {
+        /// Which groups.
+        groups: CidrGroups,
+        /// What is not meant.
+        except: Vec<IpNet>,
+    },
+}
+
+/// Peers that Cilium gives names to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Entity {
+    /// Every peer.
+    All,
+    /// Every address that no endpoint of the mesh has.
+    World,
+    /// Of these the IPv4 ones.
+    WorldV4,
+    /// Of these the IPv6 ones.
+    WorldV6,
+    /// Every endpoint and node of this cluster.
+    Cluster,
+    /// Every endpoint and node of every cluster.
+    ClusterMesh,
+    /// The node of the subject: an external workload has none beside itself.
+    Host,
+    /// The other nodes, transit nodes among them.
+    RemoteNode,
+    /// The API server of the cluster.
+    KubeApiserver,
+    /// What Cilium has names for and this mesh has not: endpoints that are being set up, unmanaged ones, health
+    /// endpoints, ingress proxies.
+    Nobody,
+}
+
+impl Entity {
+    /// The entity with this name in a policy.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "all" => Self::All,
+            "world" => Self::World,
+            "world-ipv4" => Self::WorldV4,
+            "world-ipv6" => Self::WorldV6,
+            "cluster" => Self::Cluster,
+            "cluster-mesh" => Self::ClusterMesh,
+            "host" => Self::Host,
+            "remote-node" => Self::RemoteNode,
+            "kube-apiserver" => Self::KubeApiserver,
+            "init" | "unmanaged" | "health" | "ingress" | "none" => Self::Nobody,
+            _ => return None,
+        })
+    }
+}
+
+/// Services as peers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePeer {
+    /// In this namespace; `None` = in any.
+    pub namespace: Option<String>,
+    /// Which.
+    pub services: Services,
+}
+
+/// Which Services.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Services {
+    /// The one with this name.
+    Named(String),
+    /// Those with these labels.
+    Selected(Selector),
+}
+
+/// Which `CiliumCIDRGroup`s.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CidrGroups {
+    /// The one with this name.
+    Named(String),
+    /// Those with these labels.
+    Selected(Selector),
 }
 
 /// The protocols and ports of a rule.
@@ -73,7 +209,7 @@ pub enum PortSpec {
 /// One item of a rule's ports.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PortMatch {
-    /// Ports by number.
+    /// Ports by number; of ICMP and `ICMPv6` the types.
     Range(PortRange),
     /// A port by the name that the receiving end gives it.
     Named {

@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use crate::labels::{self, Labels};
+use crate::labels::{self, InvalidLabel, Labels};
 
 #[cfg(test)]
 mod tests;
@@ -87,17 +87,32 @@ impl LabelSelector {
     /// [`labels::OBJECT_PREFIX`] or [`labels::NAMESPACE_LABEL_PREFIX`]. Everything wrong is added to `errors`; the
     /// selector that is returned then must not be used.
     pub fn compile(&self, prefix: &str, path: &str, errors: &mut Vec<FieldError>) -> Selector {
+        self.compile_by(&|key| labels::check_key(key).map(|()| format!("{prefix}{key}")), path, errors)
+    }
+
+    /// The same where `name` gives the `source:key` of a key, or says what is wrong with it.
+    pub(crate) fn compile_by(
+        &self,
+        name: &dyn Fn(&str) -> Result<String, InvalidLabel>,
+        path: &str,
+        errors: &mut Vec<FieldError>,
+    ) -> Selector {
         let mut selector = Selector::default();
         for (key, value) in self.match_labels.iter().flatten() {
             let path = format!("{path}.matchLabels[{key}]");
-            errors.extend(labels::check_key(key).err().map(|e| FieldError::new(&path, e.to_string())));
             errors.extend(labels::check_value(value).err().map(|e| FieldError::new(&path, e.to_string())));
-            selector.0.insert(Requirement::is(format!("{prefix}{key}"), value));
+            match name(key) {
+                Ok(label) => drop(selector.0.insert(Requirement::is(label, value))),
+                Err(error) => errors.push(FieldError::new(&path, error.to_string())),
+            }
         }
         for (index, expression) in self.match_expressions.iter().flatten().enumerate() {
             let path = format!("{path}.matchExpressions[{index}]");
             errors.extend(expression.check(&path));
-            selector.0.insert(expression.compile(prefix));
+            match name(&expression.key) {
+                Ok(label) => drop(selector.0.insert(expression.compile(label))),
+                Err(error) => errors.push(FieldError::new(format!("{path}.key"), error.to_string())),
+            }
         }
         selector
     }
@@ -112,9 +127,6 @@ impl LabelSelector {
 impl LabelSelectorRequirement {
     fn check(&self, path: &str) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        if let Err(error) = labels::check_key(&self.key) {
-            errors.push(FieldError::new(format!("{path}.key"), error.to_string()));
-        }
         let values = self.values.as_deref().unwrap_or_default();
         match self.operator {
             Operator::In | Operator::NotIn if values.is_empty() => errors.push(FieldError::new(
@@ -135,7 +147,7 @@ impl LabelSelectorRequirement {
         errors
     }
 
-    fn compile(&self, prefix: &str) -> Requirement {
+    fn compile(&self, label: String) -> Requirement {
         let values = || self.values.iter().flatten().cloned().collect();
         let test = match self.operator {
             Operator::In => Test::In(values()),
@@ -143,7 +155,7 @@ impl LabelSelectorRequirement {
             Operator::Exists => Test::Exists,
             Operator::DoesNotExist => Test::DoesNotExist,
         };
-        Requirement { label: format!("{prefix}{}", self.key), test }
+        Requirement { label, test }
     }
 
     /// Whether an absent label fulfils the requirement.
@@ -194,6 +206,11 @@ impl Selector {
     pub fn and_all(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self
+    }
+
+    /// The labels it is about, as `source:key`.
+    pub(crate) fn labels(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|requirement| requirement.label.as_str())
     }
 
     /// Whether the labels fulfil every requirement that is about labels that can be read.

@@ -99,11 +99,13 @@ pub struct Rule {
     pub precedence: u32,
 }
 
-/// Allow or deny.
+/// What a rule says; of rules with one precedence the last of these decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum RuleAction {
     /// Let the flow pass.
     Allow,
+    /// Leave it to the tiers below.
+    Pass,
     /// Drop it.
     Deny,
 }
@@ -117,18 +119,29 @@ pub enum Peers {
     Only {
         /// Peers by identity.
         identities: Arc<BTreeSet<Identity>>,
-        /// Peers by address, whatever identity they have.
+        /// Peers by address.
         blocks: Vec<Block>,
     },
 }
 
-/// A CIDR block with holes (`ipBlock`).
+/// A CIDR block with holes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Block {
     /// The block.
     pub cidr: IpNet,
     /// What is not in it.
     pub except: Vec<IpNet>,
+    /// Which of its addresses are meant.
+    pub reach: Reach,
+}
+
+/// Which addresses of a block are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Reach {
+    /// All, whoever has them (`ipBlock`).
+    Everyone,
+    /// Those that no endpoint of the mesh has (Cilium's CIDR rules).
+    Outside,
 }
 
 /// The protocols and ports of a rule.

@@ -5,7 +5,10 @@ use anyhow::{Context, Result, ensure};
 use datapath::Reason;
 use e2e::prog_test::frames::{ipv4, ipv6, tcp, udp};
 use e2e::prog_test::twin::{API, DB, OPS, PEERS, Peer, Twin, WEB, compiled, network_policy};
-use policy::state::{Block, Default, DirectionPolicy, Peers, Policy, PortRange, Ports, Rule, RuleAction};
+use policy::rules::precedence;
+use policy::state::{
+    Block, Default, DirectionPolicy, Peers, Policy, PortRange, Ports, Reach, Rule, RuleAction,
+};
 use prost::Message as _;
 use proto::v1;
 use serde_json::{Value, json};
@@ -164,14 +167,14 @@ fn threat_33_every_allow_has_its_rule() -> Result<()> {
 }
 
 /// A rule about a block, for every protocol and port.
-fn about(cidr: &str, action: RuleAction, precedence: u32) -> Result<Rule> {
-    let block = Block { cidr: cidr.parse()?, except: Vec::new() };
+fn about(cidr: &str, action: RuleAction, order: u32) -> Result<Rule> {
+    let block = Block { cidr: cidr.parse()?, except: Vec::new(), reach: Reach::Everyone };
     Ok(Rule {
         origin: format!("Test/shop/{action:?}-{cidr}#ingress[0]").into(),
         peers: Peers::Only { identities: std::sync::Arc::default(), blocks: vec![block] },
         ports: Ports::Any,
         action,
-        precedence,
+        precedence: precedence::NETWORK_POLICY + order,
     })
 }
 
@@ -262,12 +265,12 @@ fn threat_35_port_ranges_hold_at_every_boundary() -> Result<()> {
 
 #[test]
 fn threat_35_of_overlapping_ranges_the_stronger_decides_each_port() -> Result<()> {
-    let rule = |first, last, action, precedence| Rule {
+    let rule = |first, last, action, order| Rule {
         origin: format!("Test/shop/{action:?}-{first}-{last}#ingress[0]").into(),
         peers: Peers::Any,
         ports: Ports::Only(vec![PortRange { protocol: TCP, first, last }]),
         action,
-        precedence,
+        precedence: precedence::NETWORK_POLICY + order,
     };
     let pairs = [
         ((1, 65535), (80, 80)),

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use datapath::abi::{Bank, ClassEntry, ClassKey, Control, PolicyEntry, PolicyKey};
+use datapath::abi::{Bank, ClassEntry, ClassKey, Control, PolicyEntry, PolicyKey, Rank};
 use datapath::model::Model;
 use datapath::{Action, Outer};
 use e2e::binaries::Binary;
@@ -193,7 +193,7 @@ fn fill(model: &mut Model, bank: Bank, allowed: u32, denied: u32) {
         port: datapath::Port::new(0),
         padding: [0; 2],
     };
-    let entry = PolicyEntry { precedence: 1, rule: 7, action: Action::Allow.number(), reserved: [0; 7] };
+    let entry = PolicyEntry::of(Rank::new(1, Action::Allow), 7);
     model.policy.insert(rule, entry);
     if let Some(settings) = model.settings.get_mut(usize::from(number)) {
         *settings = Some(host::settings(Action::Deny, Action::Deny));

@@ -48,7 +48,7 @@ pub use precondition::{Precondition, preflight};
 pub use reconcile::Reconcile;
 pub use removal::remove;
 pub use tables::TableError;
-pub use trace::{Trace, TraceQuery};
+pub use trace::{Trace, TraceQuery, default_port};
 pub use twin::{Reading, Tables, TwinKernel};
 
 use hooks::Hooks;

@@ -42,7 +42,7 @@ mod tests {
             peers: Peers::Any,
             ports: Ports::Any,
             action: RuleAction::Allow,
-            precedence: 1,
+            precedence: policy::rules::precedence::NETWORK_POLICY,
         };
         let deny = Fallback::Deny {
             by: vec!["NetworkPolicy/shop/db".to_owned(), "NetworkPolicy/shop/none".to_owned()],

@@ -23,8 +23,11 @@ pub(crate) async fn list(mut client: Client, format: Format) -> Result<(), Failu
         }));
     }
     if !rules.is_empty() {
-        let row = |rule: PolicyRule| vec![rule.direction, rule.action, rule.peers, rule.ports, rule.origin];
-        output::table(&["DIRECTION", "ACTION", "PEERS", "PORTS", "RULE"], rules.into_iter().map(row))?;
+        let row = |rule: PolicyRule| {
+            vec![rule.direction, rule.tier, rule.action, rule.peers, rule.ports, rule.origin]
+        };
+        let head = ["DIRECTION", "TIER", "ACTION", "PEERS", "PORTS", "RULE"];
+        output::table(&head, rules.into_iter().map(row))?;
     }
     output::line(&default("ingress", ingress_default_deny, &ingress_by))?;
     output::line(&default("egress", egress_default_deny, &egress_by))
@@ -37,6 +40,7 @@ fn rule_as_json(rule: &PolicyRule) -> Value {
         "peers": rule.peers,
         "ports": rule.ports,
         "action": rule.action,
+        "tier": rule.tier,
     })
 }
 
@@ -44,7 +48,7 @@ fn default(direction: &str, deny: bool, by: &[String]) -> String {
     if deny {
         format!("{direction}: what no rule allows is denied, by {}", by.join(", "))
     } else {
-        format!("{direction}: what no rule denies is allowed, no policy selects this host")
+        format!("{direction}: what no rule denies is allowed, no policy isolates this host")
     }
 }
 
@@ -57,7 +61,7 @@ pub(crate) fn request(trace: &Trace) -> Result<TracePolicyRequest, Failure> {
         direction: trace.direction.name().to_owned(),
         remote: trace.remote.to_canonical().to_string(),
         protocol: trace.protocol.0.clone(),
-        port: trace.port.map(u32::from).unwrap_or_default(),
+        port: trace.port.map(u32::from),
     })
 }
 

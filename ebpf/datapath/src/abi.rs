@@ -18,7 +18,7 @@ pub use event::{Event, EventKind};
 pub use flow::{Flow, FlowKey, FragmentEntry, FragmentKey};
 pub use table::{
     CidrEntry, CidrKey, ClassEntry, ClassKey, EndpointEntry, EndpointKey, PolicyEntry, PolicyKey,
-    PrefixEntry, PrefixKey, Settings, TunnelEntry, TunnelKey, endpoint_flag, settings_flag,
+    PrefixEntry, PrefixKey, Rank, Settings, TunnelEntry, TunnelKey, endpoint_flag, settings_flag,
 };
 
 /// Version of the layouts of the banked tables; part of the path they are pinned under.

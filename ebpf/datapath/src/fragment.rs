@@ -26,7 +26,13 @@ fn key(parsed: &Parsed) -> FragmentKey {
 #[inline(never)]
 pub(crate) fn remember<T: Tables>(tables: &T, parsed: &Parsed, now: u32) -> bool {
     let (source_port, destination_port) = parsed.ports();
-    let entry = FragmentEntry { source_port, destination_port, seen: now };
+    let entry = FragmentEntry {
+        source_port,
+        destination_port,
+        seen: now,
+        icmp_type: parsed.key.icmp_type,
+        reserved: [0; 3],
+    };
     tables.insert_fragment(&key(parsed), &entry)
 }
 
@@ -35,5 +41,6 @@ pub(crate) fn remember<T: Tables>(tables: &T, parsed: &Parsed, now: u32) -> bool
 pub(crate) fn follow<T: Tables>(tables: &T, parsed: &mut Parsed, now: u32) -> bool {
     let Some(entry) = tables.fragment(&key(parsed)) else { return false };
     parsed.set_ports(parsed.direction, entry.source_port, entry.destination_port);
+    parsed.key.icmp_type = entry.icmp_type;
     now.saturating_sub(entry.seen) <= TIMEOUT
 }

@@ -193,7 +193,7 @@ fn ask<T: Tables>(
     answer: &mut Answer,
 ) -> bool {
     let port = match opener {
-        _ if parse::is_icmp(key.protocol) => Port::default(),
+        _ if parse::is_icmp(key.protocol) => Port([0, key.icmp_type]),
         Direction::Ingress => key.local_port,
         Direction::Egress => key.remote_port,
     };

@@ -86,7 +86,8 @@ impl Parsed {
             local_port: Port([0; 2]),
             remote_port: Port([0; 2]),
             protocol: 0,
-            reserved: [0; 3],
+            icmp_type: 0,
+            reserved: [0; 2],
         };
         Self {
             key,

@@ -2,8 +2,11 @@
 
 use crate::{
     Action, Address, Direction, Port, Tables,
-    abi::{Bank, CidrKey, ClassKey, PolicyEntry, PolicyKey, Settings, settings_flag},
+    abi::{Bank, CidrKey, ClassKey, PolicyEntry, PolicyKey, Rank, Settings, settings_flag},
 };
+
+/// The identity of addresses that no endpoint has (`reserved:world`).
+pub const NO_ENDPOINT: u32 = 2;
 
 /// The facts about a flow that policy knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +16,7 @@ pub struct Question {
     pub remote: Address,
     /// The remote's identity, from the table.
     pub identity: u32,
-    /// The destination port of the flow's opener.
+    /// The destination port of the flow's opener; of ICMP and `ICMPv6` the type of its message.
     pub port: Port,
     /// IP protocol number.
     pub protocol: u8,
@@ -31,8 +34,9 @@ pub struct Answer {
     pub allowed: u32,
 }
 
-/// Of all entries for the remote's classes, the protocol and every protocol: the highest precedence decides, deny
-/// wins a tie, and the default of the direction answers when there is none. Returns whether the flow is allowed.
+/// Of all entries for the remote's classes, the protocol and every protocol, the highest rank decides. If that one
+/// passes the decision on, what the entries say below their highest tier decides alike. The default of the direction
+/// answers when there is none. Returns whether the flow is allowed.
 #[inline(never)]
 pub fn ask<T: Tables>(
     tables: &T,
@@ -41,29 +45,57 @@ pub fn ask<T: Tables>(
     question: &Question,
     answer: &mut Answer,
 ) -> bool {
-    let by_identity =
+    let mut best = Best::default();
+    let mut class =
         tables.class(&ClassKey { bank: bank.number(), reserved: [0; 3], identity: question.identity });
-    let mut best = Best { weight: 0, answer: default(settings, question.direction) };
-    consider(tables, bank, settings, question, by_identity, &mut best);
-    if settings.flags & settings_flag::CIDR_RULES != 0 {
-        let by_address = tables.cidr_class(&CidrKey {
-            prefix_len: CidrKey::BASE_BITS + 128,
-            bank: bank.number(),
-            reserved: [0; 3],
-            address: question.remote,
-        });
-        if by_address != 0 {
-            consider(tables, bank, settings, question, by_address, &mut best);
+    let mut next = if settings.flags & settings_flag::CIDR_RULES == 0 {
+        0
+    } else {
+        class_of_address(tables, bank, question)
+    };
+    // A loop, and so one key on the stack: the deepest chain of calls has none to spare.
+    loop {
+        consider(tables, bank, settings, question, class, &mut best);
+        if next == 0 {
+            break;
         }
+        class = next;
+        next = 0;
     }
-    *answer = best.answer;
+    if settings.flags & settings_flag::PASSES != 0 && best.rank.says(Action::Pass) {
+        best.rank = best.below_rank;
+        best.rule = best.below_rule;
+    }
+    *answer = if best.rank == Rank::NONE {
+        default(settings, question.direction)
+    } else {
+        Answer { rule: best.rule, allowed: u32::from(best.rank.says(Action::Allow)) }
+    };
     answer.allowed != 0
 }
 
+/// What wins so far, among the entries themselves and among what they say below.
+#[derive(Default)]
 struct Best {
-    /// One more than the precedence of the entry that wins so far; 0 = none matched.
-    weight: u64,
-    answer: Answer,
+    rank: Rank,
+    rule: u32,
+    below_rank: Rank,
+    below_rule: u32,
+}
+
+#[inline(always)]
+fn class_of_address<T: Tables>(tables: &T, bank: Bank, question: &Question) -> u32 {
+    let entry = tables.cidr(&CidrKey {
+        prefix_len: CidrKey::BASE_BITS + 128,
+        bank: bank.number(),
+        reserved: [0; 3],
+        address: question.remote,
+    });
+    match entry {
+        Some(entry) if question.identity == NO_ENDPOINT => entry.outside,
+        Some(entry) => entry.class,
+        None => 0,
+    }
 }
 
 #[inline(always)]
@@ -94,21 +126,23 @@ fn consider<T: Tables>(
         port: question.port,
         padding: [0; 2],
     };
-    weigh(tables.policy(&key), best);
+    best.meet(tables.policy(&key));
     if settings.flags & settings_flag::PROTOCOLS_NAMED == 0 {
         key.protocol = PolicyKey::ANY_PROTOCOL;
-        weigh(tables.policy(&key), best);
+        best.meet(tables.policy(&key));
     }
 }
 
-#[inline(always)]
-fn weigh(entry: Option<&PolicyEntry>, best: &mut Best) {
-    let Some(entry) = entry else { return };
-    let allowed = u32::from(entry.action == Action::Allow.number());
-    let weight = u64::from(entry.precedence) + 1;
-    if weight > best.weight || (weight == best.weight && allowed < best.answer.allowed) {
-        best.weight = weight;
-        best.answer = Answer { rule: entry.rule, allowed };
+impl Best {
+    #[inline(always)]
+    fn meet(&mut self, entry: Option<&PolicyEntry>) {
+        let Some(entry) = entry else { return };
+        if entry.rank > self.rank {
+            (self.rank, self.rule) = (entry.rank, entry.rule);
+        }
+        if entry.below_rank > self.below_rank {
+            (self.below_rank, self.below_rule) = (entry.below_rank, entry.below_rule);
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! The seam to the maps. The kernel shim, the host model and a dump of a live host implement it.
 
 use crate::abi::{
-    Bank, Bucket, CidrKey, ClassKey, EndpointEntry, EndpointKey, Event, Flow, FlowKey, FragmentEntry,
-    FragmentKey, PolicyEntry, PolicyKey, PrefixKey, Settings, TunnelKey,
+    Bank, Bucket, CidrEntry, CidrKey, ClassKey, EndpointEntry, EndpointKey, Event, Flow, FlowKey,
+    FragmentEntry, FragmentKey, PolicyEntry, PolicyKey, PrefixKey, Settings, TunnelKey,
 };
 
 /// Which of the two flow maps.
@@ -28,8 +28,8 @@ pub trait Tables {
     fn endpoint(&self, key: &EndpointKey) -> Option<&EndpointEntry>;
     /// `TUNNELS`: whether the entry is present.
     fn tunnel(&self, key: &TunnelKey) -> bool;
-    /// `CIDRS`: the class of the longest matching block; 0 = none.
-    fn cidr_class(&self, key: &CidrKey) -> u32;
+    /// `CIDRS`: the longest matching block.
+    fn cidr(&self, key: &CidrKey) -> Option<&CidrEntry>;
     /// `CLASSES`: the class of an identity; 0 = none.
     fn class(&self, key: &ClassKey) -> u32;
     /// `POLICY`: the longest matching port prefix.

@@ -8,7 +8,7 @@ use crate::{
     Action, Address, FlowTable, Moment, Outer, Reason, Verdict,
     abi::{
         Bank, ClassEntry, ClassKey, Control, EndpointEntry, EndpointKey, Flow, FlowKey, Hook, PolicyEntry,
-        PolicyKey, Settings, TunnelEntry, TunnelKey, endpoint_flag,
+        PolicyKey, Rank, Settings, TunnelEntry, TunnelKey, endpoint_flag,
     },
     decide,
     model::{Capacity, Frame, Model},
@@ -153,12 +153,7 @@ impl World {
             port: crate::Port::new(port),
             padding: [0; 2],
         };
-        let entry = PolicyEntry {
-            precedence: 1,
-            rule: 1000 + u32::from(port),
-            action: action.number(),
-            reserved: [0; 7],
-        };
+        let entry = PolicyEntry::of(Rank::new(1, action), 1000 + u32::from(port));
         self.model.policy.insert(key, entry);
     }
 

@@ -44,14 +44,16 @@ impl Direction {
     }
 }
 
-/// What a policy entry or a default says. Zero is no action: a forgotten field denies.
+/// What a policy entry or a default says, the stricter the greater. Zero is no action: a forgotten field denies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Action {
     /// Let the flow pass.
     Allow = 1,
+    /// Let the rules below the highest tier decide.
+    Pass = 2,
     /// Drop it.
-    Deny = 2,
+    Deny = 3,
 }
 
 impl Action {

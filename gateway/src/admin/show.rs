@@ -65,6 +65,7 @@ pub(super) fn summary(summary: Summary) -> v1::GatewayStatusResponse {
         generation: summary.generation,
         sessions: summary.sessions,
         rejected: rejected.collect(),
+        warnings: summary.warnings,
         endpoints: summary.endpoints,
         identities: summary.identities,
         policies: summary.policies,

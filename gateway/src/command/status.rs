@@ -28,7 +28,12 @@ fn show(status: &v1::GatewayStatusResponse) -> Result<(), Failure> {
         ("Identities", status.identities.to_string()),
         ("Policies", status.policies.to_string()),
         ("Rejected objects", status.rejected.len().to_string()),
+        ("Warnings", status.warnings.len().to_string()),
     ])?;
+    if !status.warnings.is_empty() {
+        output::line("")?;
+        status.warnings.iter().try_for_each(|warning| output::line(&format!("warning: {warning}")))?;
+    }
     if status.rejected.is_empty() {
         return Ok(());
     }
@@ -62,5 +67,6 @@ fn as_json(status: &v1::GatewayStatusResponse) -> Value {
         "identities": status.identities,
         "policies": status.policies,
         "rejected": rejected.collect::<Vec<_>>(),
+        "warnings": status.warnings,
     })
 }

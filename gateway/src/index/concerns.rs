@@ -12,17 +12,15 @@ use crate::store::{Target, Workload};
 
 /// Rejected objects, with what is in force in their place.
 pub(super) struct Concerns<'a> {
-    rejected: Vec<(&'a Rejected, &'a ObjectKey, Option<&'a Arc<PolicyObject>>)>,
+    rejected: Vec<(&'a Rejected, &'a ObjectKey, Vec<&'a Arc<PolicyObject>>)>,
 }
 
 impl Index {
     pub(super) fn concerns(&self) -> Concerns<'_> {
         let with_key = self.rejected.iter().filter_map(|rejected| Some((rejected, rejected.key.as_ref()?)));
         let with_policy = with_key.map(|(rejected, key)| {
-            let policy = (key.kind == Kind::NetworkPolicy)
-                .then(|| self.facts.policies.get(key.to_string().as_str()))
-                .flatten();
-            (rejected, key, policy)
+            let policies = if key.kind.is_policy() { self.parts(key).collect() } else { Vec::new() };
+            (rejected, key, policies)
         });
         Concerns { rejected: with_policy.collect() }
     }
@@ -31,8 +29,7 @@ impl Index {
 impl Concerns<'_> {
     /// The rejected objects that concern the workload, `Kind/namespace/name: reason`.
     pub(super) fn of(&self, workload: &Workload, labels: &Labels) -> Vec<String> {
-        let concerned = self.rejected.iter().filter(|(_, key, policy)| match key.kind {
-            Kind::NetworkPolicy => policy.is_some_and(|policy| policy.subject.matches(labels)),
+        let concerned = self.rejected.iter().filter(|(_, key, policies)| match key.kind {
             Kind::Namespace => key.name == workload.name.namespace,
             Kind::ExternalWorkload => {
                 key.namespace == workload.name.namespace && key.name == workload.name.name
@@ -41,7 +38,16 @@ impl Concerns<'_> {
                 Target::Group { namespace, name } => key.namespace == *namespace && key.name == *name,
                 Target::TransitNode { .. } => false,
             },
-            Kind::Pod => false,
+            Kind::Pod
+            | Kind::CiliumCidrGroup
+            | Kind::NetworkPolicy
+            | Kind::CiliumNetworkPolicy
+            | Kind::CiliumClusterwideNetworkPolicy
+            | Kind::ClusterNetworkPolicy
+            | Kind::AdminNetworkPolicy
+            | Kind::BaselineAdminNetworkPolicy => {
+                policies.iter().any(|policy| policy.subject.matches(labels))
+            }
         });
         concerned
             .map(|(rejected, key, _)| {

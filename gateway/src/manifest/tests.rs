@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use policy::facts::NamedPort;
+use policy::rules::Section;
 use policy::state::Mode;
 
 use super::*;
@@ -224,7 +225,7 @@ spec:
     assert!(message.contains("10.0.0.0/33"), "{message}");
     let manifest = read(text).remove(0);
     assert!(
-        matches!(manifest.stand_in(), Some(Object::NetworkPolicy(policy)) if policy.ingress == Some(Vec::new()))
+        matches!(manifest.stand_in(), Some(Object::Policies(policies)) if policies[0].ingress == Some(Section::isolating(Vec::new())))
     );
     let (line, field, _) = refusal(&text.replace("ingress:\n", "ingres:\n"));
     assert_eq!((line, field.starts_with("spec")), (8, true), "{field}");

@@ -29,6 +29,7 @@ pub(super) struct Overview {
     declared: BTreeMap<(String, String), Declared>,
     policies: usize,
     rejected: Vec<RejectedObject>,
+    warnings: Vec<String>,
     /// Why the source cannot be read, or nothing new comes of it.
     trouble: Option<String>,
 }
@@ -84,18 +85,16 @@ impl Overview {
         compiled: Option<&Compiled>,
         troubles: impl Iterator<Item = &'a String>,
     ) -> Self {
-        let plain = |reason: &String, last_good_in_force| RejectedObject {
+        let plain = |reason: &&String| RejectedObject {
             file: String::new(),
             object: String::new(),
-            reason: reason.clone(),
-            last_good_in_force,
+            reason: (*reason).clone(),
+            last_good_in_force: true,
         };
         let troubles: Vec<&String> = troubles.collect();
-        let mut rejected: Vec<_> = troubles.iter().map(|reason| plain(reason, true)).collect();
+        let mut rejected: Vec<_> = troubles.iter().map(plain).collect();
         rejected.extend(catalog.rejected().iter().map(rejected_object));
-        rejected.extend(
-            compiled.into_iter().flat_map(|compiled| &compiled.warnings).map(|text| plain(text, false)),
-        );
+        let warnings = compiled.into_iter().flat_map(|compiled| compiled.warnings.iter().cloned());
         let declared =
             |((namespace, name), declared): (&(String, String), &Arc<crate::manifest::Workload>)| {
                 let group = Target::Group { namespace: namespace.clone(), name: declared.group.clone() };
@@ -106,6 +105,7 @@ impl Overview {
             declared: index.declared().iter().map(declared).collect(),
             policies: index.policies(),
             rejected,
+            warnings: warnings.collect(),
             trouble: troubles.first().map(ToString::to_string),
         }
     }
@@ -133,6 +133,7 @@ impl MeshView for Mesh {
             identities: count(state.map_or(0, |state| state.identities.len())),
             policies: count(overview.policies),
             rejected: overview.rejected.clone(),
+            warnings: overview.warnings.clone(),
         }
     }
 

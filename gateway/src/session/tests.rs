@@ -153,7 +153,7 @@ impl Sketch {
             },
             ports: Ports::Any,
             action: RuleAction::Allow,
-            precedence: 1,
+            precedence: policy::rules::precedence::NETWORK_POLICY,
         };
         let ingress = DirectionPolicy { default: Default::Deny { by: vec!["p".into()] }, rules: vec![rule] };
         Policy { ingress, ..Policy::unrestricted() }

@@ -1,19 +1,18 @@
 //! The lookups of the datapath over lowered maps, one by one and without any trie: for tests.
 
-use std::net::IpAddr;
-
 use datapath::abi::PolicyKey;
+use datapath::policy::NO_ENDPOINT;
 use datapath::{Action, Address};
 
-use super::{EntryKey, EntryValue, Lowered};
+use super::{Decider, EntryKey, EntryValue, Lowered, action};
 use crate::evaluate::Flow;
-use crate::state::canonical;
+use crate::state::{RuleAction, canonical};
 
 /// What the datapath decides: action and rule id.
 pub(crate) fn decide(lowered: &Lowered, flow: &Flow) -> (Action, u32) {
-    let identity = flow.identity.map_or(0, crate::identity::Identity::get);
+    let identity = flow.identity.map_or(NO_ENDPOINT, crate::identity::Identity::get);
     let by_identity = lowered.classes.get(&identity).copied().unwrap_or(0);
-    let by_address = if lowered.has_cidrs() { class_of(lowered, flow.remote) } else { 0 };
+    let by_address = class_of(lowered, flow);
     let mut classes = vec![by_identity];
     classes.extend(Some(by_address).filter(|class| *class != 0));
     let mut found: Vec<EntryValue> = Vec::new();
@@ -22,15 +21,22 @@ pub(crate) fn decide(lowered: &Lowered, flow: &Flow) -> (Action, u32) {
             found.extend(longest_port(lowered, class, protocol, flow));
         }
     }
-    let winner = found.iter().max_by_key(|value| (value.precedence, value.action == Action::Deny));
+    let winner = |deciders: &mut dyn Iterator<Item = Decider>| {
+        deciders.max_by_key(|decider| (decider.precedence, decider.action))
+    };
+    let mut decider = winner(&mut found.iter().map(|value| value.first));
+    if decider.is_some_and(|decider| decider.action == RuleAction::Pass) {
+        decider = winner(&mut found.iter().filter_map(|value| value.below));
+    }
     let default = lowered.default(flow.direction);
-    winner.map_or((default.action, default.rule), |value| (value.action, value.rule))
+    decider.map_or((default.action, default.rule), |decider| (action(decider.action), decider.rule))
 }
 
-fn class_of(lowered: &Lowered, address: IpAddr) -> u32 {
-    let address = Address::from(canonical(address)).0;
+fn class_of(lowered: &Lowered, flow: &Flow) -> u32 {
+    let address = Address::from(canonical(flow.remote)).0;
     let covering = lowered.cidrs.iter().filter(|((block, length), _)| same_bits(&block.0, &address, *length));
-    covering.max_by_key(|((_, length), _)| *length).map_or(0, |(_, class)| *class)
+    let longest = covering.max_by_key(|((_, length), _)| *length);
+    longest.map_or(0, |(_, entry)| if flow.identity.is_none() { entry.outside } else { entry.class })
 }
 
 fn longest_port(lowered: &Lowered, class: u32, protocol: u8, flow: &Flow) -> Option<EntryValue> {

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use datapath::Direction;
 use datapath::abi::PolicyKey;
 
-use super::{DIRECTIONS, EntryKey, EntryValue, RuleSet, action};
-use crate::state::{Policy, PortRange, Ports, Rule};
+use super::{DIRECTIONS, Decider, EntryKey, EntryValue, RuleSet};
+use crate::evaluate::Tier;
+use crate::state::{DirectionPolicy, Policy, PortRange, Ports, RuleAction};
 
 /// How many bits a port has.
 const BITS: u8 = 16;
@@ -23,45 +24,65 @@ pub(super) fn entries(
     entries: &mut BTreeMap<EntryKey, EntryValue>,
 ) {
     for direction in DIRECTIONS {
-        let rules = &policy.direction(direction).rules;
+        let DirectionPolicy { default, rules } = policy.direction(direction);
+        let id = |name: &str| ids.get(name).copied().unwrap_or_default();
         let chosen = set.range((direction, 0)..=(direction, usize::MAX));
         let mut table = Table::default();
         for (index, rule) in chosen.filter_map(|(_, index)| rules.get(*index).map(|rule| (*index, rule))) {
-            table.add(Candidate::of(index, rule, ids), &rule.ports);
+            // What the baseline passes on is left to the default, which allows.
+            let decider = match (rule.tier(), rule.action) {
+                (Tier::Baseline, RuleAction::Pass) => (RuleAction::Allow, id(&default.describe(direction))),
+                (_, action) => (action, id(&rule.origin)),
+            };
+            let candidate = Candidate {
+                precedence: rule.precedence,
+                action: rule.action,
+                order: Reverse(index),
+                is_admin: rule.tier() == Tier::Admin,
+                decider,
+            };
+            table.add(candidate, &rule.ports);
         }
         table.write(class, direction, entries);
     }
 }
 
-/// A rule's entry; the greatest decides: highest precedence, then deny, then the first rule.
+/// A rule's entry; the greatest decides: highest precedence, then the stricter action, then the first rule.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Candidate {
     precedence: u32,
-    deny: bool,
+    action: RuleAction,
     order: Reverse<usize>,
-    value: EntryValue,
+    is_admin: bool,
+    /// What the entry says, and in whose name.
+    decider: (RuleAction, u32),
 }
 
 impl Candidate {
-    fn of(index: usize, rule: &Rule, ids: &BTreeMap<String, u32>) -> Self {
-        let id = ids.get(&*rule.origin).copied().unwrap_or_default();
-        let value = EntryValue { precedence: rule.precedence, action: action(rule.action), rule: id };
-        let deny = rule.action == crate::state::RuleAction::Deny;
-        Self { precedence: rule.precedence, deny, order: Reverse(index), value }
+    const fn decider(&self) -> Decider {
+        let (action, rule) = self.decider;
+        Decider { precedence: self.precedence, action, rule }
     }
+}
+
+/// What an entry says where these rules match, the one that decides last.
+fn value<'a>(candidates: impl DoubleEndedIterator<Item = &'a Candidate> + Clone) -> Option<EntryValue> {
+    let first = candidates.clone().next_back()?.decider();
+    let below = candidates.rev().find(|candidate| !candidate.is_admin).map(Candidate::decider);
+    Some(EntryValue { first, below })
 }
 
 /// The rules of one class and direction, by protocol.
 #[derive(Default)]
 struct Table {
-    portless: Option<Candidate>,
+    portless: BTreeSet<Candidate>,
     protocols: BTreeMap<u8, Vec<(PortRange, Candidate)>>,
 }
 
 impl Table {
     fn add(&mut self, candidate: Candidate, ports: &Ports) {
         match ports {
-            Ports::Any => self.portless = self.portless.max(Some(candidate)),
+            Ports::Any => drop(self.portless.insert(candidate)),
             Ports::Only(ranges) => {
                 // No packet carries the protocol number that stands for every protocol in the map.
                 for range in ranges.iter().filter(|range| range.protocol != PolicyKey::ANY_PROTOCOL) {
@@ -74,8 +95,8 @@ impl Table {
     fn write(self, class: u32, direction: Direction, entries: &mut BTreeMap<EntryKey, EntryValue>) {
         let key =
             |protocol, port, port_prefix_len| EntryKey { class, direction, protocol, port, port_prefix_len };
-        if let Some(candidate) = self.portless {
-            entries.insert(key(PolicyKey::ANY_PROTOCOL, 0, 0), candidate.value);
+        if let Some(value) = value(self.portless.iter()) {
+            entries.insert(key(PolicyKey::ANY_PROTOCOL, 0, 0), value);
         }
         for (protocol, ranges) in self.protocols {
             let segments = segments(&ranges);
@@ -109,7 +130,7 @@ fn segments(ranges: &[(PortRange, Candidate)]) -> Segments {
             }
         }
         open.retain(|_, count| *count > 0);
-        let value = open.last_key_value().map(|(candidate, _)| candidate.value);
+        let value = value(open.keys());
         if segments.last_key_value().is_none_or(|(_, last)| *last != value) {
             segments.insert(*port, value);
         }

@@ -4,9 +4,10 @@ use datapath::abi::CidrKey;
 use proptest::prelude::*;
 
 use super::*;
-use crate::evaluate::{Flow, evaluate, matches};
+use crate::evaluate::{Flow, Tier, evaluate, matches};
 use crate::identity::Identity;
-use crate::state::{Block, Default, DirectionPolicy, PortRange};
+use crate::rules::precedence::{ADMIN, NETWORK_POLICY};
+use crate::state::{Block, Default, DirectionPolicy, PortRange, Reach};
 
 mod maps;
 
@@ -19,7 +20,11 @@ fn only(identities: &[u32], blocks: Vec<Block>) -> Peers {
 }
 
 fn block(cidr: &str, except: &[&str]) -> Block {
-    Block { cidr: cidr.parse().unwrap(), except: except.iter().map(|e| e.parse().unwrap()).collect() }
+    Block {
+        cidr: cidr.parse().unwrap(),
+        except: except.iter().map(|e| e.parse().unwrap()).collect(),
+        reach: Reach::Everyone,
+    }
 }
 
 fn tcp(first: u16, last: u16) -> Ports {
@@ -31,7 +36,7 @@ fn rule(origin: &str, peers: Peers, ports: Ports, action: RuleAction, precedence
 }
 
 fn allow(origin: &str, peers: Peers, ports: Ports) -> Rule {
-    rule(origin, peers, ports, RuleAction::Allow, 5)
+    rule(origin, peers, ports, RuleAction::Allow, NETWORK_POLICY)
 }
 
 fn ingress(rules: Vec<Rule>) -> Policy {
@@ -49,7 +54,7 @@ fn defaults_have_names() {
     assert_eq!((lowered.ingress.action, lowered.egress.action), (Action::Deny, Action::Allow));
     assert_eq!(&*lowered.names[&lowered.ingress.rule], "default-deny ingress (NetworkPolicy/shop/db)");
     assert_eq!(&*lowered.names[&lowered.egress.rule], "default-allow egress");
-    assert!(lowered.entries.is_empty() && !lowered.has_cidrs());
+    assert!(lowered.entries.is_empty() && lowered.cidrs.is_empty());
 }
 
 #[test]
@@ -77,7 +82,7 @@ fn port_ranges_at_mask_boundaries() {
 
 #[test]
 fn an_exception_within_a_range_is_one_entry() {
-    let deny = rule("b", Peers::Any, tcp(80, 80), RuleAction::Deny, 5);
+    let deny = rule("b", Peers::Any, tcp(80, 80), RuleAction::Deny, NETWORK_POLICY);
     let lowered = lower(&ingress(vec![allow("a", Peers::Any, tcp(0, 65535)), deny]));
     assert_eq!(port_entries(&lowered), [(0, 0), (80, 16)]);
 }
@@ -86,8 +91,8 @@ fn an_exception_within_a_range_is_one_entry() {
 fn ipv6_blocks_leave_ipv4_alone() {
     let lowered = lower(&ingress(vec![allow("a", only(&[], vec![block("::/0", &[])]), Ports::Any)]));
     let mapped = Address::from("::ffff:0:0".parse::<IpAddr>().unwrap());
-    assert_eq!(lowered.cidrs[&(mapped, 96)], 0);
-    assert_ne!(lowered.cidrs[&(Address::NONE, 0)], 0);
+    assert_eq!(lowered.cidrs[&(mapped, 96)], CidrEntry { class: 0, outside: 0 });
+    assert_ne!(lowered.cidrs[&(Address::NONE, 0)].class, 0);
 }
 
 #[test]
@@ -122,7 +127,7 @@ fn keys_carry_bank_and_base_bits() {
     let (key, value) = lowered.policy(Bank::B).next().unwrap();
     assert_eq!((key.bank, key.direction, key.protocol, key.port.get()), (1, 0, 6, 80));
     assert_eq!(key.prefix_len, PolicyKey::BASE_BITS + 16);
-    assert_eq!((value.action, value.precedence), (1, 5));
+    assert_eq!(value.rank, Rank::new(NETWORK_POLICY, Action::Allow));
     let (key, _) = lowered.cidrs(Bank::A).next().unwrap();
     assert_eq!((key.bank, key.prefix_len), (0, CidrKey::BASE_BITS + 96 + 8));
     assert_eq!(lowered.classes(Bank::B).next().unwrap().0.bank, 1);
@@ -162,7 +167,12 @@ const PORTS: [u16; 12] = [0, 1, 2, 79, 80, 81, 1023, 1024, 32767, 32768, 65534, 
 
 fn any_block() -> impl Strategy<Value = Block> {
     let cidr = || prop::sample::select(&CIDRS[..]).prop_map(|text| text.parse::<ipnet::IpNet>().unwrap());
-    (cidr(), prop::collection::vec(cidr(), 0..3)).prop_map(|(cidr, except)| Block { cidr, except })
+    let reach = prop::sample::select(&[Reach::Everyone, Reach::Outside][..]);
+    (cidr(), prop::collection::vec(cidr(), 0..3), reach).prop_map(|(cidr, except, reach)| Block {
+        cidr,
+        except,
+        reach,
+    })
 }
 
 fn any_peers() -> impl Strategy<Value = Peers> {
@@ -182,11 +192,18 @@ fn any_ports() -> impl Strategy<Value = Ports> {
 }
 
 fn any_rule() -> impl Strategy<Value = Rule> {
-    let action = prop::sample::select(&[RuleAction::Allow, RuleAction::Deny][..]);
-    let precedence = prop::sample::select(&[0_u32, 1, u32::MAX][..]);
-    (0..9_usize, any_peers(), any_ports(), action, precedence).prop_map(
+    let action = prop::sample::select(&[RuleAction::Allow, RuleAction::Deny, RuleAction::Pass][..]);
+    let precedences = &[0_u32, 1, NETWORK_POLICY, NETWORK_POLICY + 1, ADMIN, ADMIN + 1, u32::MAX][..];
+    (0..9_usize, any_peers(), any_ports(), action, prop::sample::select(precedences)).prop_map(
         |(origin, peers, ports, action, precedence)| {
-            rule(&format!("r{origin}"), peers, ports, action, precedence)
+            let rule = rule(&format!("r{origin}"), peers, ports, action, precedence);
+            // No language passes from namespaces to the baseline.
+            let action = if rule.tier() == Tier::Namespace && action == RuleAction::Pass {
+                RuleAction::Deny
+            } else {
+                action
+            };
+            Rule { action, ..rule }
         },
     )
 }
@@ -218,12 +235,23 @@ fn any_flow() -> impl Strategy<Value = Flow> {
 /// Whether what has this name decides the flow: the default, or one of the rules that no other outdoes.
 fn decisive(policy: &Policy, flow: &Flow, name: &str) -> bool {
     match evaluate(policy, flow).reason {
-        Reason::Default(default) => default.describe(flow.direction) == name,
+        // What the baseline passes on is allowed, and so may an equal rule name it.
+        Reason::Default(default) => {
+            default.describe(flow.direction) == name || is_baseline_allow(policy, flow, name)
+        }
         Reason::Rule(winner) => policy.direction(flow.direction).rules.iter().any(|rule| {
             let equal = (rule.precedence, rule.action) == (winner.precedence, winner.action);
             equal && matches(rule, flow) && &*rule.origin == name
         }),
     }
+}
+
+fn is_baseline_allow(policy: &Policy, flow: &Flow, name: &str) -> bool {
+    policy.direction(flow.direction).rules.iter().any(|rule| {
+        (rule.tier(), rule.action) == (Tier::Baseline, RuleAction::Allow)
+            && matches(rule, flow)
+            && &*rule.origin == name
+    })
 }
 
 proptest! {

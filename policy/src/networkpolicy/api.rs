@@ -1,17 +1,12 @@
 //! `NetworkPolicy` v1 as serde reads it. Absent and empty stay apart; `null` is absent, as in the API server.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{API_VERSION, KIND};
-use crate::labels::syntax;
-use crate::selector::{FieldError, LabelSelector};
-
-/// The namespace of objects that name none, as with `kubectl`.
-pub(super) const DEFAULT_NAMESPACE: &str = "default";
+use crate::object::Metadata;
+use crate::selector::LabelSelector;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -22,40 +17,6 @@ pub(super) struct NetworkPolicy {
     pub(super) spec: Spec,
     #[serde(rename = "status")]
     _status: Option<IgnoredAny>,
-}
-
-/// `metav1.ObjectMeta`: what matters, and by name what the API server and `kubectl` add.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Metadata {
-    pub(super) name: String,
-    pub(super) namespace: Option<String>,
-    #[serde(rename = "labels")]
-    _labels: Option<BTreeMap<String, String>>,
-    #[serde(rename = "annotations")]
-    _annotations: Option<BTreeMap<String, String>>,
-    #[serde(rename = "uid")]
-    _uid: Option<IgnoredAny>,
-    #[serde(rename = "resourceVersion")]
-    _resource_version: Option<IgnoredAny>,
-    #[serde(rename = "generation")]
-    _generation: Option<IgnoredAny>,
-    #[serde(rename = "generateName")]
-    _generate_name: Option<IgnoredAny>,
-    #[serde(rename = "selfLink")]
-    _self_link: Option<IgnoredAny>,
-    #[serde(rename = "creationTimestamp")]
-    _creation_timestamp: Option<IgnoredAny>,
-    #[serde(rename = "deletionTimestamp")]
-    _deletion_timestamp: Option<IgnoredAny>,
-    #[serde(rename = "deletionGracePeriodSeconds")]
-    _deletion_grace_period_seconds: Option<IgnoredAny>,
-    #[serde(rename = "ownerReferences")]
-    _owner_references: Option<IgnoredAny>,
-    #[serde(rename = "finalizers")]
-    _finalizers: Option<IgnoredAny>,
-    #[serde(rename = "managedFields")]
-    _managed_fields: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -143,34 +104,5 @@ impl Protocol {
             Self::Udp => 17,
             Self::Sctp => 132,
         }
-    }
-}
-
-impl Metadata {
-    pub(super) fn namespace(&self) -> &str {
-        self.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE)
-    }
-}
-
-impl NetworkPolicy {
-    /// What is wrong before `spec`.
-    pub(super) fn check_header(&self) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        if self.api_version != API_VERSION {
-            let message = format!("is {:?}, expected {API_VERSION:?}", self.api_version);
-            errors.push(FieldError::new("apiVersion", message));
-        }
-        if self.kind != KIND {
-            errors.push(FieldError::new("kind", format!("is {:?}, expected {KIND:?}", self.kind)));
-        }
-        if !syntax::is_subdomain(&self.metadata.name) {
-            let message = format!("{:?} is no DNS subdomain (RFC 1123)", self.metadata.name);
-            errors.push(FieldError::new("metadata.name", message));
-        }
-        if !syntax::is_dns_label(self.metadata.namespace()) {
-            let message = format!("{:?} is no DNS label (RFC 1123)", self.metadata.namespace());
-            errors.push(FieldError::new("metadata.namespace", message));
-        }
-        errors
     }
 }

@@ -8,9 +8,11 @@ use super::api::{
 };
 use super::{origin_of, subject};
 use crate::labels::{self, is_filtered};
-use crate::rules::{Peer, PeerSpec, PolicyObject, PortMatch, PortSpec, RuleSpec, precedence};
+use crate::rules::{
+    Peer, PeerSpec, PolicyObject, PortMatch, PortSpec, RuleSpec, Section, Subject, precedence,
+};
 use crate::selector::{FieldError, LabelSelector, Requirement, Selector};
-use crate::state::{Block, PortRange, RuleAction};
+use crate::state::{Block, PortRange, Reach, RuleAction};
 
 /// Compiles the object. What is returned must not be used when anything was added to `errors`.
 pub(super) fn compile(object: &NetworkPolicy, errors: &mut Vec<FieldError>) -> PolicyObject {
@@ -25,10 +27,9 @@ pub(super) fn compile(object: &NetworkPolicy, errors: &mut Vec<FieldError>) -> P
     let warnings = compiler.warnings;
     PolicyObject {
         origin,
-        namespace: namespace.to_owned(),
-        subject,
-        ingress: types.contains(&PolicyType::Ingress).then_some(ingress),
-        egress: types.contains(&PolicyType::Egress).then_some(egress),
+        subject: Subject::Endpoints(subject),
+        ingress: types.contains(&PolicyType::Ingress).then_some(Section::isolating(ingress)),
+        egress: types.contains(&PolicyType::Egress).then_some(Section::isolating(egress)),
         warnings,
     }
 }
@@ -159,7 +160,7 @@ impl Compiler<'_> {
         }
         holes.sort();
         holes.dedup();
-        cidr.map(|cidr| Block { cidr, except: holes })
+        cidr.map(|cidr| Block { cidr, except: holes, reach: Reach::Everyone })
     }
 
     /// Bits behind the prefix are cut off, as the API server does.

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{KIND, name_of, subject};
-use crate::rules::PolicyObject;
+use crate::rules::{PolicyObject, Section, Subject};
 use crate::selector::LabelSelector;
 
 /// For an object that was never valid: what isolates the workloads it evidently selects, in its evident directions,
@@ -26,10 +26,9 @@ pub fn isolation_of(raw: &Value) -> Option<PolicyObject> {
     let (ingress, egress) = directions(spec);
     Some(PolicyObject {
         origin: origin.into(),
-        namespace,
-        subject,
-        ingress: ingress.then(Vec::new),
-        egress: egress.then(Vec::new),
+        subject: Subject::Endpoints(subject),
+        ingress: ingress.then(|| Section::isolating(Vec::new())),
+        egress: egress.then(|| Section::isolating(Vec::new())),
         warnings: vec!["was never valid: isolates what it selects and allows nothing".to_owned()],
     })
 }

@@ -47,7 +47,7 @@ fn labels(namespace: &str, namespace_labels: &[(&str, &str)], own: &[(&str, &str
 }
 
 fn peers(raw: &Value) -> PeerSpec {
-    parse(raw).unwrap().ingress.unwrap().remove(0).peers
+    parse(raw).unwrap().ingress.unwrap().rules.remove(0).peers
 }
 
 fn selects(raw: &Value, labels: &Labels) -> bool {
@@ -60,7 +60,7 @@ fn selects(raw: &Value, labels: &Labels) -> bool {
 }
 
 fn ports(raw: &Value) -> PortSpec {
-    parse(raw).unwrap().egress.unwrap().remove(0).ports
+    parse(raw).unwrap().egress.unwrap().rules.remove(0).ports
 }
 
 const fn range(protocol: u8, first: u16, last: u16) -> PortMatch {
@@ -71,7 +71,7 @@ const fn range(protocol: u8, first: u16, last: u16) -> PortMatch {
 fn policy_types_default_by_the_rules_present() {
     let directions = |spec: Value| {
         let policy = parse(&object(spec)).unwrap();
-        (policy.ingress.map(|rules| rules.len()), policy.egress.map(|rules| rules.len()))
+        (policy.ingress.map(|section| section.rules.len()), policy.egress.map(|section| section.rules.len()))
     };
     assert_eq!(directions(json!({"podSelector": {}})), (Some(0), None));
     assert_eq!(directions(json!({"podSelector": {}, "ingress": []})), (Some(0), None));
@@ -94,7 +94,7 @@ fn policy_types_default_by_the_rules_present() {
 fn absent_and_empty_peers_and_ports_are_all() {
     for rule in [json!({}), json!({"from": [], "ports": []}), json!({"from": null, "ports": null})] {
         let policy = parse(&object(json!({"podSelector": {}, "ingress": [rule]}))).unwrap();
-        let rule = &policy.ingress.unwrap()[0];
+        let rule = &policy.ingress.unwrap().rules[0];
         assert_eq!((&rule.peers, &rule.ports), (&PeerSpec::Any, &PortSpec::Any));
         assert_eq!(&*rule.origin, "NetworkPolicy/shop/db#ingress[0]");
     }
@@ -305,7 +305,13 @@ fn an_object_that_was_never_valid_isolates_what_it_evidently_selects() {
         let policy = isolation_of(&raw).unwrap();
         assert!(policy.subject.matches(&labels("shop", &[], &[("app", "db")])));
         assert!(!policy.subject.matches(&labels("shop", &[], &[])));
-        assert!(policy.ingress.iter().chain(&policy.egress).all(Vec::is_empty));
+        assert!(
+            policy
+                .ingress
+                .iter()
+                .chain(&policy.egress)
+                .all(|section| section.isolates && section.rules.is_empty())
+        );
         (policy.ingress.is_some(), policy.egress.is_some())
     };
     let selector = json!({"matchLabels": {"app": "db"}});

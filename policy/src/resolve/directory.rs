@@ -8,6 +8,7 @@ use super::UnusableIdentities;
 use crate::facts::{Facts, NamedPort};
 use crate::identity::Identity;
 use crate::labels::Labels;
+use crate::rules::Subject;
 use crate::selector::Selector;
 
 /// How many have an identity.
@@ -201,9 +202,14 @@ impl<'a> Directory<'a> {
         self.labels.get(&identity).is_some_and(|labels| selector.matches(labels))
     }
 
-    /// Whether the selector may match, as far as the labels can be read.
-    pub(super) fn may_match(&self, selector: &Selector, identity: Identity) -> bool {
-        self.labels.get(&identity).is_some_and(|labels| selector.may_match(labels))
+    /// Whether the object governs those with the identity.
+    pub(super) fn governs(&self, subject: &Subject, identity: Identity) -> bool {
+        self.labels.get(&identity).is_some_and(|labels| subject.matches(labels))
+    }
+
+    /// Whether it may, as far as the labels can be read.
+    pub(super) fn may_govern(&self, subject: &Subject, identity: Identity) -> bool {
+        self.labels.get(&identity).is_some_and(|labels| subject.may_match(labels))
     }
 
     /// The identities of pods and external workloads that the selector matches.

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use super::named;
 use super::peers::PeerCache;
 use crate::identity::Identity;
-use crate::rules::{PolicyObject, PortMatch, PortSpec, RuleSpec};
+use crate::rules::{Entity, Peer, PeerSpec, PolicyObject, PortMatch, PortSpec, RuleSpec, Section};
 use crate::state::{Default, DirectionPolicy, Peers, Policy, Rule};
 
 /// What an object contributes to the policies of those that it selects, or may select: some labels cannot be read.
 #[derive(Debug)]
 pub(super) struct Contribution {
     pub(super) object: Arc<PolicyObject>,
-    /// Those that it isolates.
-    pub(super) isolated: BTreeSet<Identity>,
+    /// Those that it selects, or may select.
+    pub(super) concerned: BTreeSet<Identity>,
     pub(super) warnings: BTreeSet<String>,
     /// Those of them that it selects certainly. The others are allowed nothing by it.
     selected: BTreeSet<Identity>,
@@ -24,38 +24,56 @@ pub(super) struct Contribution {
     egress: Option<Vec<Rule>>,
 }
 
+/// Whether a direction of the object denies what no rule allows: where it says so, and to those of whom it is not known
+/// whether it selects them.
+const fn isolates(section: Option<&Section>, is_certain: bool) -> bool {
+    match section {
+        Some(section) => section.isolates || !is_certain,
+        None => false,
+    }
+}
+
 impl Contribution {
     /// What the object contributes in the directory's cluster.
     pub(super) fn of<'a>(object: &'a Arc<PolicyObject>, cache: &mut PeerCache<'a>) -> Self {
         let directory = cache.directory();
         let mut warnings: BTreeSet<String> =
             object.warnings.iter().map(|warning| format!("{}: {warning}", object.origin)).collect();
-        let isolated: BTreeSet<Identity> =
-            directory.subjects().filter(|id| directory.may_match(&object.subject, *id)).collect();
-        let certain = isolated.iter().filter(|id| directory.matches(&object.subject, **id));
+        let concerned: BTreeSet<Identity> =
+            directory.subjects().filter(|id| directory.may_govern(&object.subject, *id)).collect();
+        let certain = concerned.iter().filter(|id| directory.governs(&object.subject, **id));
         let selected: BTreeSet<Identity> = certain.copied().collect();
         let (mut ingress, mut egress) = (None, None);
-        if !isolated.is_empty() {
-            ingress = object.ingress.as_ref().map(|rules| ingress_of(rules, &selected, cache, &mut warnings));
-            egress = object.egress.as_ref().map(|rules| {
-                let rules =
-                    rules.iter().flat_map(|spec| named::egress(spec, &cache.peers(&spec.peers), directory));
-                rules.collect()
+        if !concerned.is_empty() {
+            ingress = object
+                .ingress
+                .as_ref()
+                .map(|section| ingress_of(&section.rules, &selected, cache, &mut warnings));
+            egress = object.egress.as_ref().map(|section| {
+                let mut rules = Vec::new();
+                for spec in &section.rules {
+                    let peers = cache.peers(spec, &mut warnings);
+                    rules.extend(named::egress(spec, &peers, directory));
+                }
+                rules
             });
         }
-        Self { object: Arc::clone(object), isolated, warnings, selected, ingress, egress }
+        Self { object: Arc::clone(object), concerned, warnings, selected, ingress, egress }
     }
 
     fn add_to(&self, identity: Identity, policy: &mut Policy) {
-        if let Some(rules) = &self.ingress {
+        let is_certain = self.selected.contains(&identity);
+        if isolates(self.object.ingress.as_ref(), is_certain) {
             isolate(&mut policy.ingress, &self.object.origin);
+        }
+        if isolates(self.object.egress.as_ref(), is_certain) {
+            isolate(&mut policy.egress, &self.object.origin);
+        }
+        if let Some(rules) = &self.ingress {
             policy.ingress.rules.extend(rules.get(&identity).into_iter().flatten().cloned());
         }
-        if let Some(rules) = &self.egress {
-            isolate(&mut policy.egress, &self.object.origin);
-            if self.selected.contains(&identity) {
-                policy.egress.rules.extend(rules.iter().cloned());
-            }
+        if let Some(rules) = self.egress.as_ref().filter(|_| is_certain) {
+            policy.egress.rules.extend(rules.iter().cloned());
         }
     }
 }
@@ -67,7 +85,7 @@ pub(super) fn policy_of<'a>(
     contributions: impl Iterator<Item = &'a Contribution>,
 ) -> Policy {
     let mut policy = Policy::unrestricted();
-    for contribution in contributions.filter(|contribution| contribution.isolated.contains(&identity)) {
+    for contribution in contributions.filter(|contribution| contribution.concerned.contains(&identity)) {
         contribution.add_to(identity, &mut policy);
     }
     policy
@@ -75,11 +93,24 @@ pub(super) fn policy_of<'a>(
 
 /// Whether what the object contributes depends on the names of ports.
 pub(super) fn names_ports(object: &PolicyObject) -> bool {
-    let rules = [&object.ingress, &object.egress].into_iter().flatten().flatten();
-    rules.into_iter().any(|rule| match &rule.ports {
+    rules_of(object).any(|rule| match &rule.ports {
         PortSpec::Any => false,
         PortSpec::Only(ports) => ports.iter().any(|port| matches!(port, PortMatch::Named { .. })),
     })
+}
+
+/// Whether what the object contributes depends on Services or groups of blocks.
+pub(super) fn names_sets(object: &PolicyObject) -> bool {
+    rules_of(object).any(|rule| match &rule.peers {
+        PeerSpec::Any => false,
+        PeerSpec::Only(peers) => peers.iter().any(|peer| {
+            matches!(peer, Peer::Service(_) | Peer::CidrGroups { .. } | Peer::Entity(Entity::KubeApiserver))
+        }),
+    })
+}
+
+fn rules_of(object: &PolicyObject) -> impl Iterator<Item = &RuleSpec> {
+    [&object.ingress, &object.egress].into_iter().flatten().flat_map(|section| &section.rules)
 }
 
 fn ingress_of<'a>(
@@ -91,7 +122,7 @@ fn ingress_of<'a>(
     let mut by_subject: BTreeMap<Identity, Vec<Rule>> =
         subjects.iter().map(|identity| (*identity, Vec::new())).collect();
     for spec in rules {
-        let peers: Peers = cache.peers(&spec.peers);
+        let peers: Peers = cache.peers(spec, warnings);
         for (subject, rules) in &mut by_subject {
             let ports = named::ingress(spec, *subject, cache.directory(), warnings);
             rules.push(Rule {

@@ -67,6 +67,8 @@ fn facts(spec: &str, pods: &[(&str, Arc<Pod>)], workloads: &[(&str, Arc<Workload
             .iter()
             .map(|(name, workload)| (Arc::from(*name), Arc::clone(workload)))
             .collect(),
+        cidr_groups: BTreeMap::new(),
+        services: BTreeMap::new(),
         policies: BTreeMap::from([(Arc::clone(&policy.origin), policy)]),
         relabels: BTreeMap::new(),
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::Block;
+use super::{Block, Reach};
 
 /// The one form of an address: v4-mapped IPv6 is IPv4.
 #[must_use]
@@ -21,10 +21,10 @@ pub(crate) fn canonical_block(block: IpNet) -> IpNet {
 }
 
 impl Block {
-    /// The block of a single address.
+    /// The block of a single address, whoever has it.
     #[must_use]
     pub fn of(address: IpAddr) -> Self {
-        Self { cidr: IpNet::from(canonical(address)), except: Vec::new() }
+        Self { cidr: IpNet::from(canonical(address)), except: Vec::new(), reach: Reach::Everyone }
     }
 
     /// Whether the address is in the block and in none of its holes. IPv4 is never in an IPv6 block.

@@ -1,7 +1,11 @@
 use super::*;
 
 fn block(cidr: &str, except: &[&str]) -> Block {
-    Block { cidr: cidr.parse().unwrap(), except: except.iter().map(|e| e.parse().unwrap()).collect() }
+    Block {
+        cidr: cidr.parse().unwrap(),
+        except: except.iter().map(|e| e.parse().unwrap()).collect(),
+        reach: Reach::Everyone,
+    }
 }
 
 fn ip(text: &str) -> IpAddr {

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use policy::state::{Block, Default, DirectionPolicy, Peers, Policy, PortRange, Ports, Rule, RuleAction};
+use policy::rules::precedence;
+use policy::state::{
+    Block, Default, DirectionPolicy, Peers, Policy, PortRange, Ports, Reach, Rule, RuleAction,
+};
 
 use super::{InvalidResource, identity_from_wire, prefix_from_wire, prefix_to_wire};
 use crate::v1;
@@ -68,6 +71,7 @@ fn rule_to_wire(rule: &Rule) -> v1::Rule {
         verdict: match action {
             RuleAction::Allow => v1::Verdict::Allow,
             RuleAction::Deny => v1::Verdict::Deny,
+            RuleAction::Pass => v1::Verdict::Pass,
         }
         .into(),
         precedence: *precedence,
@@ -80,9 +84,15 @@ fn rule_from_wire(wire: &v1::Rule) -> Result<Rule, InvalidResource> {
     let peers = wire.peers.as_ref().ok_or_else(|| InvalidResource::new("peers", "absent"))?;
     let ports = wire.ports.as_ref().ok_or_else(|| InvalidResource::new("ports", "absent"))?;
     let known = peers.peers.is_some() && ports.ports.is_some();
+    if wire.precedence > precedence::HIGHEST {
+        let message = format!("{} is more than {}", wire.precedence, precedence::HIGHEST);
+        return Err(InvalidResource::new("precedence", message));
+    }
     let action = match v1::Verdict::try_from(wire.verdict) {
         Ok(v1::Verdict::Allow) if known => RuleAction::Allow,
-        Ok(v1::Verdict::Allow | v1::Verdict::Deny | v1::Verdict::Unspecified) | Err(_) => RuleAction::Deny,
+        // Only administrators' rules have a tier below them that they may leave a decision to.
+        Ok(v1::Verdict::Pass) if known && wire.precedence >= precedence::ADMIN => RuleAction::Pass,
+        Ok(_) | Err(_) => RuleAction::Deny,
     };
     Ok(Rule {
         origin: Arc::from(wire.origin.as_str()),
@@ -116,18 +126,29 @@ fn peers_from_wire(wire: &v1::peers::Peers) -> Result<Peers, InvalidResource> {
 }
 
 fn block_to_wire(block: &Block) -> v1::Block {
-    let Block { cidr, except } = block;
+    let Block { cidr, except, reach } = block;
     v1::Block {
         cidr: Some(prefix_to_wire(*cidr)),
         except: except.iter().copied().map(prefix_to_wire).collect(),
+        reach: match reach {
+            Reach::Everyone => v1::Reach::Everyone,
+            Reach::Outside => v1::Reach::Outside,
+        }
+        .into(),
     }
 }
 
 fn block_from_wire(wire: &v1::Block) -> Result<Block, InvalidResource> {
     let cidr = wire.cidr.as_ref().ok_or_else(|| InvalidResource::new("block", "no cidr"))?;
+    let reach = match v1::Reach::try_from(wire.reach) {
+        Ok(v1::Reach::Everyone) => Reach::Everyone,
+        Ok(v1::Reach::Outside) => Reach::Outside,
+        Err(_) => return Err(InvalidResource::new("block", format!("reach {} is unknown", wire.reach))),
+    };
     Ok(Block {
         cidr: prefix_from_wire(cidr)?,
         except: wire.except.iter().map(prefix_from_wire).collect::<Result<_, _>>()?,
+        reach,
     })
 }
 

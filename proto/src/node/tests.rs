@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use policy::rules::precedence;
 use policy::state::{
-    Block, Default as Fallback, DirectionPolicy, EndpointKind, Mode, Peers, PortRange, Ports, Role, Rule,
-    RuleAction,
+    Block, Default as Fallback, DirectionPolicy, EndpointKind, Mode, Peers, PortRange, Ports, Reach, Role,
+    Rule, RuleAction,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
@@ -48,7 +49,12 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
 }
 
 fn rule() -> impl Strategy<Value = Rule> {
-    let block = (prefix(), vec(prefix(), 0..2)).prop_map(|(cidr, except)| Block { cidr, except });
+    let reach = prop_oneof![Just(Reach::Everyone), Just(Reach::Outside)];
+    let block = (prefix(), vec(prefix(), 0..2), reach).prop_map(|(cidr, except, reach)| Block {
+        cidr,
+        except,
+        reach,
+    });
     let peers = prop_oneof![
         Just(Peers::Any),
         (btree_set(identity(), 0..4), vec(block, 0..3))
@@ -60,15 +66,14 @@ fn rule() -> impl Strategy<Value = Rule> {
         last: a.max(b),
     });
     let ports = prop_oneof![Just(Ports::Any), vec(range, 0..4).prop_map(Ports::Only)];
-    ("[A-Za-z/#]{1,12}", peers, ports, any::<bool>(), any::<u32>()).prop_map(
-        |(origin, peers, ports, allow, precedence)| Rule {
-            origin: Arc::from(origin.as_str()),
-            peers,
-            ports,
-            action: if allow { RuleAction::Allow } else { RuleAction::Deny },
-            precedence,
-        },
-    )
+    let strength = prop_oneof![
+        (Just(RuleAction::Allow), 0..=precedence::HIGHEST),
+        (Just(RuleAction::Deny), 0..=precedence::HIGHEST),
+        (Just(RuleAction::Pass), precedence::ADMIN..=precedence::HIGHEST),
+    ];
+    ("[A-Za-z/#]{1,12}", peers, ports, strength).prop_map(|(origin, peers, ports, (action, precedence))| {
+        Rule { origin: Arc::from(origin.as_str()), peers, ports, action, precedence }
+    })
 }
 
 fn direction() -> impl Strategy<Value = DirectionPolicy> {

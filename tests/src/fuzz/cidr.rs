@@ -8,7 +8,7 @@ use datapath::model::Model;
 use datapath::{Address, Direction};
 use ipnet::IpNet;
 use policy::evaluate::Flow;
-use policy::state::{Block, DirectionPolicy, Peers, Policy, Ports, Rule, RuleAction};
+use policy::state::{Block, DirectionPolicy, Peers, Policy, Ports, Reach, Rule, RuleAction};
 
 use super::choices::Choices;
 use super::tables;
@@ -32,7 +32,7 @@ pub fn cidr(data: &[u8]) {
         peers: Peers::Only { identities: Arc::default(), blocks: blocks.clone() },
         ports: Ports::Any,
         action: if number % 2 == 0 { RuleAction::Allow } else { RuleAction::Deny },
-        precedence: 9 - number,
+        precedence: policy::rules::precedence::NETWORK_POLICY + 9 - number,
     });
     let default = policy::state::Default::Deny { by: vec!["default".to_owned()] };
     let ingress = DirectionPolicy { default, rules: rules.collect() };
@@ -57,7 +57,8 @@ pub fn cidr(data: &[u8]) {
 }
 
 fn block(choices: &mut Choices<'_>) -> Block {
-    Block { cidr: net(choices), except: choices.list(3, net) }
+    let reach = if choices.flag() { Reach::Everyone } else { Reach::Outside };
+    Block { cidr: net(choices), except: choices.list(3, net), reach }
 }
 
 fn net(choices: &mut Choices<'_>) -> IpNet {

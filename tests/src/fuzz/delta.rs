@@ -247,7 +247,7 @@ fn any_rule() -> v1::Rule {
         peers: Some(v1::Peers { peers: Some(v1::peers::Peers::Any(v1::AnyPeer {})) }),
         ports: Some(v1::Ports { ports: Some(v1::ports::Ports::Any(v1::AnyPort {})) }),
         verdict: v1::Verdict::Allow.into(),
-        precedence: 1,
+        precedence: policy::rules::precedence::NETWORK_POLICY,
     }
 }
 

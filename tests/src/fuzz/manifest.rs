@@ -2,8 +2,12 @@
 
 mod bent;
 
+use std::collections::BTreeMap;
+
 use gateway::manifest::{Kind, Manifest, Node, Object, manifests, node};
-use policy::labels::{is_dns_label, is_subdomain};
+use policy::labels::{self, Labels, is_dns_label, is_subdomain};
+use policy::rules::{PolicyObject, Subject};
+use policy::state::RuleAction;
 
 use super::choices::Choices;
 
@@ -66,11 +70,14 @@ fn check(manifest: &Manifest, lines: u64) {
         }
     }
     match manifest.stand_in() {
-        Some(Object::NetworkPolicy(policy)) => {
-            assert_eq!(policy.namespace, manifest.key.as_ref().unwrap().namespace);
-            let allowed = policy.ingress.iter().chain(&policy.egress).flatten().count();
-            assert_eq!(allowed, 0, "{policy:?}");
-            assert!(policy.ingress.is_some() || policy.egress.is_some(), "it isolates nothing: {policy:?}");
+        Some(Object::Policies(policies)) => {
+            for policy in policies {
+                of_namespace(&policy, &manifest.key.as_ref().unwrap().namespace);
+                let rules = || policy.ingress.iter().chain(&policy.egress).flat_map(|section| &section.rules);
+                assert!(rules().all(|rule| rule.action == RuleAction::Deny), "{policy:?}");
+                let isolates = policy.ingress.iter().chain(&policy.egress).any(|section| section.isolates);
+                assert!(isolates || rules().count() > 0, "it isolates nothing: {policy:?}");
+            }
         }
         Some(Object::Namespace(namespace)) => assert!(namespace.unreadable && namespace.labels.is_empty()),
         Some(other) => panic!("{other:?}"),
@@ -78,14 +85,24 @@ fn check(manifest: &Manifest, lines: u64) {
     }
 }
 
+/// Nobody outside of the policy's namespace is governed by it.
+fn of_namespace(policy: &PolicyObject, namespace: &str) {
+    let Subject::Endpoints(selector) = &policy.subject else { return };
+    let another = Labels(BTreeMap::from([(labels::NAMESPACE.to_owned(), "another".to_owned())]));
+    assert!(namespace.is_empty() || !selector.may_match(&another), "{policy:?}");
+}
+
 fn accepted(manifest: &Manifest, object: &Object) {
     let key = manifest.key.as_ref().unwrap();
     assert!(is_subdomain(&key.name), "{key:?}");
     assert_eq!(key.namespace.is_empty(), key.kind == Kind::Namespace, "{key:?}");
     assert!(key.namespace.is_empty() || is_dns_label(&key.namespace), "{key:?}");
-    if let Object::NetworkPolicy(policy) = object {
-        assert_eq!(*policy.origin, key.to_string());
-        assert_eq!(policy.namespace, key.namespace);
+    if let Object::Policies(policies) = object {
+        for policy in policies {
+            let name = policy.origin.split('#').next().unwrap();
+            assert_eq!(name, key.to_string());
+            of_namespace(policy, &key.namespace);
+        }
     }
     let json = manifest.node.to_json();
     let again = Manifest::read(Node::from_json(&json));

@@ -188,7 +188,7 @@ fn policy(allowed: u32) -> Policy {
         peers: Peers::Only { identities: Arc::new(identities), blocks: Vec::new() },
         ports: Ports::Only(vec![range(6), range(17)]),
         action: RuleAction::Allow,
-        precedence: 1,
+        precedence: policy::rules::precedence::NETWORK_POLICY,
     };
     Policy {
         ingress: DirectionPolicy {

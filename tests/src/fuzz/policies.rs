@@ -7,7 +7,10 @@ use datapath::Direction;
 use ipnet::IpNet;
 use policy::evaluate::Flow;
 use policy::identity::Identity;
-use policy::state::{Block, Default, DirectionPolicy, Peers, Policy, PortRange, Ports, Rule, RuleAction};
+use policy::rules::precedence;
+use policy::state::{
+    Block, Default, DirectionPolicy, Peers, Policy, PortRange, Ports, Reach, Rule, RuleAction,
+};
 
 use super::choices::Choices;
 
@@ -64,7 +67,8 @@ fn range(choices: &mut Choices<'_>) -> PortRange {
 
 fn block(choices: &mut Choices<'_>, cidrs: &[&str]) -> Block {
     let mut cidr = |choices: &mut Choices<'_>| -> IpNet { choices.one_of(cidrs).parse().unwrap() };
-    Block { cidr: cidr(choices), except: choices.list(3, &mut cidr) }
+    let reach = if choices.flag() { Reach::Everyone } else { Reach::Outside };
+    Block { cidr: cidr(choices), except: choices.list(3, &mut cidr), reach }
 }
 
 fn rule(choices: &mut Choices<'_>, cidrs: &[&str]) -> Rule {
@@ -76,12 +80,27 @@ fn rule(choices: &mut Choices<'_>, cidrs: &[&str]) -> Rule {
         Peers::Only { identities: Arc::new(identities.into_iter().collect()), blocks }
     };
     let ports = if choices.seldom(4) { Ports::Any } else { Ports::Only(choices.list(4, range)) };
+    let precedence = choices.one_of(&[
+        precedence::BASELINE + 1,
+        precedence::NETWORK_POLICY,
+        precedence::NETWORK_POLICY,
+        precedence::ADMIN,
+        precedence::ADMIN + 1,
+        precedence::HIGHEST,
+    ]);
+    let action = if precedence >= precedence::ADMIN && choices.seldom(3) {
+        RuleAction::Pass
+    } else if choices.flag() {
+        RuleAction::Deny
+    } else {
+        RuleAction::Allow
+    };
     Rule {
         origin: Arc::from(choices.one_of(&["r0", "r1", "r2", "r3", "r4", "default-allow egress"])),
         peers,
         ports,
-        action: if choices.flag() { RuleAction::Deny } else { RuleAction::Allow },
-        precedence: choices.one_of(&[5, 5, 0, 1, u32::MAX]),
+        action,
+        precedence,
     }
 }
 

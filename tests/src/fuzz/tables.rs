@@ -1,6 +1,6 @@
 //! Lowered policies in the maps of the host model.
 
-use datapath::abi::{Bank, Settings, settings_flag};
+use datapath::abi::{Bank, Settings};
 use datapath::model::Model;
 use datapath::policy::{Answer, Question, ask};
 use datapath::{Address, Port};
@@ -22,7 +22,7 @@ pub(super) fn fill(model: &mut Model, bank: Bank, lowered: &Lowered, own: [Addre
     model.settings[usize::from(number)] = Some(Settings {
         identity,
         mark: identity,
-        flags: if lowered.has_cidrs() { settings_flag::CIDR_RULES } else { 0 },
+        flags: lowered.flags(),
         ingress_default: lowered.ingress.action.number(),
         egress_default: lowered.egress.action.number(),
         reserved: [0; 2],
@@ -39,7 +39,7 @@ pub(super) fn fill(model: &mut Model, bank: Bank, lowered: &Lowered, own: [Addre
 pub(super) fn answer(model: &Model, bank: Bank, flow: &Flow) -> Answer {
     let question = Question {
         remote: Address::from(flow.remote),
-        identity: flow.identity.map_or(0, Identity::get),
+        identity: flow.identity.map_or(datapath::policy::NO_ENDPOINT, Identity::get),
         port: Port::new(flow.port),
         protocol: flow.protocol,
         direction: flow.direction,

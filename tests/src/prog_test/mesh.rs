@@ -2,7 +2,7 @@
 
 use datapath::abi::{
     Bank, CidrEntry, CidrKey, ClassEntry, ClassKey, Control, EndpointEntry, EndpointKey, PolicyEntry,
-    PolicyKey, PrefixEntry, PrefixKey, Settings, TunnelEntry, TunnelKey, endpoint_flag, settings_flag,
+    PolicyKey, PrefixEntry, PrefixKey, Rank, Settings, TunnelEntry, TunnelKey, endpoint_flag, settings_flag,
 };
 use datapath::model::{Capacity, Model};
 use datapath::{Action, Address, Outer, Port};
@@ -93,7 +93,13 @@ fn identity(rng: &mut impl Rng) -> u32 {
 }
 
 fn action(rng: &mut impl Rng) -> u8 {
-    if rng.random_bool(0.7) { Action::Allow.number() } else { rng.random_range(0..4) }
+    if rng.random_bool(0.7) { Action::Allow.number() } else { rng.random_range(0..5) }
+}
+
+/// Also of no rule, and with an action that is none.
+fn rank(rng: &mut impl Rng) -> Rank {
+    let precedence = rng.random_range(0..3);
+    if rng.random_bool(0.6) { Rank::new(precedence, Action::Allow) } else { Rank(rng.random_range(0..12)) }
 }
 
 fn clear(model: &mut Model, bank: Bank) {
@@ -125,6 +131,7 @@ fn settings(rng: &mut impl Rng) -> Settings {
         (settings_flag::TRANSIT, 0.1),
         (settings_flag::CIDR_RULES, 0.5),
         (settings_flag::PROTOCOLS_NAMED, 0.2),
+        (settings_flag::PASSES, 0.5),
         (settings_flag::EVENTS_ALLOWED, 0.5),
         (settings_flag::GUARD_EGRESS, 0.5),
     ] {
@@ -195,7 +202,9 @@ fn classes(model: &mut Model, bank: Bank, rng: &mut impl Rng) {
             let mapped = if text.contains(':') { 0 } else { 96 };
             let prefix_len = CidrKey::BASE_BITS + mapped.max(if mapped == 0 { bits } else { 96 + bits });
             let key = CidrKey { prefix_len, bank, reserved: [0; 3], address: address(text) };
-            model.cidrs.insert(key, CidrEntry { class: rng.random_range(3..7) });
+            model
+                .cidrs
+                .insert(key, CidrEntry { class: rng.random_range(3..7), outside: rng.random_range(3..7) });
         }
     }
 }
@@ -218,12 +227,8 @@ fn policy(model: &mut Model, bank: Bank, rng: &mut impl Rng) {
             port: Port::new(port),
             padding: [0; 2],
         };
-        let entry = PolicyEntry {
-            precedence: rng.random_range(0..3),
-            rule: 100 + rule,
-            action: action(rng),
-            reserved: [0; 7],
-        };
+        let entry =
+            PolicyEntry { rank: rank(rng), rule: 100 + rule, below_rank: rank(rng), below_rule: 200 + rule };
         model.policy.insert(key, entry);
     }
 }

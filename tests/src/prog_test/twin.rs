@@ -254,6 +254,8 @@ fn facts(manifests: &[Value]) -> Result<Facts> {
         pods: pods.collect(),
         workloads: BTreeMap::from([(key(&DB), Arc::new(own))]),
         policies,
+        cidr_groups: BTreeMap::new(),
+        services: BTreeMap::new(),
         relabels: BTreeMap::new(),
     })
 }
@@ -264,8 +266,7 @@ fn tables(policy: &Policy) -> Model {
     model.settings[0] = Some(Settings {
         identity: DB.identity().get(),
         mark: DB.identity().get(),
-        flags: settings_flag::EVENTS_ALLOWED
-            | if lowered.has_cidrs() { settings_flag::CIDR_RULES } else { 0 },
+        flags: settings_flag::EVENTS_ALLOWED | lowered.flags(),
         ingress_default: lowered.ingress.action.number(),
         egress_default: lowered.egress.action.number(),
         reserved: [0; 2],

@@ -103,7 +103,11 @@ fn versions(texts: &[Option<String>]) -> Result<Vec<Option<(ObjectKey, Object)>>
 pub(super) fn is_contested(objects: &BTreeMap<ObjectKey, Object>) -> bool {
     let pods = objects.values().filter_map(|object| match object {
         Object::Pod(pod) => Some(pod),
-        Object::Namespace(_) | Object::NetworkPolicy(_) | Object::Group(_) | Object::Workload(_) => None,
+        Object::Namespace(_)
+        | Object::Policies(_)
+        | Object::CidrGroup(_)
+        | Object::Group(_)
+        | Object::Workload(_) => None,
     });
     let mut addresses = BTreeSet::new();
     pods.flat_map(|pod| &pod.addresses).any(|address| !addresses.insert(*address))

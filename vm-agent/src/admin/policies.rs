@@ -1,6 +1,7 @@
 //! What `outrigger policy list` and `policy trace` show: the rules as received, the decision by the specification,
 //! and the decision by the kernel's own tables.
 
+use std::cmp::Reverse;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use policy::explain;
 use policy::identity::Identity;
 use policy::labels::{Labels, OBJECT_PREFIX};
 use policy::pages::Pages;
-use policy::state::{Block, NodeState, Peers, Policy, PortRange, Ports, Rule, RuleAction};
+use policy::state::{Block, NodeState, Peers, Policy, PortRange, Ports, Reach, Rule, RuleAction};
 use proto::v1::{ListPoliciesResponse, PolicyRule, TracePolicyRequest, TracePolicyResponse};
 
 use crate::kernel::{KernelError, TraceQuery};
@@ -45,6 +46,9 @@ pub(super) enum InvalidQuery {
     /// No such port.
     #[error("{0} is no port")]
     Port(u32),
+    /// No such type.
+    #[error("{0} is no type of ICMP: 0 to 255")]
+    IcmpType(u32),
 }
 
 impl TryFrom<TracePolicyRequest> for Query {
@@ -66,8 +70,21 @@ impl TryFrom<TracePolicyRequest> for Query {
             "icmp" | "icmpv6" => icmp(remote),
             number => number.parse().map_err(|_no_number| InvalidQuery::Protocol(protocol.clone()))?,
         };
-        let port = u16::try_from(port).map_err(|_too_large| InvalidQuery::Port(port))?;
+        let port = match port {
+            Some(port) => in_range(protocol, port)?,
+            None => crate::kernel::default_port(protocol),
+        };
         Ok(Self { direction, remote, protocol, port })
+    }
+}
+
+/// A port, or the type of an ICMP message.
+fn in_range(protocol: u8, port: u32) -> Result<u16, InvalidQuery> {
+    let icmp = [1, 58].contains(&protocol);
+    if icmp {
+        u8::try_from(port).map(u16::from).map_err(|_too_large| InvalidQuery::IcmpType(port))
+    } else {
+        u16::try_from(port).map_err(|_too_large| InvalidQuery::Port(port))
     }
 }
 
@@ -125,14 +142,17 @@ fn kernel_verdict(reason: Reason) -> String {
 /// The rules of a policy and its defaults; identities with the labels that are known.
 pub(super) fn list(policy: &Policy, known: &Pages<Identity, Arc<str>>) -> ListPoliciesResponse {
     let rules = |direction: &'static str, rules: &[Rule]| -> Vec<PolicyRule> {
+        let mut rules: Vec<&Rule> = rules.iter().collect();
+        rules.sort_by_key(|rule| Reverse(rule.precedence));
         let line = |rule: &Rule| PolicyRule {
             direction: direction.to_owned(),
             origin: rule.origin.to_string(),
             peers: peers(&rule.peers, known),
             ports: ports(&rule.ports),
             action: action(rule.action).to_owned(),
+            tier: rule.tier().name().to_owned(),
         };
-        rules.iter().map(line).collect()
+        rules.into_iter().map(line).collect()
     };
     ListPoliciesResponse {
         rules: [rules("ingress", &policy.ingress.rules), rules("egress", &policy.egress.rules)].concat(),
@@ -147,6 +167,7 @@ const fn action(action: RuleAction) -> &'static str {
     match action {
         RuleAction::Allow => "allow",
         RuleAction::Deny => "deny",
+        RuleAction::Pass => "pass",
     }
 }
 
@@ -154,10 +175,10 @@ fn peers(peers: &Peers, known: &Pages<Identity, Arc<str>>) -> String {
     let Peers::Only { identities, blocks } = peers else { return "any".to_owned() };
     let block = |block: &Block| {
         let except: Vec<String> = block.except.iter().map(ToString::to_string).collect();
-        if except.is_empty() {
-            block.cidr.to_string()
-        } else {
-            format!("{} except {}", block.cidr, except.join(" "))
+        let except = if except.is_empty() { String::new() } else { format!(" except {}", except.join(" ")) };
+        match block.reach {
+            Reach::Everyone => format!("{}{except}", block.cidr),
+            Reach::Outside => format!("{}{except} outside the mesh", block.cidr),
         }
     };
     let identities =
@@ -203,15 +224,19 @@ mod tests {
             direction: "ingress".to_owned(),
             remote: "fd00::7".to_owned(),
             protocol: "icmp".to_owned(),
-            port: 0,
+            port: None,
         }
     }
 
     #[test]
     fn icmp_is_of_the_remotes_family() {
-        assert_eq!(Query::try_from(request()).unwrap().protocol, 58);
+        let v6 = Query::try_from(request()).unwrap();
+        assert_eq!((v6.protocol, v6.port), (58, 128));
         let v4 = TracePolicyRequest { remote: "::ffff:10.0.0.1".to_owned(), ..request() };
-        assert_eq!(Query::try_from(v4).unwrap().protocol, 1);
+        let v4 = Query::try_from(v4).unwrap();
+        assert_eq!((v4.protocol, v4.port), (1, 8));
+        let reply = TracePolicyRequest { port: Some(0), ..request() };
+        assert_eq!(Query::try_from(reply).unwrap().port, 0);
     }
 
     #[test]
@@ -220,7 +245,8 @@ mod tests {
             TracePolicyRequest { direction: "in".to_owned(), ..request() },
             TracePolicyRequest { remote: "web".to_owned(), ..request() },
             TracePolicyRequest { protocol: "quic".to_owned(), ..request() },
-            TracePolicyRequest { port: 70_000, ..request() },
+            TracePolicyRequest { port: Some(256), ..request() },
+            TracePolicyRequest { protocol: "udp".to_owned(), port: Some(70_000), ..request() },
         ] {
             assert!(Query::try_from(bad.clone()).is_err(), "{bad:?}");
         }
@@ -234,12 +260,18 @@ mod tests {
         let peers = |of: &Peers| peers(of, &known);
         assert_eq!((peers(&Peers::Any).as_str(), peers(&none).as_str()), ("any", "none"));
         assert_eq!((ports(&Ports::Any).as_str(), ports(&Ports::Only(Vec::new())).as_str()), ("any", "none"));
-        let block =
-            Block { cidr: "10.0.0.0/8".parse().unwrap(), except: vec!["10.1.0.0/16".parse().unwrap()] };
+        let block = Block {
+            cidr: "10.0.0.0/8".parse().unwrap(),
+            except: vec!["10.1.0.0/16".parse().unwrap()],
+            reach: Reach::Outside,
+        };
         let identities =
             Arc::new(BTreeSet::from([300, 301].map(|number| Identity::try_new(number).unwrap())));
         let some = Peers::Only { identities, blocks: vec![block] };
-        assert_eq!(peers(&some), "identity 300, identity 301 (app=api), 10.0.0.0/8 except 10.1.0.0/16");
+        assert_eq!(
+            peers(&some),
+            "identity 300, identity 301 (app=api), 10.0.0.0/8 except 10.1.0.0/16 outside the mesh"
+        );
         let range = |first, last| PortRange { protocol: 6, first, last };
         let some = Ports::Only(vec![range(80, 80), range(8000, 8010), range(0, u16::MAX)]);
         assert_eq!(ports(&some), "tcp/80, tcp/8000-8010, tcp");

@@ -96,13 +96,7 @@ impl Lowering {
 impl PolicyTables {
     fn of(policy: &Arc<Policy>) -> Self {
         let lowered = policy::lower(policy);
-        let mut flags = 0;
-        if lowered.has_cidrs() {
-            flags |= settings_flag::CIDR_RULES;
-        }
-        if lowered.names_protocols() {
-            flags |= settings_flag::PROTOCOLS_NAMED;
-        }
+        let flags = lowered.flags();
         Self {
             of: Arc::clone(policy),
             cidrs: lowered.cidrs(Bank::A).collect(),

@@ -16,6 +16,7 @@ mod tests;
 
 use dump::Dump;
 use packet::FirstPacket;
+pub use packet::default_port;
 
 /// The first packet of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub struct TraceQuery {
     pub protocol: u8,
     /// Source port, for protocols that have ports.
     pub source_port: u16,
-    /// Destination port, for protocols that have ports.
+    /// Destination port, for protocols that have ports; the type of ICMP and `ICMPv6`.
     pub destination_port: u16,
 }
 

@@ -32,8 +32,10 @@ pub struct FlowKey {
     pub remote_port: Port,
     /// IP protocol number.
     pub protocol: u8,
+    /// Of ICMP and `ICMPv6` the type of the query, for replies too, or of a message that is none; else 0.
+    pub icmp_type: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
 }
 
 /// Value of `FLOWS` (confirmed: packets seen both ways) and `HALF_OPEN`.
@@ -140,4 +142,8 @@ pub struct FragmentEntry {
     pub destination_port: Port,
     /// [`crate::ticks`] of the monotonic clock when the first fragment passed.
     pub seen: u32,
+    /// As in the flow's key.
+    pub icmp_type: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
 }

@@ -3,7 +3,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{Address, Port};
+use crate::{Action, Address, Port};
 
 /// Key of `ENDPOINTS` (hash): an address of the mesh at full length.
 #[derive(
@@ -110,14 +110,16 @@ impl CidrKey {
     pub const BASE_BITS: u32 = 32;
 }
 
-/// Value of `CIDRS`: the peer class of the addresses in the block.
+/// Value of `CIDRS`: the peer classes of the addresses in the block.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
 #[repr(C)]
 pub struct CidrEntry {
-    /// The class; 0 = none.
+    /// The class of an address that an endpoint has; 0 = none.
     pub class: u32,
+    /// The class of an address that none has; 0 = none.
+    pub outside: u32,
 }
 
 /// Key of `CLASSES` (hash): an identity.
@@ -175,20 +177,74 @@ impl PolicyKey {
     pub const ANY_PROTOCOL: u8 = 255;
 }
 
-/// Value of `POLICY`. Of all entries that match a flow the highest precedence decides; deny wins a tie.
+/// How much an entry counts and what it says: bits 31–2 the precedence, bits 1–0 the number of the action, so that of
+/// equal precedences deny comes before pass and that before allow. 0 = no rule.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(transparent)]
+pub struct Rank(pub u32);
+
+impl Rank {
+    /// Of no rule.
+    pub const NONE: Self = Self(0);
+    /// The highest precedence.
+    pub const HIGHEST_PRECEDENCE: u32 = (1 << 30) - 1;
+    const ACTION: u32 = 3;
+
+    /// Of a rule. A precedence that is too high counts as the highest.
+    #[must_use]
+    #[inline(always)]
+    #[expect(clippy::as_conversions, reason = "`From` is not const; the action is one byte")]
+    pub const fn new(precedence: u32, action: Action) -> Self {
+        let precedence =
+            if precedence > Self::HIGHEST_PRECEDENCE { Self::HIGHEST_PRECEDENCE } else { precedence };
+        Self(precedence << 2 | action.number() as u32)
+    }
+
+    /// Whether the rule says this.
+    #[must_use]
+    #[inline(always)]
+    #[expect(clippy::as_conversions, reason = "`From` is not const; the action is one byte")]
+    pub const fn says(self, action: Action) -> bool {
+        self.0 & Self::ACTION == action.number() as u32
+    }
+}
+
+/// Value of `POLICY`. Of all entries that match a flow the highest rank decides.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
 #[repr(C)]
 pub struct PolicyEntry {
-    /// Higher decides.
-    pub precedence: u32,
+    /// The highest decides.
+    pub rank: Rank,
     /// Names the rule in events; resolved by the agent.
     pub rule: u32,
-    /// [`crate::Action`]; any other value denies.
-    pub action: u8,
-    /// Zero.
-    pub reserved: [u8; 7],
+    /// Of the rule that decides below the highest tier, when that passes the decision on.
+    pub below_rank: Rank,
+    /// Its name.
+    pub below_rule: u32,
+}
+
+impl PolicyEntry {
+    /// Where one rule decides, and one below the highest tier.
+    #[must_use]
+    pub const fn of(rank: Rank, rule: u32) -> Self {
+        Self { rank, rule, below_rank: rank, below_rule: rule }
+    }
 }
 
 /// Key of `PREFIXES` (longest-prefix trie): the mesh prefixes the guard watches for.
@@ -243,6 +299,8 @@ pub mod settings_flag {
     pub const GUARD_EGRESS: u32 = 1 << 4;
     /// Every entry of `POLICY` names its protocol; set saves the lookup of rules about every protocol.
     pub const PROTOCOLS_NAMED: u32 = 1 << 5;
+    /// Some entry of `POLICY` passes the decision on to the rules below.
+    pub const PASSES: u32 = 1 << 6;
 }
 
 /// Value of `SETTINGS` (array, the index is the bank): what may change while programs are pinned.

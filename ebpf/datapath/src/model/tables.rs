@@ -173,12 +173,12 @@ impl Tables for Model {
         self.tunnels.contains_key(key)
     }
 
-    fn cidr_class(&self, key: &CidrKey) -> u32 {
+    fn cidr(&self, key: &CidrKey) -> Option<&CidrEntry> {
         let longest = self.cidrs.iter().filter(|(block, _)| {
             let bits = block.prefix_len - CidrKey::BASE_BITS;
             block.bank == key.bank && masked(block.address, bits) == masked(key.address, bits)
         });
-        longest.max_by_key(|(block, _)| block.prefix_len).map_or(0, |(_, entry)| entry.class)
+        longest.max_by_key(|(block, _)| block.prefix_len).map(|(_, entry)| entry)
     }
 
     fn class(&self, key: &ClassKey) -> u32 {

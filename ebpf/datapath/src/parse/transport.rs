@@ -111,9 +111,10 @@ fn icmp_v4(direction: Direction, parsed: &mut Parsed, identifier: Port) -> Resul
         // Redirect, router advertisement, router solicitation.
         5 | 9 | 10 => return Err(Reason::NeighbourDiscovery),
         // Echo, timestamp, information, address mask, extended echo: queries, then replies.
-        8 | 13 | 15 | 17 | 42 => query(direction, parsed, identifier, Part::Opening),
-        0 | 14 | 16 | 18 | 43 => query(direction, parsed, identifier, Part::Continuing),
-        _ => {}
+        8 | 13 | 15 | 17 | 42 => query(direction, parsed, identifier),
+        0 => reply(direction, parsed, identifier, 8),
+        14 | 16 | 18 | 43 => reply(direction, parsed, identifier, parsed.icmp_type - 1),
+        _ => parsed.key.icmp_type = parsed.icmp_type,
     }
     Ok(())
 }
@@ -126,15 +127,24 @@ fn icmp_v6(direction: Direction, parsed: &mut Parsed, identifier: Port) -> Resul
         // Router and neighbour discovery, redirect, inverse discovery, certification paths.
         133..=137 | 141 | 142 | 148 | 149 => return Err(Reason::NeighbourDiscovery),
         // Echo, extended echo: queries, then replies.
-        128 | 160 => query(direction, parsed, identifier, Part::Opening),
-        129 | 161 => query(direction, parsed, identifier, Part::Continuing),
-        _ => {}
+        128 | 160 => query(direction, parsed, identifier),
+        129 | 161 => reply(direction, parsed, identifier, parsed.icmp_type - 1),
+        _ => parsed.key.icmp_type = parsed.icmp_type,
     }
     Ok(())
 }
 
 #[inline(always)]
-fn query(direction: Direction, parsed: &mut Parsed, identifier: Port, part: Part) {
+fn query(direction: Direction, parsed: &mut Parsed, identifier: Port) {
     parsed.set_ports(direction, identifier, identifier);
-    parsed.part = part;
+    parsed.key.icmp_type = parsed.icmp_type;
+    parsed.part = Part::Opening;
+}
+
+/// A reply to a query of that type.
+#[inline(always)]
+fn reply(direction: Direction, parsed: &mut Parsed, identifier: Port, query: u8) {
+    parsed.set_ports(direction, identifier, identifier);
+    parsed.key.icmp_type = query;
+    parsed.part = Part::Continuing;
 }

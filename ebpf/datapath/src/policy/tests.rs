@@ -3,7 +3,9 @@ use proptest::prelude::*;
 use super::{Answer, Question, ask};
 use crate::{
     Action, Address, Direction, Port,
-    abi::{Bank, CidrEntry, CidrKey, ClassEntry, ClassKey, PolicyEntry, PolicyKey, Settings, settings_flag},
+    abi::{
+        Bank, CidrEntry, CidrKey, ClassEntry, ClassKey, PolicyEntry, PolicyKey, Rank, Settings, settings_flag,
+    },
     model::Model,
     testing::{World, address},
 };
@@ -14,22 +16,33 @@ struct Rule {
     protocol: u8,
     port: u16,
     bits: u32,
-    precedence: u32,
-    action: u8,
+    rank: Rank,
+    below: Rank,
+}
+
+fn rank() -> impl Strategy<Value = Rank> {
+    let action = prop_oneof![Just(Action::Allow), Just(Action::Pass), Just(Action::Deny)];
+    (0..3_u32, action).prop_map(|(precedence, action)| Rank::new(precedence, action))
 }
 
 fn rules() -> impl Strategy<Value = Vec<Rule>> {
     let protocol = prop_oneof![Just(6), Just(17), Just(PolicyKey::ANY_PROTOCOL)];
-    let rule =
-        (0..4_u32, protocol, 0..8_u16, prop_oneof![Just(0), Just(14), Just(15), Just(16)], 0..3_u32, 0..4_u8)
-            .prop_map(|(class, protocol, port, bits, precedence, action)| Rule {
-                class,
-                protocol,
-                port: port & u16::MAX.checked_shl(16 - bits).unwrap_or(0),
-                bits,
-                precedence,
-                action,
-            });
+    let rule = (
+        0..4_u32,
+        protocol,
+        0..8_u16,
+        prop_oneof![Just(0), Just(14), Just(15), Just(16)],
+        rank(),
+        prop_oneof![Just(Rank::NONE), rank()],
+    )
+        .prop_map(|(class, protocol, port, bits, rank, below)| Rule {
+            class,
+            protocol,
+            port: port & u16::MAX.checked_shl(16 - bits).unwrap_or(0),
+            bits,
+            rank,
+            below,
+        });
     proptest::collection::vec(rule, 0..12)
 }
 
@@ -53,12 +66,38 @@ fn naive(
             candidates.extend(matching.max_by_key(|(key, _)| key.prefix_len).map(|(_, entry)| *entry));
         }
     }
-    let Some(highest) = candidates.iter().map(|entry| entry.precedence).max() else { return default };
-    candidates.retain(|entry| entry.precedence == highest);
-    let is_denied = |entry: &&PolicyEntry| entry.action != Action::Allow.number();
-    match candidates.iter().find(is_denied) {
-        Some(entry) => Answer { rule: entry.rule, allowed: 0 },
-        None => Answer { rule: candidates[0].rule, allowed: 1 },
+    let rank = |entry: &&PolicyEntry| entry.rank;
+    let Some(first) =
+        candidates.iter().reduce(|best, entry| if rank(&entry) > rank(&best) { entry } else { best })
+    else {
+        return default;
+    };
+    if !first.rank.says(Action::Pass) {
+        return Answer { rule: first.rule, allowed: u32::from(first.rank.says(Action::Allow)) };
+    }
+    let below = candidates.iter().filter(|entry| entry.below_rank != Rank::NONE);
+    let below = below.reduce(|best, entry| if entry.below_rank > best.below_rank { entry } else { best });
+    below.map_or(default, |entry| Answer {
+        rule: entry.below_rule,
+        allowed: u32::from(entry.below_rank.says(Action::Allow)),
+    })
+}
+
+#[test]
+fn precedence_comes_before_strictness() {
+    let order = [
+        Rank::NONE,
+        Rank::new(0, Action::Allow),
+        Rank::new(0, Action::Pass),
+        Rank::new(0, Action::Deny),
+        Rank::new(1, Action::Allow),
+        Rank::new(Rank::HIGHEST_PRECEDENCE, Action::Allow),
+        Rank::new(u32::MAX, Action::Deny),
+    ];
+    assert!(order.is_sorted_by(|a, b| a < b), "{order:?}");
+    for rank in &order[1..] {
+        let said = [Action::Allow, Action::Pass, Action::Deny].map(|action| rank.says(action));
+        assert_eq!(said.into_iter().filter(|said| *said).count(), 1, "{rank:?}");
     }
 }
 
@@ -90,14 +129,13 @@ proptest! {
                 port: Port::new(rule.port),
                 padding: [0; 2],
             };
-            let entry =
-                PolicyEntry { precedence: rule.precedence, rule: number, action: rule.action, reserved: [0; 7] };
+            let entry = PolicyEntry { rank: rule.rank, rule: number, below_rank: rule.below, below_rule: number + 100 };
             model.policy.insert(key, entry);
         }
         model.classes.insert(ClassKey { bank: 0, reserved: [0; 3], identity: 300 }, ClassEntry { class: identity_class });
         let cidr = CidrKey { prefix_len: CidrKey::BASE_BITS, bank: 0, reserved: [0; 3], address: Address::NONE };
-        model.cidrs.insert(cidr, CidrEntry { class: cidr_class });
-        let settings = settings(if has_cidrs { settings_flag::CIDR_RULES } else { 0 });
+        model.cidrs.insert(cidr, CidrEntry { class: cidr_class, outside: 9 });
+        let settings = settings(settings_flag::PASSES | if has_cidrs { settings_flag::CIDR_RULES } else { 0 });
         let question = Question {
             remote: address("10.0.0.2"),
             identity: 300,
@@ -115,10 +153,7 @@ proptest! {
         let mut answer = Answer::default();
         prop_assert_eq!(ask(&model, Bank::A, &settings, &question, &mut answer), expected.allowed != 0);
         prop_assert_eq!(answer.allowed, expected.allowed);
-        if rules.iter().all(|rule| rule.action == Action::Allow.number()) || expected.allowed == 0 {
-            // Which of several equal allows is named does not matter.
-            prop_assert!(answer == expected || entries.iter().any(|(_, entry)| entry.rule == answer.rule));
-        }
+        prop_assert_eq!(answer.rule, expected.rule);
     }
 }
 

@@ -78,11 +78,10 @@ fn namespace(number: u8) -> &'static str {
 
 /// Where the object with that number is.
 fn place(kind: Kind, number: u8) -> ObjectKey {
-    match kind {
-        Kind::Namespace => ObjectKey::new(kind, "", namespace(number)),
-        Kind::Pod | Kind::NetworkPolicy | Kind::ExternalWorkloadGroup | Kind::ExternalWorkload => {
-            ObjectKey::new(kind, "shop", &format!("o{number}"))
-        }
+    if kind == Kind::Namespace {
+        ObjectKey::new(kind, "", namespace(number))
+    } else {
+        ObjectKey::new(kind, "shop", &format!("o{number}"))
     }
 }
 

@@ -1,3 +1,5 @@
+use policy::rules::Section;
+
 use super::*;
 
 fn namespace(name: &str, team: &str) -> String {
@@ -114,7 +116,9 @@ fn a_policy_that_was_never_valid_isolates_until_it_is() {
         ["+NetworkPolicy/shop/db"]
     );
     let in_force: Vec<_> = catalog.in_force().values().collect();
-    assert!(matches!(&*in_force, [Object::NetworkPolicy(policy)] if policy.ingress == Some(Vec::new())));
+    assert!(
+        matches!(&*in_force, [Object::Policies(policies)] if policies[0].ingress == Some(Section::isolating(Vec::new())))
+    );
     assert_eq!(rejected(&catalog), ["p.yaml:4 NetworkPolicy/shop/db Isolation"]);
     assert!(catalog.unsaved().is_empty(), "what was never good is not kept");
     assert_eq!(

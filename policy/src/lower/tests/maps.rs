@@ -4,9 +4,9 @@
 use datapath::abi::{
     Bank, Bucket, CidrEntry, CidrKey, ClassEntry, ClassKey, EndpointEntry, EndpointKey, Event,
     Flow as FlowEntry, FlowKey, FragmentEntry, FragmentKey, PolicyEntry, PolicyKey, PrefixKey, Settings,
-    TunnelKey, settings_flag,
+    TunnelKey,
 };
-use datapath::policy::{Answer, Question, ask};
+use datapath::policy::{Answer, NO_ENDPOINT, Question, ask};
 use datapath::{Address, FlowTable, Port, Tables};
 
 use crate::evaluate::Flow;
@@ -27,8 +27,7 @@ impl Maps {
         let settings = Settings {
             identity: 256,
             mark: 256,
-            flags: if lowered.has_cidrs() { settings_flag::CIDR_RULES } else { 0 }
-                | if lowered.names_protocols() { settings_flag::PROTOCOLS_NAMED } else { 0 },
+            flags: lowered.flags(),
             ingress_default: lowered.ingress.action.number(),
             egress_default: lowered.egress.action.number(),
             reserved: [0; 2],
@@ -51,7 +50,7 @@ impl Maps {
     pub(super) fn ask(&self, flow: &Flow) -> Answer {
         let question = Question {
             remote: Address::from(canonical(flow.remote)),
-            identity: flow.identity.map_or(0, crate::identity::Identity::get),
+            identity: flow.identity.map_or(NO_ENDPOINT, crate::identity::Identity::get),
             port: Port::new(flow.port),
             protocol: flow.protocol,
             direction: flow.direction,
@@ -90,8 +89,8 @@ const OTHER: &str = "policy reads no other map";
 impl Tables for Maps {
     type Slot = ();
 
-    fn cidr_class(&self, key: &CidrKey) -> u32 {
-        longest(&self.cidrs, cidr_key(key)).map_or(0, |entry| entry.class)
+    fn cidr(&self, key: &CidrKey) -> Option<&CidrEntry> {
+        longest(&self.cidrs, cidr_key(key))
     }
 
     fn class(&self, key: &ClassKey) -> u32 {

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::members::Members;
-use crate::facts::Facts;
+use crate::facts::{CidrGroup, Facts, Service};
 use crate::identity::Identity;
 use crate::labels::Labels;
 use crate::resolve::peers::PeerCache;
-use crate::resolve::policies::{Contribution, names_ports, policy_of};
+use crate::resolve::policies::{Contribution, names_ports, names_sets, policy_of};
 use crate::state::{Policy, differences};
 
 /// All policies.
@@ -19,6 +19,8 @@ pub(super) struct Compiled {
     subjects: BTreeSet<Identity>,
     contributions: BTreeMap<Arc<str>, Contribution>,
     policies: BTreeMap<Identity, Arc<Policy>>,
+    services: BTreeMap<Arc<str>, Arc<Service>>,
+    groups: BTreeMap<Arc<str>, Arc<CidrGroup>>,
 }
 
 impl Compiled {
@@ -39,8 +41,12 @@ impl Compiled {
         let mut directory = members.directory();
         let subjects: BTreeSet<Identity> = directory.subjects().collect();
         let scope_changed = self.labels != directory.labels || self.subjects != subjects;
+        let sets_changed = self.services != facts.services || self.groups != facts.cidr_groups;
+        self.services.clone_from(&facts.services);
+        self.groups.clone_from(&facts.cidr_groups);
         let is_known = |known: &Contribution, object: &Arc<_>| {
-            !scope_changed && Arc::ptr_eq(&known.object, object) && !(moved && names_ports(object))
+            let refers_to_changes = (moved && names_ports(object)) || (sets_changed && names_sets(object));
+            !scope_changed && !refers_to_changes && Arc::ptr_eq(&known.object, object)
         };
         let changes: Vec<_> = differences(&self.contributions, &facts.policies, is_known)
             .map(|(origin, _, object)| (Arc::clone(origin), object.cloned()))
@@ -48,16 +54,16 @@ impl Compiled {
         if changes.iter().filter_map(|(_, object)| object.as_ref()).any(|object| names_ports(object)) {
             members.name_ports(&mut directory);
         }
-        let mut cache = PeerCache::new(&directory);
+        let mut cache = PeerCache::new(facts, &directory);
         let mut affected = if scope_changed { subjects.clone() } else { BTreeSet::new() };
         for (origin, object) in &changes {
             let new = object.as_ref().map(|object| Contribution::of(object, &mut cache));
-            affected.extend(new.iter().flat_map(|new| &new.isolated));
+            affected.extend(new.iter().flat_map(|new| &new.concerned));
             let old = match new {
                 Some(new) => self.contributions.insert(Arc::clone(origin), new),
                 None => self.contributions.remove(origin),
             };
-            affected.extend(old.iter().flat_map(|old| &old.isolated));
+            affected.extend(old.iter().flat_map(|old| &old.concerned));
         }
         self.policies.retain(|identity, _| subjects.contains(identity));
         for identity in affected.intersection(&subjects) {

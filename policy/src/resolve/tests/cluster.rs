@@ -95,6 +95,8 @@ impl Cluster {
             namespaces: namespaces.collect(),
             pods: pods.collect(),
             workloads: workloads.collect(),
+            cidr_groups: BTreeMap::new(),
+            services: BTreeMap::new(),
             policies: policies.map(|policy| (Arc::clone(&policy.origin), Arc::new(policy))).collect(),
             relabels: BTreeMap::new(),
         }

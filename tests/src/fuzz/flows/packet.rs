@@ -102,6 +102,8 @@ fn plain(choices: &mut Choices<'_>) -> Sent {
         part = Part::Continuing;
     } else if protocol == 1 || protocol == 58 {
         (key.local_port, key.remote_port) = (Port::new(7), Port::new(7));
+        // Query and reply are one flow, which is named by the query.
+        key.icmp_type = if protocol == 1 { 8 } else { 128 };
     } else if protocol != 47 {
         (key.local_port, key.remote_port) = (Port::new(local_port), Port::new(remote_port));
     }

@@ -32,7 +32,7 @@ type Datagram = (Address, Address, u8, u8, Direction);
 #[derive(Debug, Default)]
 pub(super) struct Reference {
     flows: BTreeMap<FlowKey, Flow>,
-    datagrams: BTreeMap<Datagram, (Port, Port, u32)>,
+    datagrams: BTreeMap<Datagram, (Port, Port, u8, u32)>,
 }
 
 impl Reference {
@@ -52,8 +52,8 @@ impl Reference {
         let datagram = (sent.source(), sent.destination(), sent.id, key.protocol, sent.direction);
         if sent.fragment == Fragment::Later {
             match self.datagrams.get(&datagram) {
-                Some((local, remote, seen)) if now - seen <= ticks(30) => {
-                    (key.local_port, key.remote_port) = (*local, *remote);
+                Some((local, remote, query, seen)) if now - seen <= ticks(30) => {
+                    (key.local_port, key.remote_port, key.icmp_type) = (*local, *remote, *query);
                 }
                 Some(_) | None => return Reason::FragmentOrphan,
             }
@@ -64,7 +64,7 @@ impl Reference {
             self.open(world, sent, &key, now)
         };
         if sent.fragment == Fragment::First && reason.passes() {
-            self.datagrams.insert(datagram, (key.local_port, key.remote_port, now));
+            self.datagrams.insert(datagram, (key.local_port, key.remote_port, key.icmp_type, now));
         }
         reason
     }
@@ -209,7 +209,7 @@ fn may_report(world: &World, sent: &Sent, remote: &Peer) -> bool {
 
 fn allows(world: &World, key: &FlowKey, peer: &Peer, opener: Direction) -> bool {
     let port = match (key.protocol, opener) {
-        (1 | 58, _) => 0,
+        (1 | 58, _) => u16::from(key.icmp_type),
         (_, Direction::Ingress) => key.local_port.get(),
         (_, Direction::Egress) => key.remote_port.get(),
     };

@@ -22,6 +22,8 @@ pub(super) struct Reading {
     end: usize,
     part: Part,
     icmp: (u8, u8),
+    /// The type by which policy and flows know the message: a reply is of its query's.
+    query: u8,
 }
 
 impl Reading {
@@ -38,6 +40,7 @@ impl Reading {
             end: usize::try_from(parsed.end).unwrap(),
             part: parsed.part,
             icmp: (parsed.icmp_type, parsed.icmp_code),
+            query: parsed.key.icmp_type,
         }
     }
 
@@ -53,6 +56,7 @@ impl Reading {
             end: 0,
             part: Part::Datagram,
             icmp: (0, 0),
+            query: 0,
         }
     }
 }
@@ -231,9 +235,13 @@ fn icmp_v4(reading: &mut Reading, payload: &[u8]) -> Option<()> {
     match kind {
         3 | 4 | 11 | 12 => reading.part = Part::Error,
         5 | 9 | 10 => return None,
-        8 | 13 | 15 | 17 | 42 => identified(reading, bytes, Part::Opening),
-        0 | 14 | 16 | 18 | 43 => identified(reading, bytes, Part::Continuing),
-        _ => {}
+        8 | 13 | 15 | 17 | 42 => identified(reading, bytes, kind, Part::Opening),
+        0 => identified(reading, bytes, 8, Part::Continuing),
+        14 => identified(reading, bytes, 13, Part::Continuing),
+        16 => identified(reading, bytes, 15, Part::Continuing),
+        18 => identified(reading, bytes, 17, Part::Continuing),
+        43 => identified(reading, bytes, 42, Part::Continuing),
+        _ => reading.query = kind,
     }
     Some(())
 }
@@ -244,14 +252,16 @@ fn icmp_v6(reading: &mut Reading, payload: &[u8]) -> Option<()> {
     match slice.type_u8() {
         0..128 => reading.part = Part::Error,
         133..=137 | 141 | 142 | 148 | 149 => return None,
-        128 | 160 => identified(reading, payload, Part::Opening),
-        129 | 161 => identified(reading, payload, Part::Continuing),
-        _ => {}
+        kind @ (128 | 160) => identified(reading, payload, kind, Part::Opening),
+        129 => identified(reading, payload, 128, Part::Continuing),
+        161 => identified(reading, payload, 160, Part::Continuing),
+        kind => reading.query = kind,
     }
     Some(())
 }
 
-fn identified(reading: &mut Reading, message: &[u8], part: Part) {
+fn identified(reading: &mut Reading, message: &[u8], query: u8, part: Part) {
+    reading.query = query;
     let identifier = u16::from_be_bytes([message[4], message[5]]);
     reading.ports = (identifier, identifier);
     reading.part = part;

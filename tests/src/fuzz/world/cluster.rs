@@ -108,6 +108,8 @@ impl Cluster {
             pods: pods.collect(),
             workloads: workloads.collect(),
             policies: policies.map(|policy| (Arc::clone(&policy.origin), Arc::new(policy))).collect(),
+            cidr_groups: BTreeMap::new(),
+            services: BTreeMap::new(),
             relabels: BTreeMap::new(),
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use datapath::abi::{
-    ClassEntry, ClassKey, EndpointEntry, EndpointKey, PolicyEntry, PolicyKey, Settings, endpoint_flag,
+    ClassEntry, ClassKey, EndpointEntry, EndpointKey, PolicyEntry, PolicyKey, Rank, Settings, endpoint_flag,
     settings_flag,
 };
 use datapath::model::Model;
@@ -77,8 +77,7 @@ pub(super) fn tables(identities: u32) -> Model {
                     port: Port::new(port),
                     padding: [0; 2],
                 };
-                let entry =
-                    PolicyEntry { precedence: 1, rule: 5, action: Action::Allow.number(), reserved: [0; 7] };
+                let entry = PolicyEntry::of(Rank::new(1, Action::Allow), 5);
                 model.policy.insert(key, entry);
             }
         }

@@ -1,8 +1,8 @@
 //! One bank of the tables, read whole, behind the seam of the decision. No flow is live in it.
 
 use datapath::abi::{
-    Bank, Bucket, CidrKey, ClassKey, EndpointEntry, EndpointKey, Event, Flow, FlowKey, FragmentEntry,
-    FragmentKey, PolicyEntry, PolicyKey, PrefixKey, Settings, TunnelKey,
+    Bank, Bucket, CidrEntry, CidrKey, ClassKey, EndpointEntry, EndpointKey, Event, Flow, FlowKey,
+    FragmentEntry, FragmentKey, PolicyEntry, PolicyKey, PrefixKey, Settings, TunnelKey,
 };
 use datapath::{Address, FlowTable, Port, Tables};
 use policy::pages::Pages;
@@ -80,7 +80,7 @@ impl Tables for Dump {
         self.contents.tunnels.contains_key(&key.in_bank(Bank::A))
     }
 
-    fn cidr_class(&self, key: &CidrKey) -> u32 {
+    fn cidr(&self, key: &CidrKey) -> Option<&CidrEntry> {
         let at = |bits: u32| {
             let address = masked(key.address, bits);
             self.contents.cidrs.get(&CidrKey {
@@ -89,7 +89,7 @@ impl Tables for Dump {
                 ..key.in_bank(Bank::A)
             })
         };
-        (0..=ADDRESS_BITS).rev().find_map(at).map_or(0, |entry| entry.class)
+        (0..=ADDRESS_BITS).rev().find_map(at)
     }
 
     fn class(&self, key: &ClassKey) -> u32 {

@@ -16,6 +16,18 @@ const TCP: u8 = 6;
 const ICMP: u8 = 1;
 const ICMP_V6: u8 = 58;
 const HOP_LIMIT: u8 = 64;
+const ECHO_REQUEST: u16 = 8;
+const ECHO_REQUEST_V6: u16 = 128;
+
+/// What a question about a protocol means that names no port: of ICMP an echo request.
+#[must_use]
+pub const fn default_port(protocol: u8) -> u16 {
+    match protocol {
+        ICMP => ECHO_REQUEST,
+        ICMP_V6 => ECHO_REQUEST_V6,
+        _ => 0,
+    }
+}
 
 impl FirstPacket {
     pub(super) fn new(
@@ -35,16 +47,13 @@ impl FirstPacket {
 }
 
 fn payload(protocol: u8, source_port: u16, destination_port: u16) -> Vec<u8> {
-    const ECHO_REQUEST: u8 = 8;
-    const ECHO_REQUEST_V6: u8 = 128;
     const SYN: u8 = 2;
     const TCP_WORDS: u8 = 5 << 4;
     let [source_high, source_low] = source_port.to_be_bytes();
     let [destination_high, destination_low] = destination_port.to_be_bytes();
     let ports = [source_high, source_low, destination_high, destination_low];
     match protocol {
-        ICMP => vec![ECHO_REQUEST, 0, 0, 0, source_high, source_low, 0, 1],
-        ICMP_V6 => vec![ECHO_REQUEST_V6, 0, 0, 0, source_high, source_low, 0, 1],
+        ICMP | ICMP_V6 => vec![destination_low, 0, 0, 0, source_high, source_low, 0, 1],
         TCP => [&ports[..], &[0; 8], &[TCP_WORDS, SYN, 0xff, 0xff, 0, 0, 0, 0]].concat(),
         _ => [&ports[..], &[0; 8]].concat(),
     }

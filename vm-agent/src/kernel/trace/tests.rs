@@ -6,7 +6,7 @@ use policy::identity::Identity;
 use policy::pages::Pages;
 use policy::state::{
     Block, Default as DefaultVerdict, DirectionPolicy, Endpoint, EndpointKind, Mode, NodeSettings, NodeState,
-    Peers, Policy, PortRange, Ports, Role, Rule, RuleAction,
+    Peers, Policy, PortRange, Ports, Reach, Role, Rule, RuleAction,
 };
 
 use super::*;
@@ -25,12 +25,12 @@ fn lowered() -> Lowered {
             identities: Arc::new(identities.iter().map(|number| identity(*number)).collect()),
             blocks: blocks
                 .iter()
-                .map(|cidr| Block { cidr: cidr.parse().unwrap(), except: Vec::new() })
+                .map(|cidr| Block { cidr: cidr.parse().unwrap(), except: Vec::new(), reach: Reach::Everyone })
                 .collect(),
         },
         ports,
         action: RuleAction::Allow,
-        precedence: 1,
+        precedence: policy::rules::precedence::NETWORK_POLICY,
     };
     let web = Ports::Only(vec![PortRange { protocol: TCP, first: 8000, last: 8080 }]);
     let by = vec!["NetworkPolicy/shop/db".to_owned()];
@@ -101,7 +101,7 @@ fn a_denial_names_the_policy_that_closed_the_direction() {
 #[test]
 fn egress_is_decided_by_address() {
     let rule = Some("NetworkPolicy/shop/db#egress[0]".to_owned());
-    assert_eq!(ask(Direction::Egress, "10.244.2.5", ICMP, 0), (Reason::NewAllowed, rule));
+    assert_eq!(ask(Direction::Egress, "10.244.2.5", ICMP, default_port(ICMP)), (Reason::NewAllowed, rule));
     assert_eq!(ask(Direction::Egress, "10.244.1.5", TCP, 80).0, Reason::PolicyDenied);
 }
 
