@@ -18,7 +18,7 @@ mod refusal;
 mod shell;
 
 pub use self::backoff::Backoff;
-pub use self::confirmation::{Unconfirmed, generation};
+pub use self::confirmation::{Unconfirmed, contradicts, generation};
 pub use self::core::{Core, Outcome, Version};
 pub use self::gateways::Gateways;
 pub use self::shell::Shell;

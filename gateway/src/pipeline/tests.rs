@@ -447,7 +447,11 @@ async fn an_agent_that_has_the_state_is_told_so_and_a_refusal_is_shown() {
     let update = stream.update().await;
     let reason = "a route would cut the host off".to_owned();
     stream
-        .say(agent_message::Message::Reject(Reject { generation: update.generation, reason: reason.clone() }))
+        .say(agent_message::Message::Reject(Reject {
+            generation: update.generation,
+            reason: reason.clone(),
+            contradicts: false,
+        }))
         .await;
     let view = || gateway.mesh.workload(&host.name).unwrap();
     eventually("the refusal is shown", || view().rejected_reason == reason).await;

@@ -131,6 +131,16 @@ impl Cursor {
         expected
     }
 
+    /// The agent has another state under a number: it is nothing to go on from. Whether it was sent that.
+    pub fn contradict(&mut self, generation: Generation) -> bool {
+        let expected = [self.sent, self.applied].contains(&Some(generation));
+        if expected {
+            (self.applied, self.at, self.sent, self.refused) = (None, None, None, None);
+            self.contradicted = Some(generation);
+        }
+        expected
+    }
+
     /// What the agent has confirmed.
     #[must_use]
     pub const fn applied(&self) -> Option<Generation> {

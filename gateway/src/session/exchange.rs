@@ -114,12 +114,19 @@ impl Exchange {
                 }
                 Ok(if expected { Heard::Acknowledged } else { Heard::Nothing })
             }
-            Some(agent_message::Message::Reject(Reject { generation, reason })) => {
+            Some(agent_message::Message::Reject(Reject { generation, reason, contradicts })) => {
                 let generation = generation.ok_or(Unexpected("a reject names its generation"))?;
+                let rejection = Rejection { generation, reason: reason.chars().take(MAX_REASON).collect() };
+                if contradicts {
+                    if !self.cursor.contradict(generation) {
+                        return Ok(Heard::Nothing);
+                    }
+                    self.session.contradicts(generation);
+                    return Ok(Heard::Refused(rejection));
+                }
                 if !self.cursor.refuse(generation) {
                     return Ok(Heard::Nothing);
                 }
-                let rejection = Rejection { generation, reason: reason.chars().take(MAX_REASON).collect() };
                 self.session.refused(rejection.clone());
                 Ok(Heard::Refused(rejection))
             }

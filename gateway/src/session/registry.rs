@@ -315,7 +315,10 @@ impl Session {
 
     /// The agent has another state under this number, which is not used any longer: what it has confirms nothing.
     pub fn contradicts(&self, generation: Generation) {
-        self.update(|entry| entry.status.applied = None);
+        self.update(|entry| {
+            entry.status.applied = None;
+            (entry.sent, entry.confirmed) = (None, None);
+        });
         self.registry.contradict(generation.counter);
     }
 

@@ -103,6 +103,9 @@ struct Mood {
 
 fn one(rng: &mut StdRng, mood: &Mood) -> Action {
     let machine = rng.random_range(0..MACHINES);
+    if mood.is_hostile && rng.random_ratio(1, 10) {
+        return Action::Line(machine, garble(rng));
+    }
     match rng.random_range(0..100) {
         0..12 => Action::Save(rng.random_range(0..16), rng.random_range(0..16)),
         12..24 => Action::Publish,
@@ -132,7 +135,6 @@ fn one(rng: &mut StdRng, mood: &Mood) -> Action {
                 Action::Restore
             }
         }
-        95..97 if mood.is_hostile => Action::Line(machine, garble(rng)),
         _ => Action::Pass(
             *[10, 1100, 5100, 16_000, 100_000, 301_000].get(rng.random_range(0..6)).unwrap_or(&10),
         ),
@@ -158,11 +160,11 @@ fn disk(rng: &mut StdRng) -> Disk {
 }
 
 fn garble(rng: &mut StdRng) -> Garble {
-    match rng.random_range(0..5) {
+    match rng.random_range(0..6) {
         0 => Garble::Lose,
-        1 => Garble::Double(rng.random_range(0..8)),
-        2 => Garble::LoseWord,
-        3 => Garble::DoubleWord,
+        1..3 => Garble::Double(rng.random_range(0..8)),
+        3 => Garble::LoseWord,
+        4 => Garble::DoubleWord,
         _ => Garble::SwapWords,
     }
 }

@@ -23,8 +23,10 @@ pub(super) fn cut(updates: &[Update], most: usize) -> Vec<Update> {
             }
             room -= rest.len();
             current.parts.push(rest);
-            if update.continues && at + 1 == count {
-                current.continues = true;
+            let goes_on = update.continues && at + 1 == count;
+            // A message may end with a part or within one.
+            if goes_on || room < most / 2 {
+                current.continues = goes_on;
                 messages.push(std::mem::replace(&mut current, empty()));
                 room = most;
             }

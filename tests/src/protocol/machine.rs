@@ -9,7 +9,7 @@ use proto::node::Node;
 use proto::v1::agent_message::Message as Up;
 use proto::v1::{AgentMessage, GatewayMessage, Hello, Reject};
 use vm_agent::kernel::{Applied, Reading, Refusal, Tables, Tag, TwinKernel};
-use vm_agent::session::{Core, Outcome, Unconfirmed, Version, generation};
+use vm_agent::session::{Core, Outcome, Unconfirmed, Version, contradicts, generation};
 use vm_agent::state_dir::Snapshot;
 
 use super::truth::Truth;
@@ -324,8 +324,11 @@ impl Machine {
                 }
             }
             Outcome::Current | Outcome::Renew(_) => {}
+            Outcome::Contradicts(tag) => {
+                reaction.says.push(AgentMessage { message: Some(Up::Reject(contradicts(tag))) });
+            }
             Outcome::Reject(tag, reason) => {
-                let reject = Reject { generation: Some(generation(tag)), reason };
+                let reject = Reject { generation: Some(generation(tag)), reason, contradicts: false };
                 reaction.says.push(AgentMessage { message: Some(Up::Reject(reject)) });
             }
             Outcome::Behind(_) | Outcome::Resync(_) => reaction.ends = true,

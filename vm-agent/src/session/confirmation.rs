@@ -1,7 +1,7 @@
 //! When the gateway is told what the kernel runs. After a crash the agent begins with what is on the disk, and an
 //! acknowledged generation must not be taken back: so the disk comes first.
 
-use proto::v1::{Ack, Generation};
+use proto::v1::{Ack, Generation, Reject};
 
 use crate::kernel::Tag;
 
@@ -40,6 +40,13 @@ impl Unconfirmed {
 
 fn ack(tag: Tag, trouble: String) -> Ack {
     Ack { generation: Some(generation(tag)), trouble }
+}
+
+/// What the gateway is told that has another state under a number.
+#[must_use]
+pub fn contradicts(tag: Tag) -> Reject {
+    let reason = "this host has another state under this number".to_owned();
+    Reject { generation: Some(generation(tag)), reason, contradicts: true }
 }
 
 /// A tag, as the protocol has it.

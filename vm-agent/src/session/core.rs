@@ -44,6 +44,8 @@ pub enum Outcome {
     Current,
     /// Tell the gateway that the generation is not in force, and why.
     Reject(Tag, String),
+    /// Tell the gateway that this host has another state under the number of this generation.
+    Contradicts(Tag),
     /// The gateway wants the certificate renewed within this time.
     Renew(Duration),
     /// The gateway knows less than this agent: try another one.
@@ -58,6 +60,10 @@ pub struct Core {
     applied: Option<Version>,
     handed: VecDeque<Version>,
     head: Option<Version>,
+    /// What the hello named, until the update that follows it has come.
+    greeted: Option<Version>,
+    /// The number that means another state to the gateway of this stream: nothing of its builds on it.
+    contradicted: Option<Tag>,
     chunks: Option<Chunks>,
     /// The last refusal that was passed on: a refusal that the kernel retries is told once.
     told: Option<(Tag, String)>,
@@ -104,7 +110,8 @@ impl Core {
 
     /// A stream begins: chunks of the previous one are worth nothing. Returns what the hello names.
     pub fn connect(&mut self) -> Option<&Version> {
-        self.chunks = None;
+        (self.chunks, self.contradicted) = (None, None);
+        self.greeted = self.applied.clone();
         self.applied()
     }
 
@@ -205,23 +212,31 @@ impl Core {
         let Ok(parts) = update.parts.finish() else {
             return vec![Outcome::Resync("an update ended within a part".to_owned())];
         };
-        if let Some(head) = &self.head {
-            if head.tag == generation {
-                let applied = self.applied.iter().filter(|version| version.tag == generation);
-                return applied.cloned().map(Outcome::Ack).collect();
-            }
-            if head.tag.incarnation == generation.incarnation && head.tag.counter > generation.counter {
-                let (theirs, mine) = (generation.counter, head.tag.counter);
-                return vec![Outcome::Behind(format!("the gateway sent generation {theirs} after {mine}"))];
-            }
+        let base = self.base(update.base);
+        self.greeted = None;
+        if let Some(head) = &self.head
+            && head.tag.incarnation == generation.incarnation
+            && head.tag.counter > generation.counter
+        {
+            let (theirs, mine) = (generation.counter, head.tag.counter);
+            return vec![Outcome::Behind(format!("the gateway sent generation {theirs} after {mine}"))];
         }
-        let Some(mut node) = self.base(update.base) else {
+        let Some(mut node) = base else {
             return vec![Outcome::Resync(
                 "an update builds on a generation that this host does not have".to_owned(),
             )];
         };
         if let Err(error) = node.apply_shared(&parts, &mut self.pool) {
             return vec![Outcome::Reject(generation, error.to_string())];
+        }
+        if let Some(head) = self.head.as_ref().filter(|head| head.tag == generation) {
+            // The numbers of a store that was restored from a backup are given a second time.
+            if *head.node != node {
+                self.contradicted = Some(generation);
+                return vec![Outcome::Contradicts(generation)];
+            }
+            let applied = self.applied.iter().filter(|version| version.tag == generation);
+            return applied.cloned().map(Outcome::Ack).collect();
         }
         match Version::try_new(generation, node) {
             Ok(version) => self.head = Some(version),
@@ -233,7 +248,8 @@ impl Core {
     /// A copy of the state that an update builds on: nothing for a snapshot; `None` where it is not known.
     fn base(&self, base: Option<Tag>) -> Option<Node> {
         let Some(base) = base else { return Some(Node::default()) };
-        let known = self.head.iter().chain(&self.handed).chain(&self.applied);
+        let known = self.greeted.iter().chain(&self.head).chain(&self.handed).chain(&self.applied);
+        let known = known.filter(|_| self.contradicted != Some(base));
         known.into_iter().find(|version| version.tag == base).map(|version| Node::clone(&version.node))
     }
 

@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use super::confirmation::{Unconfirmed, generation};
+use super::confirmation::{Unconfirmed, contradicts, generation};
 use super::refusal::{is_duplicate, least_wait, refusal};
 use super::{Backoff, Core, Gateways, Outcome, Version};
 use crate::agent::{Agent, ENFORCEMENT, Source, Topic};
@@ -314,7 +314,14 @@ impl Shell {
                 tracing::warn!(generation = tag.counter, reason, "a generation is not in force");
                 if let Some(up) = up {
                     self.connected();
-                    send(up, Up::Reject(Reject { generation: Some(generation(tag)), reason }));
+                    let generation = Some(generation(tag));
+                    send(up, Up::Reject(Reject { generation, reason, contradicts: false }));
+                }
+            }
+            Outcome::Contradicts(tag) => {
+                tracing::warn!(generation = tag.counter, "the gateway has another state under this number");
+                if let Some(up) = up {
+                    send(up, Up::Reject(contradicts(tag)));
                 }
             }
             Outcome::Renew(within) => {

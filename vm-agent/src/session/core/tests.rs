@@ -257,6 +257,7 @@ impl World {
                     self.acked = Some(version.tag);
                 }
                 Outcome::Reject(..) | Outcome::Trouble(..) | Outcome::Current | Outcome::Renew(_) => {}
+                Outcome::Contradicts(tag) => panic!("one gateway has two states of {tag:?}"),
                 Outcome::Behind(_) | Outcome::Resync(_) => return self.reconnect(),
             }
         }
@@ -372,6 +373,35 @@ fn a_state_that_can_never_run_is_given_up_and_not_built_upon() {
     let outcomes = world.core.receive(on_good[0].clone());
     assert!(matches!(outcomes[..], [Outcome::Target(_)]), "{outcomes:?}");
     world.check(outcomes);
+}
+
+#[test]
+fn another_state_under_a_number_that_the_kernel_has_not_answered_is_told() {
+    let mut world = started();
+    world.gateway.advance(1, 258);
+    let update = world.gateway.update(world.acked, 1);
+    world.run(Step::Send { snapshot: false, chunks: 1 });
+    world.run(Step::Deliver { at: 0, again: false });
+    let tag = world.gateway.current().unwrap();
+    assert_eq!(world.core.receive(update[0].clone()), [], "the same again");
+    let set = v1::ResourceSet { endpoints: vec![endpoint(2, 259)], ..v1::ResourceSet::default() };
+    let other = |generation, base: Tag| {
+        let parts = vec![set.encode_to_vec().into()];
+        wrap(v1::Update {
+            generation: Some(generation),
+            base: Some(wire(base)),
+            last: true,
+            parts,
+            continues: false,
+        })
+    };
+    let before = world.runs.unwrap();
+    assert_eq!(world.core.receive(other(wire(tag), before)), [Outcome::Contradicts(tag)]);
+    let next = v1::Generation { counter: tag.counter + 1, ..wire(tag) };
+    let outcomes = world.core.receive(other(next, tag));
+    assert!(matches!(outcomes[..], [Outcome::Resync(_)]), "it builds on the other state: {outcomes:?}");
+    world.apply();
+    assert_eq!(world.acked, Some(tag), "what the kernel runs is what was received first");
 }
 
 #[test]
