@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use e2e::fuzz::{self, TARGETS, Target};
+use e2e::fuzz::{self, Shaker, TARGETS, Target};
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
@@ -39,6 +39,19 @@ fn the_corpora_break_no_promise() -> Result<()> {
 #[test]
 fn the_kernel_agrees_on_its_corpus() -> Result<()> {
     replay(("kernel", fuzz::kernel))
+}
+
+#[test]
+fn the_corpora_changed_at_random_break_no_promise() -> Result<()> {
+    for (name, target) in TARGETS {
+        let files = std::fs::read_dir(folder().join("corpus").join(name))?;
+        let corpus = files.map(|file| Ok(std::fs::read(file?.path())?)).collect::<Result<Vec<_>>>()?;
+        let mut shaker = Shaker::new(corpus, 7);
+        for _ in 0..500 {
+            target(&shaker.next_input());
+        }
+    }
+    Ok(())
 }
 
 #[test]

@@ -31,6 +31,12 @@ pub(crate) struct Selection {
     /// Instead of fuzzing, makes the committed corpus the smallest one that reaches what all inputs found here reach.
     #[arg(long, conflicts_with = "runs")]
     minimise: bool,
+    /// Changes what was found at random, so many times, without looking at what that reaches: many times faster.
+    #[arg(long, value_name = "RUNS", conflicts_with_all = ["runs", "minimise"])]
+    shake: Option<u64>,
+    /// What the changes are drawn from.
+    #[arg(long, default_value_t = 1, requires = "shake")]
+    seed: u64,
     /// Arguments of libFuzzer, such as `-max_total_time=60` or a file with one input.
     #[arg(last = true)]
     more: Vec<OsString>,
@@ -54,8 +60,11 @@ pub(crate) fn run(selection: &Selection) -> Result<()> {
         return Ok(());
     };
     ensure!(targets.contains(target), "no target `{target}`; there are {}", targets.join(", "));
-    let program = build(target)?;
     let folders = Folders::of(target)?;
+    if let Some(runs) = selection.shake {
+        return folders.shake(target, runs, selection.seed);
+    }
+    let program = build(target, &COVERAGE, "target")?;
     if selection.minimise {
         return folders.minimise(&program);
     }
@@ -63,7 +72,8 @@ pub(crate) fn run(selection: &Selection) -> Result<()> {
     // What it finds goes to the first folder.
     fuzzer.arg(&folders.grown).arg(&folders.corpus);
     fuzzer.arg(format!("-artifact_prefix={}/", folders.artifacts.display()));
-    fuzzer.args(["-max_len=4096", "-timeout=20"]);
+    // Its entropic choice of inputs takes longer than most targets do.
+    fuzzer.args(["-max_len=4096", "-timeout=20", "-entropic=0"]);
     fuzzer.args(selection.runs.map(|runs| format!("-runs={runs}")));
     command::replace_by(fuzzer.args(&selection.more))
 }
@@ -82,17 +92,19 @@ fn targets() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Builds the target and returns its program.
-fn build(target: &str) -> Result<PathBuf> {
+/// Builds a program with these flags of the compiler and returns it; `results` is the folder of what is built.
+fn build(program: &str, flags: &[&str], results: &str) -> Result<PathBuf> {
     bpf::build()?;
     let about = command::read(command::program("rustc").arg("-vV"))?;
     let host = about.lines().find_map(|line| line.strip_prefix("host: ")).context("`rustc -vV`: no host")?;
+    let results = home().join(results);
     let mut cargo = command::cargo();
     cargo.current_dir(home()).env_remove("CARGO_TARGET_DIR");
-    cargo.env("CARGO_ENCODED_RUSTFLAGS", COVERAGE.join("\u{1f}"));
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
     // With a target of its own, what runs during the build is built without coverage.
-    command::run(cargo.args(["build", "--release", "--target", host, "--bin", target]))?;
-    Ok(home().join("target").join(host).join("release").join(target))
+    cargo.args(["build", "--release", "--target", host, "--bin", program, "--target-dir"]).arg(&results);
+    command::run(&mut cargo)?;
+    Ok(results.join(host).join("release").join(program))
 }
 
 impl Folders {
@@ -106,6 +118,12 @@ impl Folders {
             fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
         }
         Ok(folders)
+    }
+
+    fn shake(&self, target: &str, runs: u64, seed: u64) -> Result<()> {
+        let mut shake = command::program(build("shake", &COVERAGE[..1], "target/plain")?);
+        shake.args([target, &runs.to_string(), &seed.to_string()]);
+        command::replace_by(shake.arg(&self.artifacts).arg(&self.grown).arg(&self.corpus))
     }
 
     /// Inputs with a name that a person gave are kept; those that libFuzzer named by their hash are chosen anew.

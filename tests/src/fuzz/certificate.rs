@@ -72,12 +72,16 @@ fn named(leaf: &[u8]) -> Option<Seen<'_>> {
     // The version and the fields behind the key are marked; what is left stands in a fixed order.
     let mut plain = fields.iter().filter(|field| !field.is_marked());
     let spki = plain.nth(5)?.raw;
-    let marked = fields.iter().find(|field| field.tag == 0xa3)?;
+    // Of the extensions, in whatever class.
+    let marked = fields.iter().find(|field| field.tag & 0x3f == 0x23)?;
     let extensions = der::sequence_in(marked.content)?;
     let mut found = Vec::new();
     for extension in &extensions {
         let parts = der::elements(extension.content);
-        if parts.first().is_some_and(|name| name.content == ALTERNATIVE_NAMES) {
+        // Readers differ about the tag of the name, too.
+        if let Some((name, parts)) = parts.split_first()
+            && name.content == ALTERNATIVE_NAMES
+        {
             found.push(parts.iter().find(|part| part.has_number_of(OCTET_STRING))?.content);
         }
     }

@@ -39,6 +39,9 @@ pub fn parse(data: &[u8]) {
                 quoted(&frame, &cut, &parsed);
             }
         }
+        (Err(Reason::SourceRoute), None) => {
+            assert!(ethertype == 0x0800 && reference::may_be_routed(bytes), "{bytes:02x?}");
+        }
         (Err(reason), None) => assert!(
             matches!(
                 reason,

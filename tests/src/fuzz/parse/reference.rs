@@ -122,7 +122,56 @@ fn ipv4(bytes: &[u8], is_quoted: bool) -> Option<Reading> {
     }
     let rewrites = offset != 0 && offset < header_length(reading.protocol);
     let fits = (reading.transport..=bytes.len()).contains(&reading.end);
-    (fits && !rewrites).then_some(reading)
+    // Routers have already done what the options of a quotation say.
+    let is_harmless = is_quoted || Options::of(header.options()).are_harmless();
+    (fits && !rewrites && is_harmless).then_some(reading)
+}
+
+/// The options of a header (RFC 791, 3.1), by number.
+struct Options {
+    numbers: Vec<u8>,
+    is_whole: bool,
+}
+
+impl Options {
+    /// Up to and with the first that cannot be told from the next.
+    fn of(mut area: &[u8]) -> Self {
+        let mut numbers = Vec::new();
+        while let Some((number, behind)) = area.split_first() {
+            numbers.push(*number);
+            let body = match (*number, behind.first()) {
+                // The end of the list; what follows is padding.
+                (0, _) => break,
+                (1, _) => Some(0),
+                // The length counts the number and itself.
+                (_, length) => {
+                    length.and_then(|length| usize::from(*length).checked_sub(2)).map(|rest| rest + 1)
+                }
+            };
+            let Some(next) = body.and_then(|body| behind.get(body..)) else {
+                return Self { numbers, is_whole: false };
+            };
+            area = next;
+        }
+        Self { numbers, is_whole: true }
+    }
+
+    /// Whether one is loose or strict source and record route, or there are more than are looked at.
+    fn may_route(&self) -> bool {
+        // Copied on fragmentation, of class control, numbers 3 and 9.
+        let is_route =
+            |number: &u8| number & 0b1110_0000 == 0b1000_0000 && matches!(number & 0b1_1111, 3 | 9);
+        self.numbers.len() > 8 || self.numbers.iter().any(is_route)
+    }
+
+    fn are_harmless(&self) -> bool {
+        self.is_whole && !self.may_route()
+    }
+}
+
+/// Whether the options of an IPv4 packet may take it elsewhere than to its destination.
+pub(super) fn may_be_routed(bytes: &[u8]) -> bool {
+    Ipv4HeaderSlice::from_slice(bytes).is_ok_and(|header| Options::of(header.options()).may_route())
 }
 
 fn ipv6(bytes: &[u8], is_quoted: bool) -> Option<Reading> {
