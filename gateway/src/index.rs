@@ -24,6 +24,7 @@ mod concerns;
 mod holders;
 mod pods;
 mod relabel;
+mod services;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ pub use relabel::{LONGEST_PHASE, Round};
 
 use holders::Holders;
 use relabel::Relabels;
+use services::Services;
 use settings::Settled;
 
 /// What the gateway's configuration says about the mesh.
@@ -72,6 +74,7 @@ pub struct Index {
     settings: MeshSettings,
     facts: Facts,
     pods: BTreeMap<Arc<str>, Arc<Pod>>,
+    services: Services,
     groups: BTreeMap<(String, String), Arc<Group>>,
     declared: BTreeMap<(String, String), Arc<Declared>>,
     workloads: Arc<Workloads>,
@@ -103,6 +106,7 @@ impl Index {
             facts: Facts { cluster: settings.cluster.clone(), ..Facts::default() },
             settings,
             pods: BTreeMap::new(),
+            services: Services::default(),
             groups: BTreeMap::new(),
             declared: BTreeMap::new(),
             workloads: Arc::default(),
@@ -257,6 +261,10 @@ impl Index {
                 self.pods.insert(object_name(&key), pod);
                 self.stale.pods = true;
             }
+            Object::Service(service) => self.services.put(&key, Some(service), &mut self.facts.services),
+            Object::EndpointSlice(slice) => {
+                self.services.put_slice(&key, Some(slice), &mut self.facts.services);
+            }
             Object::Policies(policies) => {
                 self.remove_policies(&key);
                 let parts = policies.into_iter().map(|policy| (Arc::clone(&policy.origin), policy));
@@ -282,6 +290,8 @@ impl Index {
         match key.kind {
             Kind::Namespace => drop(self.facts.namespaces.remove(&key.name)),
             Kind::Pod => drop(self.pods.remove(&object_name(key))),
+            Kind::Service => self.services.put(key, None, &mut self.facts.services),
+            Kind::EndpointSlice => self.services.put_slice(key, None, &mut self.facts.services),
             Kind::CiliumCidrGroup => drop(self.facts.cidr_groups.remove(key.name.as_str())),
             Kind::ExternalWorkloadGroup => drop(self.groups.remove(&pair())),
             Kind::ExternalWorkload => drop(self.declared.remove(&pair())),

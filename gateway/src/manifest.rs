@@ -18,6 +18,7 @@ pub mod node;
 mod pod;
 mod policies;
 mod port;
+mod service;
 mod workload;
 
 #[cfg(test)]
@@ -27,6 +28,7 @@ pub use decode::InvalidField;
 pub use group::Group;
 pub use node::{InvalidYaml, Node, Position};
 pub use pod::Pod;
+pub use service::{EndpointSlice, Service};
 pub use workload::Workload;
 
 use metadata::Metadata;
@@ -40,6 +42,10 @@ pub enum Kind {
     Namespace,
     /// `v1 Pod`.
     Pod,
+    /// `v1 Service`.
+    Service,
+    /// `discovery.k8s.io/v1 EndpointSlice`.
+    EndpointSlice,
     /// `networking.k8s.io/v1 NetworkPolicy`.
     NetworkPolicy,
     /// `cilium.io/v2 CiliumNetworkPolicy`.
@@ -78,6 +84,10 @@ pub enum Object {
     Namespace(Arc<Namespace>),
     /// A pod.
     Pod(Arc<Pod>),
+    /// A Service.
+    Service(Arc<Service>),
+    /// Addresses behind a Service.
+    EndpointSlice(Arc<EndpointSlice>),
     /// A policy of any language, with its specifications.
     Policies(Vec<Arc<PolicyObject>>),
     /// Blocks that policies refer to.
@@ -111,7 +121,7 @@ struct Row {
     decode: fn(&Node, Metadata) -> Result<Object, InvalidField>,
 }
 
-const KINDS: [Row; 12] = [
+const KINDS: [Row; 14] = [
     Row {
         kind: Kind::Namespace,
         api_version: "v1",
@@ -125,6 +135,22 @@ const KINDS: [Row; 12] = [
         name: "Pod",
         namespaced: true,
         decode: |node, metadata| Pod::decode(node, metadata).map(Arc::new).map(Object::Pod),
+    },
+    Row {
+        kind: Kind::Service,
+        api_version: "v1",
+        name: "Service",
+        namespaced: true,
+        decode: |node, metadata| Service::decode(node, metadata).map(Arc::new).map(Object::Service),
+    },
+    Row {
+        kind: Kind::EndpointSlice,
+        api_version: "discovery.k8s.io/v1",
+        name: "EndpointSlice",
+        namespaced: true,
+        decode: |node, metadata| {
+            EndpointSlice::decode(node, &metadata).map(Arc::new).map(Object::EndpointSlice)
+        },
     },
     Row {
         kind: Kind::NetworkPolicy,

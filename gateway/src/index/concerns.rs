@@ -39,6 +39,8 @@ impl Concerns<'_> {
                 Target::TransitNode { .. } => false,
             },
             Kind::Pod
+            | Kind::Service
+            | Kind::EndpointSlice
             | Kind::CiliumCidrGroup
             | Kind::NetworkPolicy
             | Kind::CiliumNetworkPolicy

@@ -9,6 +9,7 @@ use crate::store::Workload;
 
 mod history;
 mod relabel;
+mod services;
 
 /// An index with numbers for its label sets, given in the order of their first appearance.
 struct Fixture {

@@ -30,6 +30,8 @@ impl Language {
             Kind::BaselineAdminNetworkPolicy => Self::Cluster(clusternetworkpolicy::Kind::Baseline),
             Kind::Namespace
             | Kind::Pod
+            | Kind::Service
+            | Kind::EndpointSlice
             | Kind::CiliumCidrGroup
             | Kind::ExternalWorkloadGroup
             | Kind::ExternalWorkload => return None,

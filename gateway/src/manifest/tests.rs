@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use policy::facts::NamedPort;
 use policy::rules::Section;
@@ -144,6 +145,27 @@ items:
     assert_eq!(keys, [Some("Namespace/a".into()), Some("Pod/default/b".into()), None]);
     assert_eq!(refusal("{apiVersion: v1, kind: List, itmes: []}").1, "itmes");
     assert_eq!(refusal("{apiVersion: v1, kind: List, metadata: {}}").1, "items");
+}
+
+#[test]
+fn services_and_slices_as_kubectl_prints_them() {
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: api, labels: {a: b}}\nspec:\n  clusterIP: 10.0.0.1\n  \
+                   ports: [{port: 80, targetPort: http}]\n  selector: {app: api}\nstatus: {loadBalancer: {}}\n";
+    let Object::Service(found) = object(service) else { panic!() };
+    assert_eq!((found.labels.len(), found.selector.as_ref().map(BTreeMap::len)), (1, Some(1)));
+    let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: api-x\n  labels: {kubernetes.io/service-name: api}\n\
+                 addressType: IPv6\nendpoints:\n- addresses: [\"fd00::2\", \"fd00::1\", \"fd00::2\"]\n  nodeName: n1\nports: [{port: 80}]\n";
+    let Object::EndpointSlice(found) = object(slice) else { panic!() };
+    assert_eq!(found.service.as_deref(), Some("api"));
+    assert_eq!(found.addresses, ["fd00::1", "fd00::2"].map(|text| text.parse::<IpAddr>().unwrap()));
+    let names = slice.replace("IPv6", "FQDN").replace("fd00::", "a.example.org");
+    let Object::EndpointSlice(found) = object(&names) else { panic!() };
+    assert!(found.addresses.is_empty());
+    let (line, field, message) = refusal(&slice.replace("IPv6", "IPv4"));
+    assert_eq!((line, field.as_str()), (8, "endpoints[0].addresses[0]"));
+    assert!(message.contains("fd00::2") && message.contains("IPv4"), "{message}");
+    assert_eq!(refusal(&slice.replace("nodeName", "nodename")).1, "endpoints[0].nodename");
+    assert_eq!(refusal(&service.replace("selector", "Selector")).1, "spec.Selector");
 }
 
 #[test]

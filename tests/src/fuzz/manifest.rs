@@ -95,7 +95,16 @@ fn of_namespace(policy: &PolicyObject, namespace: &str) {
 fn accepted(manifest: &Manifest, object: &Object) {
     let key = manifest.key.as_ref().unwrap();
     assert!(is_subdomain(&key.name), "{key:?}");
-    assert_eq!(key.namespace.is_empty(), key.kind == Kind::Namespace, "{key:?}");
+    let is_clusterwide = matches!(
+        key.kind,
+        Kind::Namespace
+            | Kind::CiliumClusterwideNetworkPolicy
+            | Kind::CiliumCidrGroup
+            | Kind::ClusterNetworkPolicy
+            | Kind::AdminNetworkPolicy
+            | Kind::BaselineAdminNetworkPolicy
+    );
+    assert_eq!(key.namespace.is_empty(), is_clusterwide, "{key:?}");
     assert!(key.namespace.is_empty() || is_dns_label(&key.namespace), "{key:?}");
     if let Object::Policies(policies) = object {
         for policy in policies {

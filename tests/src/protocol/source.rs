@@ -106,6 +106,8 @@ pub(super) fn is_contested(objects: &BTreeMap<ObjectKey, Object>) -> bool {
         Object::Namespace(_)
         | Object::Policies(_)
         | Object::CidrGroup(_)
+        | Object::Service(_)
+        | Object::EndpointSlice(_)
         | Object::Group(_)
         | Object::Workload(_) => None,
     });

@@ -31,10 +31,10 @@ fn strange(choices: &mut Choices<'_>) -> Value {
     }
 }
 
-fn templates() -> &'static [Value; 6] {
-    static TEMPLATES: OnceLock<[Value; 6]> = OnceLock::new();
+fn templates() -> &'static [Value] {
+    static TEMPLATES: OnceLock<Vec<Value>> = OnceLock::new();
     TEMPLATES.get_or_init(|| {
-        [
+        let own = [
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "labels": {"team": "a"}}}),
             pod(),
             policy(),
@@ -52,8 +52,75 @@ fn templates() -> &'static [Value; 6] {
                 "spec": {"group": "db", "addresses": ["10.200.0.9", "fd00::9"]},
             }),
             json!({"apiVersion": "v1", "kind": "List", "items": [pod(), policy()]}),
-        ]
+        ];
+        own.into_iter().chain(services()).chain(cilium()).chain(administrators()).collect()
     })
+}
+
+fn services() -> [Value; 2] {
+    [
+        json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "api", "namespace": "shop"},
+            "spec": {"selector": {"app": "api"}, "clusterIP": "10.0.0.1", "ports": [{"port": 80}]},
+        }),
+        json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": "api-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "api"}},
+            "endpoints": [{"addresses": ["192.0.2.1"], "conditions": {"ready": true}}], "ports": [{"port": 80}],
+        }),
+    ]
+}
+
+fn cilium() -> [Value; 3] {
+    let spec = json!({
+        "endpointSelector": {"matchLabels": {"app": "db"}}, "enableDefaultDeny": {"ingress": true, "egress": false},
+        "ingress": [{
+            "fromCIDRSet": [{"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}, {"cidrGroupRef": "partners"}],
+            "toPorts": [{"ports": [{"port": "80", "endPort": 90, "protocol": "TCP"}], "rules": {"http": [{"path": "/a"}]}}],
+        }],
+        "ingressDeny": [{"fromEntities": ["world"], "icmps": [{"fields": [{"type": 8, "family": "IPv4"}]}]}],
+        "egress": [
+            {"toServices": [{"k8sService": {"serviceName": "api", "namespace": "shop"}}]},
+            {"toFQDNs": [{"matchPattern": "*.example.org"}]},
+        ],
+    });
+    [
+        json!({
+            "apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy",
+            "metadata": {"name": "db", "namespace": "shop"}, "spec": spec, "specs": [spec],
+        }),
+        json!({
+            "apiVersion": "cilium.io/v2", "kind": "CiliumClusterwideNetworkPolicy", "metadata": {"name": "db"},
+            "spec": spec,
+        }),
+        json!({
+            "apiVersion": "cilium.io/v2", "kind": "CiliumCIDRGroup", "metadata": {"name": "partners"},
+            "spec": {"externalCIDRs": ["192.0.2.0/24", "2001:db8::/32"]},
+        }),
+    ]
+}
+
+fn administrators() -> [Value; 3] {
+    let subject = json!({"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "db"}}}});
+    let v1alpha1 = json!([{"name": "a", "action": "Deny", "from": [{"namespaces": {}}], "ports": [{"portNumber": {"port": 80, "protocol": "TCP"}}]}]);
+    [
+        json!({
+            "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy", "metadata": {"name": "a"},
+            "spec": {
+                "tier": "Admin", "priority": 5, "subject": subject,
+                "ingress": [{"action": "Pass", "from": [{"namespaces": {}}], "protocols": [{"tcp": {"destinationPort": {"number": 80}}}]}],
+                "egress": [{"action": "Accept", "to": [{"networks": ["10.0.0.0/8"]}]}],
+            },
+        }),
+        json!({
+            "apiVersion": "policy.networking.k8s.io/v1alpha1", "kind": "AdminNetworkPolicy", "metadata": {"name": "a"},
+            "spec": {"priority": 5, "subject": subject, "ingress": v1alpha1},
+        }),
+        json!({
+            "apiVersion": "policy.networking.k8s.io/v1alpha1", "kind": "BaselineAdminNetworkPolicy",
+            "metadata": {"name": "default"}, "spec": {"subject": subject, "ingress": v1alpha1},
+        }),
+    ]
 }
 
 fn pod() -> Value {
@@ -93,8 +160,19 @@ pub(super) fn object(choices: &mut Choices<'_>) -> (Value, bool) {
     let mut object = templates[choices.below(templates.len())].clone();
     if choices.flag() {
         // Where every name means something: the object, its metadata, its spec, and what is in that of a policy.
-        let places =
-            ["", "/metadata", "/spec", "/spec/template", "/spec/ingress/0", "/spec/ingress/0/from/2/ipBlock"];
+        let places = [
+            "",
+            "/metadata",
+            "/spec",
+            "/spec/template",
+            "/spec/ingress/0",
+            "/spec/ingress/0/from/2/ipBlock",
+            "/spec/ingress/0/fromCIDRSet/0",
+            "/spec/ingress/0/toPorts/0/rules/http/0",
+            "/spec/egress/0/toServices/0/k8sService",
+            "/spec/subject/pods",
+            "/endpoints/0",
+        ];
         let place = choices.one_of(&places);
         if let Some(Value::Object(fields)) = object.pointer_mut(place) {
             fields.insert(UNKNOWN.to_owned(), strange(choices));
