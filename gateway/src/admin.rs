@@ -2,6 +2,7 @@
 
 mod caller;
 mod error;
+mod policy;
 mod roots;
 mod show;
 
@@ -16,8 +17,11 @@ use tonic::{Request, Response, Status};
 
 use crate::audit::{Audit, Event};
 use crate::ca::Ca;
+use crate::check;
 use crate::clock::Clock;
 use crate::enrollment::Settings;
+use crate::index::parts;
+use crate::manifest::{Kind, ObjectKey};
 use crate::mesh_view::MeshView;
 use crate::metrics::Metrics;
 use crate::store::{Minted, Minting, Store, StoreError, Target, WorkloadName};
@@ -68,6 +72,28 @@ impl Admin for AdminService {
             uses: uses(request.uses)?,
         };
         Ok(Response::new(self.mint(minting, &caller).await?))
+    }
+
+    async fn check_policy(
+        &self,
+        request: Request<v1::CheckPolicyRequest>,
+    ) -> Result<Response<v1::CheckPolicyResponse>, Status> {
+        self.caller(&request)?;
+        let files = policy::files(request.into_inner());
+        let facts = self.mesh.facts().await.map_err(|_closed| AdminError::NotSynced)?;
+        let checked = blocking(move || {
+            let objects = check::read(&files);
+            let effect = check::effect(&facts, &objects)?;
+            let is_known = |key: &ObjectKey| {
+                if key.kind == Kind::CiliumCidrGroup {
+                    facts.cidr_groups.contains_key(key.name.as_str())
+                } else {
+                    parts::of(&facts.policies, key).next().is_some()
+                }
+            };
+            Ok(policy::response(&objects, effect, is_known))
+        });
+        Ok(Response::new(checked.await?))
     }
 
     async fn list_tokens(

@@ -5,6 +5,7 @@ mod ca;
 mod connection;
 mod failure;
 mod output;
+mod policy;
 mod status;
 mod token;
 mod workload;
@@ -53,6 +54,8 @@ enum Action {
     },
     /// Lists and rotates the roots that certificates are signed with.
     Ca(connection::Arguments<ca::Action>),
+    /// Says what manifests would do.
+    Policy(connection::Arguments<policy::Action>),
     /// Administrators' certificates.
     Admin(connection::Arguments<admin::Action>),
 }
@@ -71,6 +74,7 @@ pub fn main(command: Command) -> ExitCode {
             Action::Workload(arguments) => workload::run(arguments).await,
             Action::Status { connection } => status::run(&connection).await,
             Action::Ca(arguments) => ca::run(arguments).await,
+            Action::Policy(arguments) => policy::run(arguments).await,
             Action::Admin(arguments) => admin::run(arguments).await,
         }
     });
@@ -108,6 +112,8 @@ mod tests {
             "outrigger-gateway token -o json create --transit-node node-1",
             "outrigger-gateway workload replace shop/db -o json",
             "outrigger-gateway status -o json",
+            "outrigger-gateway policy check a.yaml - -o json",
+            "outrigger-gateway policy check --offline a.yaml",
             "outrigger-gateway ca list -o json",
             "outrigger-gateway ca activate 0a1b2c3d4e5f --force",
             "outrigger-gateway serve --config /x --listen 127.0.0.1:1",
@@ -120,6 +126,7 @@ mod tests {
             "outrigger-gateway token create --group shop",
             "outrigger-gateway workload describe shop",
             "outrigger-gateway serve -o json",
+            "outrigger-gateway policy check",
         ] {
             assert!(Command::try_parse_from(words.split(' ')).is_err(), "{words}");
         }

@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,7 +12,6 @@ use policy::facts::Facts;
 use policy::identity::Identity;
 use policy::labels::Labels;
 use policy::resolve::{Resolver, UnusableIdentities};
-use policy::rules::PolicyObject;
 use policy::state::{NodeSettings, State};
 
 use crate::manifest::{Group, Kind, Object, ObjectKey, Pod, Workload as Declared};
@@ -22,6 +20,7 @@ use crate::store::{Target, WorkloadName, Workloads};
 
 mod concerns;
 mod holders;
+pub(crate) mod parts;
 mod pods;
 mod relabel;
 mod services;
@@ -173,6 +172,12 @@ impl Index {
         groups.collect()
     }
 
+    /// The facts, as of the last time they were brought up to date.
+    #[must_use]
+    pub const fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
     /// Brings the facts up to date, and says which label sets need a number. Comes before [`Index::compile`].
     pub fn labels(&mut self) -> Vec<&Labels> {
         if self.stale.workloads {
@@ -266,9 +271,7 @@ impl Index {
                 self.services.put_slice(&key, Some(slice), &mut self.facts.services);
             }
             Object::Policies(policies) => {
-                self.remove_policies(&key);
-                let parts = policies.into_iter().map(|policy| (Arc::clone(&policy.origin), policy));
-                self.facts.policies.extend(parts);
+                parts::replace(&mut self.facts.policies, &key, &policies);
             }
             Object::CidrGroup(group) => {
                 self.facts.cidr_groups.insert(key.name.as_str().into(), group);
@@ -300,25 +303,8 @@ impl Index {
             | Kind::CiliumClusterwideNetworkPolicy
             | Kind::ClusterNetworkPolicy
             | Kind::AdminNetworkPolicy
-            | Kind::BaselineAdminNetworkPolicy => self.remove_policies(key),
+            | Kind::BaselineAdminNetworkPolicy => parts::replace(&mut self.facts.policies, key, &[]),
         }
-    }
-
-    fn remove_policies(&mut self, key: &ObjectKey) {
-        let parts: Vec<Arc<str>> = self.parts(key).map(|policy| Arc::clone(&policy.origin)).collect();
-        for origin in parts {
-            self.facts.policies.remove(&origin);
-        }
-    }
-
-    /// The policies that an object is: its specifications stand behind it, as `origin#specs[0]`.
-    fn parts(&self, key: &ObjectKey) -> impl Iterator<Item = &Arc<PolicyObject>> {
-        let origin = key.to_string();
-        let from = self.facts.policies.range::<str, _>((Bound::Included(origin.as_str()), Bound::Unbounded));
-        let is_part = move |name: &str| {
-            name.strip_prefix(origin.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('#'))
-        };
-        from.take_while(move |(name, _)| is_part(name)).map(|(_, policy)| policy)
     }
 
     /// Whether the address is one that only the gateway gives.

@@ -4,6 +4,7 @@ pub mod admin;
 pub mod audit;
 pub mod authorization;
 pub mod ca;
+pub mod check;
 pub mod clock;
 pub mod command;
 pub mod config;

@@ -4,6 +4,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use policy::facts::Facts;
+use tokio::sync::oneshot;
+
 use crate::store::{Target, WorkloadName};
 
 /// The compiled mesh, as seen by enrollment and administration. Calls do not block.
@@ -16,6 +19,9 @@ pub trait MeshView: Send + Sync + 'static {
 
     /// The state as a whole.
     fn summary(&self) -> Summary;
+
+    /// Asks for all facts; the answer does not come where nothing is compiled any more.
+    fn facts(&self) -> oneshot::Receiver<Facts>;
 
     /// One workload; `None` where the mesh does not have it yet.
     fn workload(&self, name: &WorkloadName) -> Option<WorkloadView>;

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use policy::facts::Facts;
 use policy::resolve::UnusableIdentities;
 use telemetry::shutdown::Shutdown;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::audit::{Audit, Event as Audited};
 use crate::clock::Clock;
@@ -77,6 +78,7 @@ pub enum CompileError {
 pub struct Pipeline {
     core: Core,
     files: Files,
+    inquiries: mpsc::UnboundedReceiver<oneshot::Sender<Facts>>,
 }
 
 struct Core {
@@ -100,6 +102,7 @@ struct Core {
 enum Event {
     Source(Report),
     Workloads(Arc<Workloads>),
+    Inquiry(oneshot::Sender<Facts>),
     Time,
 }
 
@@ -130,13 +133,14 @@ impl Pipeline {
             store,
         };
         core.begin(changes)?;
-        let mesh = Mesh::new(feed_receiver, overview_receiver, registry);
-        Ok((Self { core, files }, Arc::new(mesh)))
+        let (inquirer, inquiries) = mpsc::unbounded_channel();
+        let mesh = Mesh::new(feed_receiver, overview_receiver, registry, inquirer);
+        Ok((Self { core, files, inquiries }, Arc::new(mesh)))
     }
 
     /// Follows files, workloads and acknowledgements until shutdown.
     pub async fn run(self, shutdown: Shutdown) {
-        let Self { mut core, files } = self;
+        let Self { mut core, files, mut inquiries } = self;
         let (sender, mut reports) = mpsc::channel(1);
         let watching = tokio::spawn(files.run(sender));
         let mut workloads = core.store.watch_workloads();
@@ -158,6 +162,7 @@ impl Pipeline {
                     Event::Source(report)
                 }
                 Ok(()) = workloads.changed() => Event::Workloads(workloads.borrow_and_update().clone()),
+                Some(inquirer) = inquiries.recv() => Event::Inquiry(inquirer),
                 Ok(()) = progress.changed(), if relabels => Event::Time,
                 Ok(()) = contradicted.changed() => Event::Time,
                 () = sleep_until(deadline), if deadline.is_some() => Event::Time,
@@ -227,6 +232,11 @@ impl Core {
                 self.registry.retain(|name| workloads.contains_key(name));
                 self.publication.index.set_workloads(workloads);
                 self.catalog.set_groups_in_use(self.publication.index.groups_in_use())
+            }
+            Event::Inquiry(inquirer) => {
+                // Who has gone wants no answer.
+                drop(inquirer.send(self.publication.index.facts().clone()));
+                return;
             }
             Event::Time => Vec::new(),
         };

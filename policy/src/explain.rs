@@ -197,7 +197,7 @@ impl fmt::Display for PortsText<'_> {
     }
 }
 
-fn range_text(range: PortRange) -> String {
+pub(crate) fn range_text(range: PortRange) -> String {
     let protocol = Protocol(range.protocol);
     match (range.first, range.last) {
         (0, u16::MAX) => protocol.to_string(),

@@ -3,6 +3,7 @@
 
 pub mod cilium;
 pub mod clusternetworkpolicy;
+pub mod compare;
 pub mod evaluate;
 pub mod explain;
 pub mod facts;

@@ -13,6 +13,7 @@ use e2e::shared::Shared;
 use e2e::shop::{Shop, TCP, Traffic, db_clients, pings};
 use e2e::traffic::tcp::{EchoReport, StreamReport};
 use e2e::wait::{monotonic_ns, wait_for, wait_ok};
+use serde_json::Value;
 
 static SHOP: Shared<Shop> = Shared::new();
 
@@ -87,6 +88,50 @@ fn an_edit_opens_what_was_closed() {
         reaches(shop, &shop.web, true)?;
         shop.cluster.publish("db-clients.yaml", &db_clients(&["api"]))?;
         reaches(shop, &shop.web, false)
+    });
+}
+
+/// What a check foretells is what happens, and nothing happens by checking.
+#[test]
+fn a_check_foretells_what_an_edit_does() {
+    SHOP.test(|shop| {
+        reaches(shop, &shop.web, false)?;
+        let gateway = &shop.cluster.gateway;
+        let file = gateway.manifests().with_extension("checked");
+        std::fs::write(&file, db_clients(&["api", "web"]))?;
+        let path = file.to_str().context("a path of text")?;
+        let check = || -> Result<Value> { gateway.command(&["policy", "check", path, "-o", "json"])?.json() };
+        let checked = check()?;
+        let object = json::list(json::at(&checked, &["objects"]), "objects").first().context("an object")?;
+        ensure!(
+            object["replaces"] == true && object["selects"].to_string().contains("shop/db-1"),
+            "{checked}"
+        );
+        let changes = json::list(json::at(&checked, &["changes"]), "changes");
+        let web = changes.iter().filter(|change| change["remoteOwner"] == "shop/web");
+        let families = web
+            .filter(|change| change["before"]["verdict"] == "deny" && change["after"]["verdict"] == "allow")
+            .count();
+        ensure!(families == 2 && changes.len() == 2, "IPv4 and IPv6 of web: {checked}");
+        reaches(shop, &shop.web, false)?;
+        shop.cluster.publish("db-clients.yaml", &db_clients(&["api", "web"]))?;
+        reaches(shop, &shop.web, true)?;
+        ensure!(
+            json::list(json::at(&check()?, &["changes"]), "changes").is_empty(),
+            "what is in force changes something"
+        );
+        let text = gateway.command(&["policy", "check", path])?.ok()?;
+        ensure!(text.stdout.ends_with("No verdict changes.\n"), "{text}");
+        shop.cluster.publish("db-clients.yaml", &db_clients(&["api"]))?;
+        std::fs::write(&file, db_clients(&["api"]).replace("ingress:", "ingres:"))?;
+        for words in [&["policy", "check", path][..], &["policy", "check", "--offline", path]] {
+            let refused = gateway.command(words)?;
+            ensure!(
+                refused.code == Some(1) && refused.stdout.contains("spec.ingres"),
+                "{words:?}: {refused}"
+            );
+        }
+        Ok(std::fs::remove_file(file)?)
     });
 }
 

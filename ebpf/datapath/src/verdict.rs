@@ -24,6 +24,15 @@ impl Direction {
         self as u8
     }
 
+    /// As it is written: `ingress` or `egress`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+
     /// The other direction.
     #[must_use]
     pub const fn opposite(self) -> Self {

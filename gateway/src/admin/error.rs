@@ -50,6 +50,9 @@ pub enum AdminError {
     /// The number is too high.
     #[error("a token allows at most 10000 joins, {0} were asked for")]
     Uses(u32),
+    /// Numbers of identities contradict each other; a defect.
+    #[error(transparent)]
+    Numbers(#[from] policy::resolve::UnusableIdentities),
     /// There is no such token.
     #[error("there is no token {0}")]
     NoToken(String),
@@ -105,7 +108,7 @@ impl From<AdminError> for Status {
             }
             AdminError::NoAdvertise => Self::failed_precondition(text),
             AdminError::NotSynced | AdminError::Store(_) => Self::unavailable(text),
-            AdminError::Issue(_) => Self::internal(text),
+            AdminError::Issue(_) | AdminError::Numbers(_) => Self::internal(text),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use policy::labels::Labels;
 use policy::rules::PolicyObject;
 
-use super::Index;
+use super::{Index, parts};
 use crate::manifest::{Kind, ObjectKey};
 use crate::source::Rejected;
 use crate::store::{Target, Workload};
@@ -19,7 +19,11 @@ impl Index {
     pub(super) fn concerns(&self) -> Concerns<'_> {
         let with_key = self.rejected.iter().filter_map(|rejected| Some((rejected, rejected.key.as_ref()?)));
         let with_policy = with_key.map(|(rejected, key)| {
-            let policies = if key.kind.is_policy() { self.parts(key).collect() } else { Vec::new() };
+            let policies = if key.kind.is_policy() {
+                parts::of(&self.facts.policies, key).collect()
+            } else {
+                Vec::new()
+            };
             (rejected, key, policies)
         });
         Concerns { rejected: with_policy.collect() }

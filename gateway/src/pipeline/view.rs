@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use policy::facts::Facts;
 use policy::state::{Default as Verdict, Policy};
 use telemetry::health::Health;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::index::{Compiled, Index};
 use crate::mesh_view::{ConditionView, Declared, MeshView, RejectedObject, Summary, WorkloadView};
@@ -20,6 +21,8 @@ pub struct Mesh {
     feed: watch::Receiver<Option<Arc<Feed>>>,
     overview: watch::Receiver<Arc<Overview>>,
     registry: Arc<Registry>,
+    /// Who wants to know the facts.
+    inquiries: mpsc::UnboundedSender<oneshot::Sender<Facts>>,
 }
 
 /// What the sessions do not know.
@@ -39,8 +42,9 @@ impl Mesh {
         feed: watch::Receiver<Option<Arc<Feed>>>,
         overview: watch::Receiver<Arc<Overview>>,
         registry: Arc<Registry>,
+        inquiries: mpsc::UnboundedSender<oneshot::Sender<Facts>>,
     ) -> Self {
-        Self { feed, overview, registry }
+        Self { feed, overview, registry, inquiries }
     }
 
     /// Keeps a check in line with whether the source is read and compiled, for ever.
@@ -118,6 +122,13 @@ impl MeshView for Mesh {
 
     fn declared(&self, name: &WorkloadName) -> Option<Declared> {
         self.overview.borrow().declared.get(&(name.namespace.clone(), name.name.clone())).cloned()
+    }
+
+    fn facts(&self) -> oneshot::Receiver<Facts> {
+        let (sender, receiver) = oneshot::channel();
+        // Where nobody takes it, the receiver says so.
+        drop(self.inquiries.send(sender));
+        receiver
     }
 
     fn summary(&self) -> Summary {
