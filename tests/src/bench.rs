@@ -7,6 +7,7 @@ mod double;
 pub mod gateway;
 mod noise;
 mod pairs;
+mod policy;
 mod statistics;
 mod traffic;
 mod usage;
@@ -42,6 +43,8 @@ pub enum Part {
     Packets,
     /// Our tunnel against the kernel's own, with real processes.
     Traffic,
+    /// Compiling the policies of a large cluster.
+    Policy,
     /// Memory, CPU and times of an agent, with a large mesh.
     Agent,
     /// A gateway with 1,000 and 10,000 agents.
@@ -117,6 +120,9 @@ fn measure(options: &Options, results: &mut Vec<Measurement>) -> Result<()> {
     }
     if options.includes(Part::Traffic) {
         results.extend(traffic::measure(options.quick)?);
+    }
+    if options.includes(Part::Policy) {
+        results.extend(policy::measure(options.quick)?);
     }
     if options.includes(Part::Agent) {
         results.extend(agent::measure(options.quick)?);
