@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ipnet::IpNet;
+use policy::clusternetworkpolicy::shared_priorities;
 use policy::facts::Facts;
 use policy::identity::Identity;
 use policy::labels::Labels;
@@ -214,6 +215,7 @@ impl Index {
         }
         let nodes = self.nodes(&state);
         let mut warnings = resolved.warnings;
+        warnings.extend(shared_priorities(self.facts.policies.values()));
         warnings.extend(self.workload_warnings.iter().chain(&self.pod_warnings).cloned());
         Ok(Compiled { state, nodes, warnings })
     }

@@ -9,10 +9,12 @@ use serde_json::Value;
 mod api;
 mod compile;
 mod isolation;
+mod overlap;
 #[cfg(test)]
 mod tests;
 
 pub use isolation::isolation_of;
+pub use overlap::shared_priorities;
 
 use crate::object::{InvalidObject, KindOfObject};
 use crate::rules::PolicyObject;

@@ -49,7 +49,7 @@ struct Compiler<'a> {
 }
 
 /// How many precedences one priority has, more than an object has rules.
-const PRECEDENCES: u32 = 128;
+pub(super) const PRECEDENCES: u32 = 128;
 
 impl Compiler<'_> {
     /// The precedence of the first rule; others follow below it.

@@ -1,8 +1,9 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Kind, isolation_of, parse};
+use super::{Kind, isolation_of, parse, shared_priorities};
 use crate::labels::{Labels, Placement};
 use crate::rules::{Entity, Peer, PeerSpec, PolicyObject, PortMatch, PortSpec, precedence};
 use crate::state::{PortRange, Reach, RuleAction};
@@ -40,6 +41,36 @@ fn labels(namespace: &str, team: &str, own: &[(&str, &str)]) -> Labels {
 
 const fn ports(protocol: u8, first: u16, last: u16) -> PortMatch {
     PortMatch::Range(PortRange { protocol, first, last })
+}
+
+#[test]
+fn a_priority_that_two_objects_have_is_told() {
+    let of = |name: &str, tier: &str, priority: i64, direction: &str| {
+        let rules = json!([{"action": "Deny", "from": [{"namespaces": {}}]}, {"action": "Pass", "from": [{"namespaces": {}}]}]);
+        let rules = if direction == "egress" {
+            json!([{"action": "Deny", "to": [{"namespaces": {}}]}])
+        } else {
+            rules
+        };
+        let spec =
+            json!({"tier": tier, "priority": priority, "subject": {"namespaces": {}}, direction: rules});
+        let policy = cluster(&spec);
+        Arc::new(PolicyObject { origin: format!("ClusterNetworkPolicy/{name}").into(), ..policy })
+    };
+    let warnings = |policies: &[Arc<PolicyObject>]| shared_priorities(policies.iter()).collect::<Vec<_>>();
+    let a = of("a", "Admin", 5, "ingress");
+    let apart = [a.clone(), of("b", "Admin", 6, "ingress"), of("c", "Baseline", 5, "ingress")];
+    assert_eq!(warnings(&apart), Vec::<String>::new());
+    let found = warnings(&[a.clone(), of("b", "Admin", 5, "ingress")]);
+    assert!(
+        matches!(&*found, [one] if one.starts_with("ClusterNetworkPolicy/b: spec.priority") && one.contains("/a ")),
+        "{found:?}"
+    );
+    assert_eq!(
+        warnings(&[a, of("b", "Admin", 5, "egress")]).len(),
+        1,
+        "they may disagree once a rule is added"
+    );
 }
 
 #[test]
