@@ -20,7 +20,13 @@ pub struct Exchange {
     session: Session,
     /// What the hello is answered with, until it is.
     greeting: Option<Greeting>,
+    /// How often the agent said that it has another state under a number.
+    contradictions: u32,
 }
+
+/// Each one makes every agent take another generation. After a restored backup there are two of them at most: the state
+/// that the kernel runs, and the one that it was handed.
+const MOST_CONTRADICTIONS: u32 = 2;
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,7 +66,7 @@ impl Exchange {
     #[must_use]
     pub fn open(workload: Arc<Workload>, hello: &Hello, feed: &Feed, session: Session) -> Self {
         let (cursor, greeting) = Cursor::open(workload.name.clone(), hello, feed, session.told());
-        Self { workload, cursor, session, greeting: Some(greeting) }
+        Self { workload, cursor, session, greeting: Some(greeting), contradictions: 0 }
     }
 
     /// The session.
@@ -120,6 +126,10 @@ impl Exchange {
                 if contradicts {
                     if !self.cursor.contradict(generation) {
                         return Ok(Heard::Nothing);
+                    }
+                    self.contradictions += 1;
+                    if self.contradictions > MOST_CONTRADICTIONS {
+                        return Err(Unexpected("the agent has another state under too many numbers"));
                     }
                     self.session.contradicts(generation);
                     return Ok(Heard::Refused(rejection));

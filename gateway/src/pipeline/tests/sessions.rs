@@ -188,3 +188,21 @@ async fn what_changes_while_no_gateway_runs_is_told_in_phases_that_all_who_were_
         assert_eq!((previous, mark), (Some(before), after));
     }
 }
+
+/// After a restored backup an agent may have other states under two numbers. One that goes on would make every agent
+/// take generation after generation.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_another_state_under_every_number_is_not_listened_to() {
+    let gateway = Gateway::start(&[("group.yaml", GROUP.into())]).await;
+    let host = gateway.join("db-1", "192.0.2.1");
+    let mut stream = gateway.connect(&host, hello("one")).await.unwrap();
+    let mut counters = Vec::new();
+    for _ in 0..3 {
+        let generation = stream.update().await.generation;
+        counters.extend(generation.map(|generation| generation.counter));
+        let reason = "another state".to_owned();
+        stream.say(agent_message::Message::Reject(Reject { generation, reason, contradicts: true })).await;
+    }
+    assert!(counters.is_sorted_by(|a, b| a < b), "each is told under the next number: {counters:?}");
+    assert_eq!(stream.next().await.unwrap_err().code(), Code::InvalidArgument);
+}
