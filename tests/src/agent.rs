@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -12,10 +11,11 @@ use serde_json::Value;
 
 use crate::binaries::Binary;
 use crate::command::Answer;
+use crate::daemon::Daemon;
 use crate::host::Host;
 use crate::json;
 use crate::process::Process;
-use crate::wait::{wait_for, wait_ok};
+use crate::wait::wait_ok;
 
 /// How long the agent may take to serve its socket, or to be in a phase.
 const READY: Duration = Duration::from_secs(10);
@@ -28,7 +28,7 @@ pub const NOT_JOINED: i32 = 3;
 pub struct Agent {
     host: Host,
     config: PathBuf,
-    process: Option<Process>,
+    daemon: Daemon,
     addresses: OnceLock<[IpAddr; 2]>,
 }
 
@@ -57,22 +57,13 @@ impl Agent {
         }
         text.push_str(settings);
         std::fs::write(&config, text)?;
-        Ok(Self { host: host.clone(), config, process: None, addresses: OnceLock::new() })
+        Ok(Self { host: host.clone(), config, daemon: Daemon::new("agent"), addresses: OnceLock::new() })
     }
 
     /// Starts the process and waits until it answers.
     pub fn launch(&mut self) -> Result<()> {
-        let mut process = self.spawn()?;
-        let socket = self.socket();
-        wait_for("the agent's socket", READY, || {
-            UnixStream::connect(&socket).is_ok() || !process.is_running()
-        })
-        .with_context(|| process.output())?;
-        if !process.is_running() {
-            bail!("the agent ended: {}", process.output());
-        }
-        self.process = Some(process);
-        Ok(())
+        let (process, socket) = (self.spawn()?, self.socket());
+        self.daemon.serves(process, &socket)
     }
 
     /// Starts the process and waits for nothing.
@@ -109,24 +100,17 @@ impl Agent {
 
     /// The running process.
     pub fn process(&mut self) -> Result<&mut Process> {
-        self.process.as_mut().context("the agent was not started")
+        self.daemon.process()
     }
 
     /// Kills it (`SIGKILL`).
     pub fn kill(&mut self) -> Result<()> {
-        self.process()?.kill()?;
-        self.process = None;
-        Ok(())
+        self.daemon.kill()
     }
 
     /// Stops it as a service manager would.
     pub fn stop(&mut self) -> Result<()> {
-        let status = self.process()?.stop()?;
-        if !status.success() {
-            bail!("the agent ended with {status}: {}", self.process()?.output());
-        }
-        self.process = None;
-        Ok(())
+        self.daemon.stop()
     }
 
     /// Runs `outrigger` with these words, whatever it answers.

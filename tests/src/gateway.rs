@@ -1,7 +1,6 @@
 //! The gateway on a simulated machine, with its folder of manifests.
 
 use std::fmt::Write as _;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,11 +9,12 @@ use serde_json::Value;
 
 use crate::binaries::Binary;
 use crate::command::Answer;
+use crate::daemon::Daemon;
 use crate::host::Host;
 use crate::json;
 use crate::net::Underlay;
 use crate::process::Process;
-use crate::wait::{monotonic_ns, wait_for, wait_ok};
+use crate::wait::{monotonic_ns, wait_ok};
 
 /// How long the gateway may take to be ready.
 const READY: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ pub const POD_PREFIXES: [&str; 2] = ["10.100.0.0/16", "fd00:100::/32"];
 pub struct Gateway {
     host: Host,
     folder: PathBuf,
-    process: Option<Process>,
+    daemon: Daemon,
 }
 
 impl Gateway {
@@ -67,21 +67,13 @@ impl Gateway {
         }
         text.push_str(settings);
         std::fs::write(folder.join("gateway.yaml"), text)?;
-        Ok(Self { host: host.clone(), folder, process: None })
+        Ok(Self { host: host.clone(), folder, daemon: Daemon::new("gateway") })
     }
 
     /// Starts the process and waits until it has read its manifests.
     pub fn launch(&mut self) -> Result<()> {
-        let mut process = self.spawn()?;
-        let socket = self.socket();
-        wait_for("the gateway's socket", READY, || {
-            UnixStream::connect(&socket).is_ok() || !process.is_running()
-        })
-        .with_context(|| process.output())?;
-        if !process.is_running() {
-            bail!("the gateway ended: {}", process.output());
-        }
-        self.process = Some(process);
+        let (process, socket) = (self.spawn()?, self.socket());
+        self.daemon.serves(process, &socket)?;
         self.wait_status("a synced gateway", |status| json::flag(status, "synced"))?;
         Ok(())
     }
@@ -126,24 +118,17 @@ impl Gateway {
 
     /// The running process.
     pub fn process(&mut self) -> Result<&mut Process> {
-        self.process.as_mut().context("the gateway was not started")
+        self.daemon.process()
     }
 
     /// Kills it (`SIGKILL`).
     pub fn kill(&mut self) -> Result<()> {
-        self.process()?.kill()?;
-        self.process = None;
-        Ok(())
+        self.daemon.kill()
     }
 
     /// Stops it as a service manager would.
     pub fn stop(&mut self) -> Result<()> {
-        let status = self.process()?.stop()?;
-        if !status.success() {
-            bail!("the gateway ended with {status}: {}", self.process()?.output());
-        }
-        self.process = None;
-        Ok(())
+        self.daemon.stop()
     }
 
     /// Saves a manifest, as an editor does; returns when, by the monotonic clock.
@@ -180,7 +165,7 @@ impl Gateway {
             anyhow::ensure!(condition(&status), "{status:#}");
             Ok(status)
         })
-        .with_context(|| self.process.as_ref().map(Process::output).unwrap_or_default())
+        .with_context(|| self.daemon.output())
     }
 
     /// A token for a group; `more` are further options.

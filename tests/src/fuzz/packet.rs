@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use datapath::abi::{Bank, Control, EndpointEntry, EndpointKey, Hook, Settings, settings_flag};
+use datapath::abi::{Bank, Control, EndpointEntry, EndpointKey, Hook, settings_flag};
 use datapath::model::{Capacity, Frame, Model};
 use datapath::{Address, Moment, Outer, Reason, Verdict, decide};
 use etherparse::{NetSlice, SlicedPacket};
 use policy::identity::Identity;
 use policy::state::{Default, DirectionPolicy, Peers, Policy, PortRange, Ports, Rule, RuleAction};
+
+use super::tables;
 
 /// The bank that is filled.
 const BANK: Bank = Bank::A;
@@ -138,28 +140,13 @@ fn mesh(audit: bool) -> Model {
     let [own, allowed, refused] = IDENTITIES;
     let policy = policy(allowed);
     let lowered = policy::lower(&policy);
-    let [address_v4, address_v6] = OWN.map(address);
-    let settings = Settings {
-        identity: own,
-        mark: own,
-        // Audit lets everything pass that has a valid source; forged packets are dropped all the same.
-        flags: if audit { settings_flag::AUDIT } else { settings_flag::EVENTS_ALLOWED },
-        ingress_default: 2,
-        egress_default: 1,
-        reserved: [0; 2],
-        ingress_rule: lowered.ingress.rule,
-        egress_rule: lowered.egress.rule,
-        address_v4,
-        address_v6,
-        mtu: 1450,
-        spare: [0; 20],
-    };
     // Small maps, so that packets reach their ends.
     let mut model = Model::new(Capacity { flows: 4, half_open: 4, fragments: 2, events: 4 });
-    model.settings = [Some(settings), None];
-    model.classes = lowered.classes(BANK).collect();
-    model.cidrs = lowered.cidrs(BANK).collect();
-    model.policy = lowered.policy(BANK).collect();
+    tables::fill(&mut model, BANK, &lowered, OWN.map(address), own);
+    if let [Some(settings), _] = &mut model.settings {
+        // Audit lets everything pass that has a valid source; forged packets are dropped all the same.
+        settings.flags |= if audit { settings_flag::AUDIT } else { settings_flag::EVENTS_ALLOWED };
+    }
     let [first, second, _] = TUNNELS.map(address);
     for (addresses, tunnel, identity) in [(ALLOWED, first, allowed), (REFUSED, second, refused)] {
         for remote in addresses.map(address) {
