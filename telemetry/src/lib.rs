@@ -4,6 +4,7 @@ pub mod files;
 pub mod health;
 pub mod listener;
 pub mod logging;
+pub mod memory;
 pub mod pulse;
 pub mod service;
 pub mod shutdown;

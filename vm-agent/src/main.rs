@@ -12,7 +12,7 @@ use vm_agent::config::{Arguments, Config};
 const THREADS: usize = 2;
 
 fn main() -> ExitCode {
-    vm_agent::heap::bound();
+    telemetry::memory::bound(vm_agent::memory::HEAPS);
     let runtime = Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
     let run = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
         let ended = runtime.block_on(start());

@@ -163,6 +163,9 @@ impl Stage {
                 times.push(ms(time));
             }
             let used = usage::cpu(self.process.id())?.saturating_sub(before);
+            // What changes need of the program and the heap, before any of it is given back.
+            let busy = format!("agent memory: {name}, right after {count} changes of {what}");
+            rows.push(Measurement::known(&busy, float(usage::memory(self.process.id())?.rss) / 1e6, "MB"));
             let median = Median::of(&times);
             let name = format!("agent, {name}: change of {what}");
             let each = ms(used) / float(u64::try_from(count.max(1))?);
