@@ -20,6 +20,7 @@ use crate::pool::Pool;
 use crate::v1;
 
 mod canonical;
+mod changes;
 
 pub use canonical::{audience_part, everyone_part, workload_part};
 

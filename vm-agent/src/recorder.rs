@@ -5,7 +5,10 @@ use std::sync::Arc;
 use crate::agent::{Agent, Topic};
 use crate::member::Member;
 use crate::session::Version;
-use crate::state_dir::Snapshot;
+
+mod disk;
+
+pub use disk::Disk;
 
 /// Writes each state that the kernel runs, the newest where several came while one was written. A full disk is a
 /// warning: enforcement does not need the disk.
@@ -32,6 +35,7 @@ pub async fn run(agent: Arc<Agent>) {
 
 async fn follow(agent: &Arc<Agent>, member: &Arc<Member>) {
     let mut running = member.running.subscribe();
+    let mut disk = Disk::default();
     // The state that came from the disk is there already.
     let mut written = member.restored.as_ref().map(|version| version.tag);
     loop {
@@ -39,9 +43,14 @@ async fn follow(agent: &Arc<Agent>, member: &Arc<Member>) {
         if let Some(version) = version.filter(|version| Some(version.tag) != written) {
             written = Some(version.tag);
             let (agent, member) = (agent.clone(), member.clone());
-            let task = tokio::task::spawn_blocking(move || record(&agent, &member, &version));
-            if let Err(error) = task.await {
-                tracing::error!(%error, "writing the last good state was cut off");
+            let mut known = std::mem::take(&mut disk);
+            let task = tokio::task::spawn_blocking(move || {
+                record(&agent, &member, &version, &mut known);
+                known
+            });
+            match task.await {
+                Ok(known) => disk = known,
+                Err(error) => tracing::error!(%error, "writing the last good state was cut off"),
             }
         }
         if running.changed().await.is_err() {
@@ -51,7 +60,7 @@ async fn follow(agent: &Arc<Agent>, member: &Arc<Member>) {
 }
 
 /// Writes one state and what the enrolment takes from it.
-fn record(agent: &Agent, member: &Member, version: &Version) {
+fn record(agent: &Agent, member: &Member, version: &Version, disk: &mut Disk) {
     // Leaving takes the same lock after it has ended the membership, so that nothing is written behind its back.
     let _writing = agent.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let is_current = agent.member().is_some_and(|current| std::ptr::eq(&raw const *current, member));
@@ -68,12 +77,8 @@ fn record(agent: &Agent, member: &Member, version: &Version) {
     });
     let saved = changed.map_or(Ok(()), |enrolment| enrolment.save(&agent.state));
     agent.warn(Topic::Enrolment, saved.err().map(|error| error.to_string()));
-    let snapshot = Snapshot {
-        tag: version.tag,
-        saved: agent.now().as_secs(),
-        parts: version.node.parts().into_iter().collect(),
-    };
-    let warning = snapshot.save(&agent.state).err().map(|error| {
+    let written = disk.write(&agent.state, version.tag, agent.now().as_secs(), &version.node);
+    let warning = written.err().map(|error| {
         tracing::warn!(%error, "the last good state was not written; a reboot would enforce an older one");
         format!("{error}: a reboot would enforce an older state")
     });

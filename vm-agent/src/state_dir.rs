@@ -1,7 +1,7 @@
 //! The agent's files: key, certificate, roots, enrolment and the last good state. One agent owns them at a time.
 //!
 //! Every file is written whole and synced beside its place and then renamed over it, so that a crash leaves the
-//! old or the new one. The enrolment is written last when joining and removed first when leaving: with it the
+//! old or the new one. The journal alone grows, and knows where it ends. The enrolment is written last when joining and removed first when leaving: with it the
 //! other files count, without it they are leftovers.
 
 use std::fs::File;
@@ -14,10 +14,12 @@ use zeroize::Zeroizing;
 use crate::lock::{FolderLock, LockError};
 
 mod enrolment;
+mod journal;
 mod snapshot;
 
 pub use enrolment::{Enrolment, InvalidEnrolment};
-pub use snapshot::{InvalidSnapshot, Snapshot};
+pub use journal::{Checksum, Entry, Journal};
+pub use snapshot::{InvalidSnapshot, Snapshot, checksum};
 
 /// A file of the state folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,13 +32,16 @@ pub enum StateFile {
     Certificate,
     /// The trusted roots (PEM).
     Bundle,
-    /// The last good state.
+    /// The last good state, as it was written whole.
     Snapshot,
+    /// What changed since.
+    Journal,
 }
 
 impl StateFile {
     /// All, in the order in which they are removed.
-    pub const ALL: [Self; 5] = [Self::Enrolment, Self::Key, Self::Certificate, Self::Bundle, Self::Snapshot];
+    pub const ALL: [Self; 6] =
+        [Self::Enrolment, Self::Key, Self::Certificate, Self::Bundle, Self::Snapshot, Self::Journal];
 
     /// The file's name.
     #[must_use]
@@ -47,6 +52,7 @@ impl StateFile {
             Self::Certificate => "certificate.pem",
             Self::Bundle => "bundle.pem",
             Self::Snapshot => "snapshot.bin",
+            Self::Journal => "journal.bin",
         }
     }
 }
@@ -139,6 +145,23 @@ impl StateDir {
         self.replace(&path, content).map_err(|source| StateError::Write { path, source })
     }
 
+    /// Writes behind what a file holds, which is on the disk when this returns.
+    ///
+    /// # Errors
+    /// [`StateError::Write`]: also if the file has another length than this. A part of the content may be written.
+    pub fn append(&self, file: StateFile, length: u64, content: &[u8]) -> Result<(), StateError> {
+        let path = self.path.join(file.name());
+        let append = || {
+            let mut file = File::options().append(true).open(&path)?;
+            if file.metadata()?.len() != length {
+                return Err(io::Error::other("it was changed by somebody else"));
+            }
+            file.write_all(content)?;
+            file.sync_data()
+        };
+        append().map_err(|source| StateError::Write { path: path.clone(), source })
+    }
+
     fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         // Made with mode 0600, and removed again when anything below fails.
         let mut temporary = tempfile::NamedTempFile::with_prefix_in(".new-", &self.path)?;
@@ -226,6 +249,20 @@ mod tests {
         assert!(matches!(state.write(StateFile::Snapshot, b"x"), Err(StateError::Write { .. })));
         assert!(state.path().join("snapshot.bin").is_dir());
         assert_eq!(std::fs::read_dir(state.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn what_is_appended_stands_behind_what_is_known() {
+        let root = tempfile::tempdir().unwrap();
+        let state = StateDir::open(root.path(), "blue").unwrap();
+        assert!(
+            matches!(state.append(StateFile::Journal, 0, b"x"), Err(StateError::Write { .. })),
+            "no file"
+        );
+        state.write(StateFile::Journal, b"one").unwrap();
+        state.append(StateFile::Journal, 3, b"two").unwrap();
+        assert!(matches!(state.append(StateFile::Journal, 3, b"x"), Err(StateError::Write { .. })));
+        assert_eq!(**state.read(StateFile::Journal).unwrap().unwrap(), *b"onetwo");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use policy::state::{Endpoint, NodeSettings, Policy};
 use prost::Message as _;
 
 use super::Node;
-use crate::convert::{address_to_wire, endpoint_to_wire, labels_to_wire, policy_to_wire, settings_to_wire};
+use crate::convert::{self, address_to_wire, endpoint_to_wire, policy_to_wire, settings_to_wire};
 use crate::v1;
 
 /// Resources that are encoded at once: as messages of their own they take many times the memory.
@@ -33,7 +33,10 @@ pub fn audience_part(
     owners: &BTreeMap<IpAddr, Arc<str>>,
 ) -> v1::ResourceSet {
     v1::ResourceSet {
-        identities: identities.iter().map(|(&identity, labels)| labels_to_wire(identity, labels)).collect(),
+        identities: identities
+            .iter()
+            .map(|(&identity, labels)| convert::labels_to_wire(identity, labels))
+            .collect(),
         policy: policy.map(policy_to_wire),
         owners: owners.iter().map(|(address, owner)| owner_to_wire(*address, owner)).collect(),
         ..v1::ResourceSet::default()
@@ -48,6 +51,10 @@ pub fn workload_part(settings: &NodeSettings, gateways: &[String]) -> v1::Resour
 
 pub(super) fn owner_to_wire(address: IpAddr, owner: &str) -> v1::Owner {
     v1::Owner { address: address_to_wire(address), owner: owner.to_owned() }
+}
+
+pub(super) fn labels_to_wire((identity, labels): (&Identity, &Arc<str>)) -> v1::IdentityLabels {
+    v1::IdentityLabels { identity: identity.get(), labels: labels.to_string() }
 }
 
 impl Node {
@@ -68,11 +75,7 @@ impl Node {
 
     fn audience(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let labels = |(identity, labels): (&Identity, &Arc<str>)| v1::IdentityLabels {
-            identity: identity.get(),
-            labels: labels.to_string(),
-        };
-        encode(&mut bytes, self.identities.iter().map(labels), |set| &mut set.identities);
+        encode(&mut bytes, self.identities.iter().map(labels_to_wire), |set| &mut set.identities);
         let policy = self.policy.as_deref().map(policy_to_wire);
         bytes.extend(v1::ResourceSet { policy, ..v1::ResourceSet::default() }.encode_to_vec());
         let owners = self.owners().map(|(address, owner)| owner_to_wire(*address, owner));
@@ -82,7 +85,7 @@ impl Node {
 }
 
 /// Appends the resources as one set would encode them: sets one after the other are the set of all.
-fn encode<T>(
+pub(super) fn encode<T>(
     bytes: &mut Vec<u8>,
     mut resources: impl Iterator<Item = T>,
     list: impl Fn(&mut v1::ResourceSet) -> &mut Vec<T>,

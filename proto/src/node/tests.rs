@@ -26,6 +26,15 @@ fn address() -> impl Strategy<Value = IpAddr> {
     ]
 }
 
+/// Addresses and identities that several states have.
+fn known_address() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![(0_u8..8).prop_map(|last| IpAddr::V4(Ipv4Addr::new(10, 0, 0, last))), address()]
+}
+
+fn known_identity() -> impl Strategy<Value = Identity> {
+    prop_oneof![(300_u32..306).prop_map(|number| Identity::try_new(number).unwrap()), identity()]
+}
+
 fn prefix() -> impl Strategy<Value = IpNet> {
     (address(), 0_u8..=128).prop_map(|(address, length)| match address {
         IpAddr::V4(v4) => IpNet::V4(Ipv4Net::new(v4, length % 33).unwrap().trunc()),
@@ -99,8 +108,11 @@ fn settings() -> impl Strategy<Value = NodeSettings> {
 
 fn node() -> impl Strategy<Value = Node> {
     (
-        (btree_map(address(), endpoint(), 0..6), btree_map(address(), Just(Arc::from("shop/gone")), 0..2)),
-        btree_map(identity(), Just(()), 0..4),
+        (
+            btree_map(known_address(), endpoint(), 0..6),
+            btree_map(known_address(), Just(Arc::from("shop/gone")), 0..3),
+        ),
+        btree_map(known_identity(), Just(()), 0..4),
         (direction(), direction()),
         settings(),
     )
@@ -129,6 +141,36 @@ proptest! {
         prop_assert_eq!(&read, &node);
         prop_assert_eq!(read.digest(), node.digest());
         prop_assert_eq!(read.state().unwrap().endpoints, node.endpoints);
+    }
+
+    #[test]
+    fn changes_lead_from_one_state_to_the_next(nodes in vec(node(), 1..5)) {
+        let mut parts = Vec::from(nodes[0].parts());
+        for [before, after] in nodes.array_windows() {
+            let changes = after.changes_since(before).unwrap();
+            let mut next = before.clone();
+            next.apply(&[&changes]).unwrap();
+            prop_assert_eq!(&next, after);
+            prop_assert!(after.changes_since(after).unwrap().is_empty());
+            parts.push(changes);
+            let mut at_once = Node::default();
+            at_once.apply(&parts).unwrap();
+            prop_assert_eq!(&at_once, after);
+        }
+    }
+
+    #[test]
+    fn what_an_update_cannot_say_is_no_change(node in node()) {
+        for less in [
+            Node { policy: None, ..node.clone() },
+            Node { settings: None, ..node.clone() },
+            Node { gateways: Vec::new(), ..node.clone() },
+        ] {
+            prop_assert_eq!(less.changes_since(&node), None);
+            let mut more = less.clone();
+            more.apply(&[node.changes_since(&less).unwrap()]).unwrap();
+            prop_assert_eq!(&more, &node);
+        }
     }
 
     #[test]

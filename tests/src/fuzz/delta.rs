@@ -25,7 +25,7 @@ const CIDRS: [&str; 5] = ["0.0.0.0/0", "10.0.0.0/8", "10.1.2.3/32", "::/0", "200
 
 /// Whatever the updates: one is applied as a whole or, where any resource in it is invalid, not at all, with an error
 /// for each of those; a node then holds what the resources said last, and its digest and canonical form depend on that
-/// alone, not on the way there.
+/// alone, not on the way there. What is kept of its changes leads to the same.
 ///
 /// # Panics
 ///
@@ -34,6 +34,7 @@ pub fn delta(data: &[u8]) {
     let mut choices = Choices::new(data);
     let mut node = Node::default();
     let mut expected = Kept::default();
+    let mut journal = Vec::new();
     while !choices.is_empty() {
         let mut next = expected.clone();
         let mut invalid = 0;
@@ -50,7 +51,11 @@ pub fn delta(data: &[u8]) {
             }
         }
         expected.is_held_by(&node);
+        journal.push(node.changes_since(&before).unwrap());
     }
+    let mut replayed = Node::default();
+    replayed.apply(&journal).unwrap();
+    assert_eq!(replayed, node, "what is kept of changes makes another node");
     let mut copy = Node::default();
     copy.apply(&node.parts()).unwrap();
     assert_eq!(copy, node, "the canonical form makes another node");

@@ -10,7 +10,7 @@ use proto::v1::agent_message::Message as Up;
 use proto::v1::{AgentMessage, GatewayMessage, Hello, Reject};
 use vm_agent::kernel::{Applied, Reading, Refusal, Tables, Tag, TwinKernel};
 use vm_agent::session::{Core, Outcome, Unconfirmed, Version, contradicts, generation};
-use vm_agent::state_dir::Snapshot;
+use vm_agent::state_dir::{Entry, Journal, Snapshot, checksum};
 
 use super::truth::Truth;
 
@@ -18,6 +18,8 @@ use super::truth::Truth;
 const RESTORE: u64 = 15_000;
 /// How long the disk may take before the hello is said without it.
 const RECORD: u64 = 10_000;
+/// Then a state is written whole.
+const LONG: usize = 2000;
 
 /// What becomes of a state in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +61,8 @@ pub(super) struct Machine {
     pub line: Option<u64>,
     tables: Tables,
     agent: Option<Agent>,
-    disks: Vec<(Tag, Vec<u8>)>,
-    disk: Option<(Tag, Vec<u8>)>,
+    disks: Vec<(Tag, Files)>,
+    disk: Option<(Tag, Files)>,
     /// What it has said to run, as far as its disk was sound: a restart must not take it back.
     said: Option<Tag>,
     /// What it has said to run, whatever became of its disk.
@@ -69,6 +71,13 @@ pub(super) struct Machine {
     pub(super) lost: Option<Tag>,
     /// What its clock is wrong by, in seconds.
     skew: i64,
+}
+
+/// The last good state on a disk.
+#[derive(Clone, Default)]
+struct Files {
+    snapshot: Vec<u8>,
+    journal: Vec<u8>,
 }
 
 /// The process.
@@ -86,6 +95,8 @@ struct Agent {
     running: Option<Version>,
     written: Option<Tag>,
     recorded: Option<Tag>,
+    /// What was written last, and the end of its journal.
+    kept: Option<(Arc<Node>, Journal)>,
     hello_wanted: Option<u64>,
     is_answered: bool,
 }
@@ -97,6 +108,36 @@ pub(super) struct Reaction {
     pub says: Vec<AgentMessage>,
     /// Whether it ends the stream.
     pub ends: bool,
+}
+
+impl Files {
+    fn read(&self) -> Result<Snapshot> {
+        let mut snapshot = Snapshot::decode(&self.snapshot)?;
+        if !self.journal.is_empty() {
+            snapshot.continue_by(Journal::read(&self.journal, &checksum(&self.snapshot))?);
+        }
+        Ok(snapshot)
+    }
+
+    /// With one more state: an entry of the journal, or all of it.
+    fn with(mut self, version: &Version, saved: u64, kept: &mut Option<(Arc<Node>, Journal)>) -> Self {
+        let tag = version.tag;
+        let entry = kept.take().and_then(|(before, end)| {
+            let changes = version.node.changes_since(&before)?;
+            end.with(&Entry { tag, saved, changes })
+        });
+        let end = if let Some((journal, entry)) = entry.filter(|(journal, _)| journal.length() < LONG) {
+            self.journal.extend(entry);
+            journal
+        } else {
+            self.snapshot = Snapshot { tag, saved, parts: Vec::from(version.node.parts()) }.encode();
+            let (journal, head) = Journal::begin(&checksum(&self.snapshot));
+            self.journal = head;
+            journal
+        };
+        *kept = Some((version.node.clone(), end));
+        self
+    }
 }
 
 impl Machine {
@@ -163,8 +204,8 @@ impl Machine {
         }
         let mut agent = Agent::new(self.tables.adopt()?, now);
         let mut outcome = None;
-        if let Some((_, bytes)) = &self.disk {
-            let Snapshot { tag, parts, .. } = Snapshot::decode(bytes)?;
+        if let Some((_, files)) = &self.disk {
+            let Snapshot { tag, parts, .. } = files.read()?;
             let mut node = Node::default();
             node.apply(&parts)?;
             let Ok(version) = Version::try_new(tag, node) else { bail!("half a state was on the disk") };
@@ -286,10 +327,12 @@ impl Machine {
         agent.recorded = Some(version.tag);
         if is_sound {
             let saved = (now / 1000).saturating_add_signed(self.skew);
-            let parts = version.node.parts().into_iter().collect();
-            let written = (version.tag, Snapshot { tag: version.tag, saved, parts }.encode());
+            let before = self.disk.as_ref().map(|(_, files)| files.clone());
+            let written = (version.tag, before.unwrap_or_default().with(&version, saved, &mut agent.kept));
             self.disks.push(written.clone());
             self.disk = Some(written);
+        } else {
+            agent.kept = None;
         }
         self.confirm(&mut reaction, !is_sound)?;
         Ok(reaction)
@@ -416,6 +459,7 @@ impl Agent {
             running: None,
             written: None,
             recorded: None,
+            kept: None,
             hello_wanted: None,
             is_answered: false,
         }

@@ -1,4 +1,4 @@
-//! The last good state on disk: what the kernel is given at boot, before any gateway was asked.
+//! The last good state on disk: what the kernel is given at boot, before any gateway was asked. A journal continues it.
 //!
 //! Layout: `OGRS`, then little endian: form (u32), incarnation (u64), counter (u64), seconds since the Unix epoch
 //! (u64), number of parts (u32), for each its length (u32) and bytes; SHA-256 of all that at the end.
@@ -6,6 +6,7 @@
 use bytes::{Buf as _, BufMut as _};
 use sha2::{Digest as _, Sha256};
 
+use super::journal::{Checksum, Entry, Journal};
 use super::{StateDir, StateError, StateFile};
 use crate::kernel::Tag;
 
@@ -20,7 +21,7 @@ pub struct Snapshot {
     pub tag: Tag,
     /// When it was written, seconds since the Unix epoch: the time cannot be before that.
     pub saved: u64,
-    /// The canonical encoding, as `proto::node::Node::parts` gives it.
+    /// The canonical encoding, as `proto::node::Node::parts` gives it, and what changed since.
     pub parts: Vec<Vec<u8>>,
 }
 
@@ -39,24 +40,39 @@ pub enum InvalidSnapshot {
     /// It is cut off or damaged.
     #[error("the snapshot of the last good state is damaged (checksum)")]
     Checksum,
+    /// The journal behind it is damaged.
+    #[error("the journal of the last good state is damaged (checksum)")]
+    Journal,
 }
 
 impl Snapshot {
-    /// Reads it; `None` if there is none.
+    /// Reads it, with its journal; `None` if there is none.
     ///
     /// # Errors
     /// [`InvalidSnapshot`] with the reason; nothing of a damaged snapshot is used.
     pub fn load(state: &StateDir) -> Result<Option<Self>, InvalidSnapshot> {
-        let bytes = state.read(StateFile::Snapshot)?;
-        bytes.map(|bytes| Self::decode(&bytes)).transpose()
+        let Some(bytes) = state.read(StateFile::Snapshot)? else { return Ok(None) };
+        let mut snapshot = Self::decode(&bytes)?;
+        if let Some(journal) = state.read(StateFile::Journal)? {
+            snapshot.continue_by(Journal::read(&journal, &checksum(&bytes))?);
+        }
+        Ok(Some(snapshot))
     }
 
-    /// Writes it.
+    /// Writes it. A journal that is there no longer counts.
     ///
     /// # Errors
     /// [`StateError::Write`]; the previous snapshot is still there.
     pub fn save(&self, state: &StateDir) -> Result<(), StateError> {
         state.write(StateFile::Snapshot, &self.encode())
+    }
+
+    /// Takes what came into force later.
+    pub fn continue_by(&mut self, entries: Vec<Entry>) {
+        for Entry { tag, saved, changes } in entries {
+            (self.tag, self.saved) = (tag, saved);
+            self.parts.push(changes);
+        }
     }
 
     /// The bytes of the file.
@@ -114,6 +130,12 @@ impl Snapshot {
         }
         rest.is_empty().then_some(Self { tag, saved, parts })
     }
+}
+
+/// The checksum at the end of a snapshot's bytes, which names it in its journal.
+#[must_use]
+pub fn checksum(snapshot: &[u8]) -> Checksum {
+    snapshot.last_chunk().copied().unwrap_or_default()
 }
 
 #[cfg(test)]
