@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use pki::SpiffeId;
@@ -37,6 +37,9 @@ const QUARANTINE: Duration = Duration::from_hours(24);
 const HOUSEKEEPING: Duration = Duration::from_mins(1);
 /// How long expired tokens stay in the list, beside the grace time of certificates.
 const KEEP_TOKENS: Duration = Duration::from_hours(7 * 24);
+/// How often memory is given back while connections or the state change, and otherwise.
+const GIVE_BACK: Duration = Duration::from_secs(5);
+const GIVE_BACK_SELDOM: Duration = Duration::from_mins(10);
 /// Connections that wait to be accepted; the kernel takes less where `net.core.somaxconn` says so.
 const BACKLOG: u32 = 16_384;
 /// Files beside connections: the store, the manifests, listeners.
@@ -74,12 +77,14 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     // Dropped, and so ended, on return.
     let mut background = JoinSet::new();
     tasks.spawn(pipeline.run(shutdown.clone()));
+    tasks.spawn(parts.end_revoked(shutdown.clone()));
     parts.serve_metrics(&mut tasks, &mut background, &shutdown).await?;
     let certificate = parts.own_certificate()?;
     parts.serve(&mut tasks, listener, socket, &certificate, &shutdown)?;
     background.spawn(certificate.keep_fresh(parts.clock.clone()));
     background.spawn(parts.housekeeping());
     background.spawn(parts.cut_stalled());
+    background.spawn(parts.give_back());
     background.spawn(watchdog());
     service::ready("serving");
     tracing::info!(listen = %parts.config.listen, socket = %parts.config.admin_socket.display(), "gateway ready");
@@ -281,6 +286,39 @@ impl Parts {
                 if count > 0 {
                     tracing::warn!(count, deadline = ?WRITE_DEADLINE, "sessions cut whose agents take nothing");
                     sessions.stalled(count);
+                }
+            }
+        }
+    }
+
+    /// Ends the sessions of workloads that are gone.
+    fn end_revoked(&self, shutdown: Shutdown) -> impl Future<Output = ()> + Send + use<> {
+        let (registry, mut workloads) =
+            (self.mesh.registry().clone(), self.foundation.store.watch_workloads());
+        async move {
+            loop {
+                let now = workloads.borrow_and_update().clone();
+                registry.end_revoked(&now);
+                tokio::select! {
+                    () = shutdown.wait() => return,
+                    changed = workloads.changed() => if changed.is_err() { return },
+                }
+            }
+        }
+    }
+
+    /// Gives memory back that snapshots and handshakes have used.
+    fn give_back(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (feed, connections) = (self.mesh.feed(), self.foundation.connections.clone());
+        async move {
+            let (mut due, mut since, mut last) = (tokio::time::interval(GIVE_BACK), Instant::now(), None);
+            loop {
+                let now = due.tick().await.into_std();
+                let generation = feed.borrow().as_ref().map(|feed| feed.latest.generation());
+                let seen = Some((generation, connections.opened()));
+                if seen != last || now.saturating_duration_since(since) > GIVE_BACK_SELDOM {
+                    (last, since) = (seen, now);
+                    let _ended = tokio::task::spawn_blocking(telemetry::memory::give_back).await;
                 }
             }
         }

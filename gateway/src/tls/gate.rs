@@ -18,6 +18,7 @@ use super::Limits;
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionMetrics {
     open: Gauge,
+    opened: Counter,
     refused: Family<Refused, Counter>,
 }
 
@@ -56,6 +57,7 @@ impl ConnectionMetrics {
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("outrigger_gateway");
         registry.register("connections", "TLS connections, open or opening", self.open.clone());
+        registry.register("connections_opened", "TLS connections since the start", self.opened.clone());
         registry.register(
             "connections_refused",
             "Connections that were closed at once or cut before TLS was set up, by reason",
@@ -65,6 +67,12 @@ impl ConnectionMetrics {
 
     pub(super) fn refused(&self, reason: &'static str) {
         self.refused.get_or_create(&Refused { reason }).inc();
+    }
+
+    /// How many there were since the start.
+    #[must_use]
+    pub fn opened(&self) -> u64 {
+        self.opened.get()
     }
 
     /// How many were refused for a reason.
@@ -108,6 +116,7 @@ impl Gate {
         state.waiting.insert(number, evict);
         drop(state);
         self.metrics.open.inc();
+        self.metrics.opened.inc();
         Some((Pass { gate: Arc::clone(self), source, number }, evicted))
     }
 

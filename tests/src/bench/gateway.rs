@@ -56,7 +56,7 @@ fn measure_with(agents: u32) -> Result<Vec<Measurement>> {
     println!("gateway: {agents} agents join");
     let mut bed = Bed::try_new(agents)?;
     let kernel = (usage::buffers()?, usage::kernel_objects()?);
-    let before = usage::resident(bed.pid()?)?;
+    let before = usage::rested(bed.pid()?)?;
     println!("gateway: {agents} agents connect");
     let connected = bed.connect()?;
     measured.memory(&mut bed, before, kernel)?;
@@ -100,7 +100,7 @@ impl Measured {
     }
 
     fn memory(&mut self, bed: &mut Bed, before: u64, (buffers, objects): (u64, u64)) -> Result<()> {
-        let now = usage::resident(bed.pid()?)?;
+        let now = usage::rested(bed.pid()?)?;
         self.at_most("memory, all of it, each agent", self.each(float(now)), "bytes", MEMORY);
         let grown = self.each(float(now.saturating_sub(before)));
         self.known("memory by connections, each agent", grown, "bytes");
@@ -132,7 +132,7 @@ impl Measured {
         self.at_most("CPU by change and stream", total, "µs", CPU_US);
         self.known("CPU by change and stream, of it in the kernel", kernel, "µs");
         self.known("CPU by change and stream, of the agents", others, "µs");
-        let resident = self.each(float(usage::resident(pid)?));
+        let resident = self.each(float(usage::rested(pid)?));
         self.at_most("memory after the changes, each agent", resident, "bytes", MEMORY);
         Ok(())
     }
@@ -197,7 +197,7 @@ impl Measured {
         self.known("snapshot: messages, each agent", self.each(snapshots), "bytes");
         let wire = usage::loopback(bed.host().namespace())?.saturating_sub(before.1);
         self.known("resume: bytes on the wire with handshakes, each agent", self.each(float(wire)), "bytes");
-        let resident = self.each(float(usage::resident(pid)?));
+        let resident = self.each(float(usage::rested(pid)?));
         self.at_most("memory after all are back, each agent", resident, "bytes", MEMORY);
         Ok(())
     }

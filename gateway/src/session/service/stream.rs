@@ -17,8 +17,8 @@ use super::report::InvalidReport;
 use super::rotation::{self, Rotation};
 use super::{MeshService, report};
 use crate::session::metrics::{Answer, EndReason};
-use crate::session::{Ended, Exchange, Feed, Heard, Next, Rejection, Session, Write, is_revoked};
-use crate::store::{Workload, Workloads};
+use crate::session::{Ended, Exchange, Feed, Heard, Next, Rejection, Session, Write};
+use crate::store::Workload;
 use crate::tls::Cut;
 
 /// What the agent receives.
@@ -122,13 +122,7 @@ impl Open {
         let ended = session.ended();
         let exchange = Exchange::open(Arc::clone(&workload), &hello, latest, session);
         Self {
-            ends: Box::pin(ends(
-                Arc::clone(&workload),
-                service.store.watch_workloads(),
-                ended,
-                service.shutdown.clone(),
-                expires_at,
-            )),
+            ends: Box::pin(ends(Arc::clone(&workload), ended, service.shutdown.clone(), expires_at)),
             service,
             workload,
             source,
@@ -307,22 +301,18 @@ fn part_bytes(message: &Message) -> usize {
 /// Returns when a session must not go on.
 async fn ends(
     workload: Arc<Workload>,
-    mut workloads: watch::Receiver<Arc<Workloads>>,
     ended: impl Future<Output = Ended> + Send,
     shutdown: Shutdown,
     expires_at: Instant,
 ) -> End {
-    let is_revoked = |workloads: &Arc<Workloads>| is_revoked(&workload, workloads);
     tokio::select! {
         biased;
-        revoked = workloads.wait_for(is_revoked) => if revoked.is_ok() {
-            End::revoked(&workload)
-        } else {
-            End::shutdown()
+        ended = ended => match ended {
+            Ended::Revoked => End::revoked(&workload),
+            Ended::Replaced => {
+                End(EndReason::Replaced, Some(Status::aborted("this machine opened another session")))
+            }
         },
-        Ended::Replaced = ended => {
-            End(EndReason::Replaced, Some(Status::aborted("this machine opened another session")))
-        }
         () = shutdown.wait() => End::shutdown(),
         () = tokio::time::sleep_until(expires_at) => {
             let text = "the certificate of this session expired: connect with the renewed one";

@@ -1,14 +1,17 @@
 //! What a process and its connections use, as the kernel counts it.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 use crate::namespace::Namespace;
+use crate::wait::wait_for;
 
 /// Ticks a second of `/proc/<pid>/stat`; fixed by the kernel's interface.
 const TICKS: u64 = 100;
+/// Longer than a gateway waits until it gives memory back.
+const REST: Duration = Duration::from_secs(7);
 /// Bytes of a page.
 const PAGE: u64 = 4096;
 
@@ -49,6 +52,19 @@ pub(super) fn resident(pid: u32) -> Result<u64> {
     let status = read(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+}
+
+/// The same once it rests: a gateway gives memory back every few seconds while connections or the state change.
+pub(super) fn rested(pid: u32) -> Result<u64> {
+    let (mut last, mut since) = (resident(pid)?, Instant::now());
+    wait_for("memory to rest", Duration::from_mins(1), || {
+        let now = resident(pid).unwrap_or_default();
+        if now.abs_diff(last) > last / 100 {
+            (last, since) = (now, Instant::now());
+        }
+        since.elapsed() > REST
+    })?;
+    resident(pid)
 }
 
 /// Memory in the buffers of all TCP sockets of the machine, in bytes; both ends of each connection are here.
