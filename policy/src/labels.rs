@@ -116,8 +116,9 @@ impl Labels {
 
     /// Whether it is not known if there is a label, by `source:key`: one of a namespace whose labels cannot be read.
     pub(crate) fn may_have(&self, source_and_key: &str) -> bool {
-        self.0.contains_key(UNREADABLE_NAMESPACE)
-            && source_and_key.starts_with(NAMESPACE_LABEL_PREFIX)
+        // Most selectors name no label of a namespace: this comes first.
+        source_and_key.starts_with(NAMESPACE_LABEL_PREFIX)
+            && self.0.contains_key(UNREADABLE_NAMESPACE)
             && !self.0.contains_key(source_and_key)
     }
 

@@ -16,7 +16,8 @@ use crate::state::{Policy, differences};
 #[derive(Debug, Default)]
 pub(super) struct Compiled {
     labels: BTreeMap<Identity, Arc<Labels>>,
-    subjects: BTreeSet<Identity>,
+    /// Of the members when policies were compiled last.
+    scope: u64,
     contributions: BTreeMap<Arc<str>, Contribution>,
     policies: BTreeMap<Identity, Arc<Policy>>,
     services: BTreeMap<Arc<str>, Arc<Service>>,
@@ -38,9 +39,7 @@ impl Compiled {
 
     /// Compiles what changed; `moved`: pods or workloads became others.
     pub(super) fn update(&mut self, facts: &Facts, members: &Members, moved: bool) {
-        let mut directory = members.directory();
-        let subjects: BTreeSet<Identity> = directory.subjects().collect();
-        let scope_changed = self.labels != directory.labels || self.subjects != subjects;
+        let scope_changed = self.scope != members.scope();
         let sets_changed = self.services != facts.services || self.groups != facts.cidr_groups;
         self.services.clone_from(&facts.services);
         self.groups.clone_from(&facts.cidr_groups);
@@ -51,6 +50,11 @@ impl Compiled {
         let changes: Vec<_> = differences(&self.contributions, &facts.policies, is_known)
             .map(|(origin, _, object)| (Arc::clone(origin), object.cloned()))
             .collect();
+        if changes.is_empty() && !scope_changed {
+            return;
+        }
+        let mut directory = members.directory();
+        let subjects: BTreeSet<Identity> = directory.subjects().collect();
         if changes.iter().filter_map(|(_, object)| object.as_ref()).any(|object| names_ports(object)) {
             members.name_ports(&mut directory);
         }
@@ -74,7 +78,7 @@ impl Compiled {
         }
         if scope_changed {
             self.labels.clone_from(&directory.labels);
-            self.subjects = subjects;
+            self.scope = members.scope();
         }
     }
 }

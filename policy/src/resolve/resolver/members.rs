@@ -24,6 +24,8 @@ pub(super) struct Members {
     /// How many transit nodes there are.
     transit: usize,
     workload_changes: u64,
+    /// How often the label sets in use, their numbers, or whose policy is compiled became others.
+    scope: u64,
 }
 
 /// What [`Members::observe`] found.
@@ -71,12 +73,18 @@ impl Members {
         self.workload_changes
     }
 
+    /// How often what selectors are asked about became another.
+    pub(super) const fn scope(&self) -> u64 {
+        self.scope
+    }
+
     /// Takes over what became another.
     pub(super) fn observe(&mut self, facts: &Facts, claims: &mut Claims) -> Changed {
         let relabelled = differences(&self.namespaces, &facts.namespaces, Arc::ptr_eq);
         let relabelled: BTreeSet<String> = relabelled.map(|(name, ..)| name.clone()).collect();
         self.namespaces.clone_from(&facts.namespaces);
         let mut changed = Changed::default();
+        let had_transit = self.transit > 0;
         let pods = changes(&self.pods, &facts.pods, &relabelled);
         let workloads = changes(&self.workloads, &facts.workloads, &relabelled);
         // What comes before what goes: a set that is still used is not numbered anew.
@@ -101,6 +109,7 @@ impl Members {
                 changed.label_sets |= self.leave(&gone.labels, gone.kind);
             }
         }
+        self.scope += u64::from(changed.label_sets) + u64::from(had_transit != (self.transit > 0));
         changed
     }
 
@@ -128,7 +137,10 @@ impl Members {
             Set::default()
         });
         set.population.members += 1;
-        set.population.subjects += usize::from(F::KIND == Kind::Workload);
+        if F::KIND == Kind::Workload {
+            self.scope += u64::from(set.population.subjects == 0);
+            set.population.subjects += 1;
+        }
         Member { fact, labels }
     }
 
@@ -136,7 +148,10 @@ impl Members {
     fn leave(&mut self, labels: &Arc<Labels>, kind: Kind) -> bool {
         let Some(set) = self.sets.get_mut(labels) else { return false };
         set.population.members -= 1;
-        set.population.subjects -= usize::from(kind == Kind::Workload);
+        if kind == Kind::Workload {
+            set.population.subjects -= 1;
+            self.scope += u64::from(set.population.subjects == 0);
+        }
         let last = set.population.members == 0;
         if last {
             self.sets.remove(labels);
@@ -150,27 +165,13 @@ impl Members {
         identities: &BTreeMap<Labels, Identity>,
         claims: &mut Claims,
     ) -> Result<(), UnusableIdentities> {
-        let mut numbered: BTreeMap<Identity, &Arc<Labels>> = BTreeMap::new();
-        for labels in self.sets.keys() {
-            let Some(&identity) = identities.get(&**labels) else {
-                return Err(UnusableIdentities::Unallocated { labels: Labels::clone(labels) });
-            };
-            if identity.is_reserved() {
-                return Err(UnusableIdentities::Reserved { identity, labels: Labels::clone(labels) });
-            }
-            if let Some(first) = numbered.insert(identity, labels) {
-                let (first, second) = (Labels::clone(first), Labels::clone(labels));
-                return Err(UnusableIdentities::Shared { identity, first, second });
-            }
-        }
+        let numbers = self.numbers(identities)?;
         let mut renumbered = BTreeSet::new();
-        for (identity, labels) in
-            numbered.into_iter().map(|(id, labels)| (id, Arc::clone(labels))).collect::<Vec<_>>()
-        {
-            if let Some(set) = self.sets.get_mut(&labels)
-                && set.number.replace(identity).is_some_and(|before| before != identity)
-            {
-                renumbered.insert(labels);
+        for ((labels, set), identity) in self.sets.iter_mut().zip(numbers) {
+            let before = set.number.replace(identity);
+            self.scope += u64::from(before != Some(identity));
+            if before.is_some_and(|before| before != identity) {
+                renumbered.insert(Arc::clone(labels));
             }
         }
         if !renumbered.is_empty() {
@@ -183,6 +184,35 @@ impl Members {
             }
         }
         Ok(())
+    }
+
+    /// The numbers of the label sets, in their order. Both maps are sorted alike: one walk finds all.
+    fn numbers(&self, identities: &BTreeMap<Labels, Identity>) -> Result<Vec<Identity>, UnusableIdentities> {
+        let mut known = identities.iter().peekable();
+        let mut numbers = Vec::with_capacity(self.sets.len());
+        for labels in self.sets.keys() {
+            while known.next_if(|(other, _)| *other < &**labels).is_some() {}
+            let Some((_, &identity)) = known.next_if(|(other, _)| *other == &**labels) else {
+                return Err(UnusableIdentities::Unallocated { labels: Labels::clone(labels) });
+            };
+            if identity.is_reserved() {
+                return Err(UnusableIdentities::Reserved { identity, labels: Labels::clone(labels) });
+            }
+            numbers.push(identity);
+        }
+        let mut sorted = numbers.clone();
+        sorted.sort_unstable();
+        let shared = sorted
+            .windows(2)
+            .find_map(|pair| (pair.first() == pair.last()).then(|| pair.first().copied())?);
+        if let Some(identity) = shared {
+            let holders = self.sets.keys().zip(&numbers).filter(|(_, number)| **number == identity);
+            let mut holders = holders.map(|(labels, _)| Labels::clone(labels));
+            if let (Some(first), Some(second)) = (holders.next(), holders.next()) {
+                return Err(UnusableIdentities::Shared { identity, first, second });
+            }
+        }
+        Ok(numbers)
     }
 
     /// The endpoint at an address of the one with that name.
