@@ -19,6 +19,7 @@ use crate::manifest::{Group, Kind, Object, ObjectKey, Pod, Workload as Declared}
 use crate::source::{Change, Rejected};
 use crate::store::{Target, WorkloadName, Workloads};
 
+mod beyond;
 mod concerns;
 mod holders;
 pub(crate) mod parts;

@@ -83,21 +83,29 @@ pub fn resolve(
     let directory = Directory::of(facts, identities)?;
     let mut warnings = BTreeSet::new();
     let endpoints = endpoints::endpoints(facts, &directory, &mut warnings);
-    let policies = policies(facts, &directory, &mut warnings);
-    let state = State { endpoints, identities: directory.labels, policies };
+    let (policies, host_policies) = policies(facts, &directory, &mut warnings);
+    let state = State { endpoints, identities: directory.labels, policies, host_policies };
     Ok(Resolved { state, warnings })
 }
 
-/// The policies of all that policy is compiled for.
+/// Policies by identity.
+type Policies = BTreeMap<Identity, Arc<Policy>>;
+
+/// The policies of all that policy is compiled for, as endpoints and as hosts.
 fn policies(
     facts: &Facts,
     directory: &Directory<'_>,
     warnings: &mut BTreeSet<String>,
-) -> BTreeMap<Identity, Arc<Policy>> {
+) -> (Policies, Policies) {
     let mut cache = PeerCache::new(facts, directory);
     let contributions: Vec<_> =
         facts.policies.values().map(|object| Contribution::of(object, &mut cache)).collect();
     warnings.extend(contributions.iter().flat_map(|contribution| contribution.warnings.iter().cloned()));
-    let policy = |identity| Arc::new(policies::policy_of(identity, contributions.iter()));
-    directory.subjects().map(|identity| (identity, policy(identity))).collect()
+    let (mut policies, mut of_hosts) = (Policies::new(), Policies::new());
+    for identity in directory.subjects() {
+        let (policy, of_host) = policies::policies_of(identity, contributions.iter());
+        policies.insert(identity, Arc::new(policy));
+        of_hosts.extend(of_host.map(|policy| (identity, Arc::new(policy))));
+    }
+    (policies, of_hosts)
 }

@@ -48,16 +48,29 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// Whether it governs the workloads with these labels.
+    /// Whether it governs the workloads with these labels, as endpoints or as hosts.
     #[must_use]
     pub fn matches(&self, labels: &Labels) -> bool {
-        matches!(self, Self::Endpoints(selector) if selector.matches(labels))
+        self.selector().is_some_and(|selector| selector.matches(labels))
     }
 
     /// Whether it may govern them, as far as their labels can be read.
     #[must_use]
     pub fn may_match(&self, labels: &Labels) -> bool {
-        matches!(self, Self::Endpoints(selector) if selector.may_match(labels))
+        self.selector().is_some_and(|selector| selector.may_match(labels))
+    }
+
+    /// Whether it governs hosts: what they send and receive outside of the mesh.
+    #[must_use]
+    pub const fn is_hosts(&self) -> bool {
+        matches!(self, Self::Nodes(_))
+    }
+
+    const fn selector(&self) -> Option<&Selector> {
+        match self {
+            Self::Nobody => None,
+            Self::Endpoints(selector) | Self::Nodes(selector) => Some(selector),
+        }
     }
 }
 

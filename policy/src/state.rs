@@ -13,11 +13,13 @@ use crate::identity::Identity;
 use crate::labels::Labels;
 use crate::pages::Pages;
 
+mod beyond;
 mod block;
 mod share;
 #[cfg(test)]
 mod tests;
 
+pub use beyond::beyond_mesh;
 pub use block::canonical;
 pub(crate) use block::canonical_block;
 pub use share::{differences, same};
@@ -173,6 +175,8 @@ pub struct State {
     pub identities: BTreeMap<Identity, Arc<Labels>>,
     /// The policy of every identity that an external workload has.
     pub policies: BTreeMap<Identity, Arc<Policy>>,
+    /// What policies say of those of them that are selected as hosts, about traffic outside of the mesh.
+    pub host_policies: BTreeMap<Identity, Arc<Policy>>,
 }
 
 /// What one node enforces and forwards: its slice of the state, as received by an agent. A copy shares all of it.
@@ -209,6 +213,8 @@ pub struct NodeSettings {
     pub tunnel_port: u16,
     /// Objects that were rejected and concern this node, `Kind/namespace/name: reason`; for `status`.
     pub rejected: Vec<String>,
+    /// Policies that select it and say something about traffic outside of the mesh, each with what that is.
+    pub partly_enforced: Vec<String>,
 }
 
 /// A node's part in the mesh.

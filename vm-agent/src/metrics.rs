@@ -68,6 +68,10 @@ impl Collector for Metrics {
         let warnings = i64::try_from(report.warnings.len()).unwrap_or(i64::MAX);
         gauge(&mut encoder, "warnings", "Warnings that `outrigger status` shows.", warnings)?;
         let Some(member) = member else { return Ok(()) };
+        let running = member.running.borrow().clone();
+        let left_out = running.map_or(0, |version| version.state.settings.partly_enforced.len());
+        let text = "What policies say about traffic outside of the mesh, which is not governed.";
+        gauge(&mut encoder, "policy_partly_enforced", text, i64::try_from(left_out).unwrap_or(i64::MAX))?;
         if let Some(applied) = applied {
             let generation = applied.tag.map_or(0, |tag| tag.counter);
             gauge(&mut encoder, "generation", "The generation that is enforced.", signed(generation))?;

@@ -110,6 +110,7 @@ fn state() -> NodeState {
             mode: Mode::Enforce,
             tunnel_port: 8479,
             rejected: Vec::new(),
+            partly_enforced: Vec::new(),
         },
     }
 }

@@ -62,6 +62,7 @@ fn as_json(status: &AgentStatus) -> Value {
         "mapMemoryBytes": status.map_memory_bytes,
         "counters": status.counters.iter().map(counter).collect::<Vec<_>>(),
         "warnings": status.warnings,
+        "partlyEnforced": status.partly_enforced,
     })
 }
 
@@ -104,6 +105,7 @@ fn rows(status: &AgentStatus, now: Timestamp) -> Vec<(&'static str, String)> {
     }
     list(&mut rows, "policies", &status.policies);
     list(&mut rows, "rejected", &status.rejected);
+    list(&mut rows, "not enforced", &status.partly_enforced);
     let counter = |counter: &Counter| {
         format!(
             "{:<8} {:<20} {:>10} packets {:>12} bytes",

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use policy::identity::Identity;
 use policy::state::{EndpointKind, Mode, NodeSettings, Role, State};
 
+use super::beyond::Beyond;
 use super::{Index, Nodes};
 use crate::store::{Target, Workload, WorkloadName};
 
@@ -16,6 +17,7 @@ use crate::store::{Target, Workload, WorkloadName};
 pub(super) struct Settled {
     made_of: Option<MadeOf>,
     nodes: Nodes,
+    beyond: Beyond,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -25,6 +27,8 @@ struct MadeOf {
     identities: u64,
     /// What senders write for workloads whose identity is being changed.
     marks: BTreeMap<IpAddr, Identity>,
+    /// What policies say about traffic outside of the mesh.
+    beyond: Arc<BTreeMap<Identity, Vec<String>>>,
 }
 
 impl Settled {
@@ -37,21 +41,23 @@ impl Settled {
 impl Index {
     /// What each workload is told about itself; what is as before is behind the same `Arc`.
     pub(super) fn nodes(&mut self, state: &State) -> Nodes {
+        let host_prefixes = self.host_prefixes(state);
+        let beyond = self.settled.beyond.update(state, &host_prefixes);
         let made_of = MadeOf {
-            host_prefixes: self.host_prefixes(state),
+            host_prefixes,
             identities: self.resolver.workload_changes(),
             marks: self.marks(state),
+            beyond,
         };
         // Rejected objects may concern a workload for many reasons; there are none on most days.
         if !self.rejected.is_empty() || self.settled.made_of.as_ref() != Some(&made_of) {
-            let nodes = self.new_nodes(state, &made_of.host_prefixes);
-            let made_of = self.rejected.is_empty().then_some(made_of);
-            self.settled = Settled { made_of, nodes: Arc::new(nodes) };
+            self.settled.nodes = Arc::new(self.new_nodes(state, &made_of));
+            self.settled.made_of = self.rejected.is_empty().then_some(made_of);
         }
         Arc::clone(&self.settled.nodes)
     }
 
-    fn new_nodes(&self, state: &State, host_prefixes: &[IpNet]) -> BTreeMap<WorkloadName, Arc<NodeSettings>> {
+    fn new_nodes(&self, state: &State, made_of: &MadeOf) -> BTreeMap<WorkloadName, Arc<NodeSettings>> {
         let concerns = self.concerns();
         let mut nodes = BTreeMap::new();
         for (name, workload) in self.workloads.iter() {
@@ -68,13 +74,17 @@ impl Index {
                 mark: own.map_or(identity, |endpoint| endpoint.mark),
                 addresses: workload.addresses.clone(),
                 prefixes: match role {
-                    Role::Host => host_prefixes.to_vec(),
+                    Role::Host => made_of.host_prefixes.clone(),
                     Role::Transit => self.settings.pools.clone(),
                 },
                 role,
                 mode: self.mode(workload),
                 tunnel_port: self.settings.tunnel_port,
                 rejected: concerns.of(workload, labels),
+                partly_enforced: match role {
+                    Role::Host => made_of.beyond.get(&identity).cloned().unwrap_or_default(),
+                    Role::Transit => Vec::new(),
+                },
             };
             let before = self.settled.nodes.get(name).filter(|before| ***before == settings);
             nodes.insert(name.clone(), before.map_or_else(|| Arc::new(settings), Arc::clone));

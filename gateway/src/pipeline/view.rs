@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use policy::facts::Facts;
-use policy::state::{Default as Verdict, Policy};
+use policy::state::{Default as Verdict, NodeSettings, Policy};
 use telemetry::health::Health;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -164,7 +164,7 @@ impl MeshView for Mesh {
             connected: status.connected,
             acked_generation: status.applied.map_or(0, |applied| applied.counter),
             rejected_reason: status.rejected.as_ref().map(|found| found.reason.clone()).unwrap_or_default(),
-            conditions: conditions(&status, &settings.rejected),
+            conditions: conditions(&status, settings),
         })
     }
 }
@@ -179,7 +179,7 @@ fn selecting(policy: &Policy) -> Vec<String> {
     by.flatten().cloned().collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-fn conditions(status: &SessionStatus, rejected: &[String]) -> BTreeMap<String, ConditionView> {
+fn conditions(status: &SessionStatus, settings: &NodeSettings) -> BTreeMap<String, ConditionView> {
     let condition =
         |reason: &str, message: String| ConditionView { status: true, reason: reason.to_owned(), message };
     let mut conditions = BTreeMap::new();
@@ -192,8 +192,13 @@ fn conditions(status: &SessionStatus, rejected: &[String]) -> BTreeMap<String, C
     if !status.trouble.is_empty() {
         conditions.insert("NetworkIncomplete".to_owned(), condition("HostNetwork", status.trouble.clone()));
     }
-    if !rejected.is_empty() {
-        conditions.insert("ObjectsRejected".to_owned(), condition("InvalidObject", rejected.join("; ")));
+    if !settings.rejected.is_empty() {
+        let text = settings.rejected.join("; ");
+        conditions.insert("ObjectsRejected".to_owned(), condition("InvalidObject", text));
+    }
+    if !settings.partly_enforced.is_empty() {
+        let text = settings.partly_enforced.join("; ");
+        conditions.insert("PolicyPartlyEnforced".to_owned(), condition("OutsideOfMesh", text));
     }
     conditions
 }

@@ -129,6 +129,7 @@ impl Sketch {
                 mode: Mode::Enforce,
                 tunnel_port: 8479,
                 rejected: Vec::new(),
+                partly_enforced: Vec::new(),
             };
             (workload(*number), Arc::new(settings))
         });
@@ -137,6 +138,7 @@ impl Sketch {
                 endpoints: endpoints.collect(),
                 identities: IDENTITIES.map(|number| (identity(number), Arc::new(labels(number)))).collect(),
                 policies: policies.collect(),
+                host_policies: BTreeMap::new(),
             },
             nodes: Arc::new(nodes.collect()),
             warnings: BTreeSet::new(),

@@ -78,17 +78,21 @@ impl Contribution {
     }
 }
 
-/// The policy of an identity. Contributions come in the order of their objects' names, so that rules stand in the
-/// order of their origins.
-pub(super) fn policy_of<'a>(
+/// The policy of an identity as an endpoint of the mesh, and as a host if any object is about that. Contributions come
+/// in the order of their objects' names, so that rules stand in the order of their origins.
+pub(super) fn policies_of<'a>(
     identity: Identity,
     contributions: impl Iterator<Item = &'a Contribution>,
-) -> Policy {
-    let mut policy = Policy::unrestricted();
+) -> (Policy, Option<Policy>) {
+    let (mut policy, mut of_host) = (Policy::unrestricted(), None);
     for contribution in contributions.filter(|contribution| contribution.concerned.contains(&identity)) {
-        contribution.add_to(identity, &mut policy);
+        if contribution.object.subject.is_hosts() {
+            contribution.add_to(identity, of_host.get_or_insert_with(Policy::unrestricted));
+        } else {
+            contribution.add_to(identity, &mut policy);
+        }
     }
-    policy
+    (policy, of_host)
 }
 
 /// Whether what the object contributes depends on the names of ports.

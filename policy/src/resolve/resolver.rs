@@ -84,6 +84,7 @@ impl Resolver {
             endpoints: self.claims.endpoints().clone(),
             identities: self.compiled.labels().clone(),
             policies: self.compiled.policies().clone(),
+            host_policies: self.compiled.host_policies().clone(),
         };
         Ok(Resolved { state, warnings })
     }

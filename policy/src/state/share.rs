@@ -47,6 +47,7 @@ impl State {
         share(&mut self.endpoints, &previous.endpoints);
         share(&mut self.identities, &previous.identities);
         share(&mut self.policies, &previous.policies);
+        share(&mut self.host_policies, &previous.host_policies);
     }
 }
 

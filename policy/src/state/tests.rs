@@ -40,6 +40,7 @@ fn sharing_takes_equal_parts_and_only_those() {
             .map(|(n, text)| (Identity::try_new(n).unwrap(), labels(text)))
             .into(),
         policies: BTreeMap::new(),
+        host_policies: BTreeMap::new(),
     };
     let before = state("k8s:a=1;", "k8s:b=1;");
     let mut after = state("k8s:a=1;", "k8s:b=2;");

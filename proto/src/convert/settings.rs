@@ -10,7 +10,7 @@ use crate::v1;
 /// The settings of a node, with the addresses of the gateways it may use.
 #[must_use]
 pub fn settings_to_wire(settings: &NodeSettings, gateways: &[String]) -> v1::Settings {
-    let NodeSettings { workload, identity, mark, addresses, prefixes, role, mode, tunnel_port, rejected } =
+    let NodeSettings { workload, identity, mark, addresses, prefixes, role, mode, tunnel_port, .. } =
         settings;
     v1::Settings {
         workload: workload.clone(),
@@ -29,8 +29,9 @@ pub fn settings_to_wire(settings: &NodeSettings, gateways: &[String]) -> v1::Set
         }
         .into(),
         tunnel_port: u32::from(*tunnel_port),
-        rejected: rejected.clone(),
+        rejected: settings.rejected.clone(),
         gateways: gateways.to_vec(),
+        partly_enforced: settings.partly_enforced.clone(),
     }
 }
 
@@ -66,5 +67,6 @@ pub fn settings_from_wire(wire: &v1::Settings) -> Result<NodeSettings, InvalidRe
             .filter(|&port| port != 0)
             .ok_or_else(|| named(format!("tunnel port {}", wire.tunnel_port)))?,
         rejected: wire.rejected.clone(),
+        partly_enforced: wire.partly_enforced.clone(),
     })
 }

@@ -159,6 +159,7 @@ impl World {
             tunnel_port: 4789,
             rejected: Vec::new(),
             gateways: Vec::new(),
+            ..v1::Settings::default()
         }
     }
 }

@@ -208,6 +208,7 @@ pub fn compiled(manifests: &[Value]) -> Result<Policy> {
         mode: Mode::Enforce,
         tunnel_port: 8479,
         rejected: Vec::new(),
+        partly_enforced: Vec::new(),
     };
     let parts = [
         everyone_part(&state.endpoints),

@@ -89,6 +89,7 @@ fn add_state(status: &mut AgentStatus, version: &Version) {
     status.ingress_default_deny = selection::is_default_deny(&state.policy.ingress);
     status.egress_default_deny = selection::is_default_deny(&state.policy.egress);
     status.rejected.clone_from(&settings.rejected);
+    status.partly_enforced.clone_from(&settings.partly_enforced);
     status.endpoints = u32::try_from(state.endpoints.len()).unwrap_or(u32::MAX);
     let (role, mode) = (role(settings.role), mode(settings.mode));
     (status.role, status.mode) = (role.to_owned(), mode.to_owned());

@@ -9,7 +9,7 @@ use crate::facts::{CidrGroup, Facts, Service};
 use crate::identity::Identity;
 use crate::labels::Labels;
 use crate::resolve::peers::PeerCache;
-use crate::resolve::policies::{Contribution, names_ports, names_sets, policy_of};
+use crate::resolve::policies::{Contribution, names_ports, names_sets, policies_of};
 use crate::state::{Policy, differences};
 
 /// All policies.
@@ -20,6 +20,7 @@ pub(super) struct Compiled {
     scope: u64,
     contributions: BTreeMap<Arc<str>, Contribution>,
     policies: BTreeMap<Identity, Arc<Policy>>,
+    host_policies: BTreeMap<Identity, Arc<Policy>>,
     services: BTreeMap<Arc<str>, Arc<Service>>,
     groups: BTreeMap<Arc<str>, Arc<CidrGroup>>,
 }
@@ -31,6 +32,10 @@ impl Compiled {
 
     pub(super) const fn policies(&self) -> &BTreeMap<Identity, Arc<Policy>> {
         &self.policies
+    }
+
+    pub(super) const fn host_policies(&self) -> &BTreeMap<Identity, Arc<Policy>> {
+        &self.host_policies
     }
 
     pub(super) fn warnings(&self) -> impl Iterator<Item = &String> {
@@ -70,15 +75,24 @@ impl Compiled {
             affected.extend(old.iter().flat_map(|old| &old.concerned));
         }
         self.policies.retain(|identity, _| subjects.contains(identity));
+        self.host_policies.retain(|identity, _| subjects.contains(identity));
         for identity in affected.intersection(&subjects) {
-            let policy = policy_of(*identity, self.contributions.values());
-            if self.policies.get(identity).is_none_or(|known| **known != policy) {
-                self.policies.insert(*identity, Arc::new(policy));
-            }
+            let (policy, of_host) = policies_of(*identity, self.contributions.values());
+            keep(&mut self.policies, *identity, Some(policy));
+            keep(&mut self.host_policies, *identity, of_host);
         }
         if scope_changed {
             self.labels.clone_from(&directory.labels);
             self.scope = members.scope();
         }
+    }
+}
+
+/// Replaces a policy unless it is as it was.
+fn keep(policies: &mut BTreeMap<Identity, Arc<Policy>>, identity: Identity, policy: Option<Policy>) {
+    match policy {
+        Some(policy) if policies.get(&identity).is_some_and(|known| **known == policy) => {}
+        Some(policy) => drop(policies.insert(identity, Arc::new(policy))),
+        None => drop(policies.remove(&identity)),
     }
 }

@@ -53,6 +53,7 @@ fn state(role: Role, endpoints: Vec<(&str, Arc<Endpoint>)>) -> NodeState {
             mode: Mode::Enforce,
             tunnel_port: 8479,
             rejected: Vec::new(),
+            partly_enforced: Vec::new(),
         },
     }
 }

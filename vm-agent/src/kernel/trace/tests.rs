@@ -64,6 +64,7 @@ fn lowered() -> Lowered {
             mode: Mode::Enforce,
             tunnel_port: 8479,
             rejected: Vec::new(),
+            partly_enforced: Vec::new(),
         },
     };
     lower(&state, &[], 1450)

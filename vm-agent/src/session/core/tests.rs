@@ -134,7 +134,7 @@ fn settings(tag: Tag) -> v1::Settings {
         mode: v1::Mode::Enforce.into(),
         tunnel_port: 8479,
         rejected: vec![format!("{tag:?}")],
-        gateways: Vec::new(),
+        ..v1::Settings::default()
     }
 }
 
