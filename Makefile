@@ -2,6 +2,7 @@
 #
 #   make demo            two hosts join a gateway, talk to pods, and are refused by a policy   (KEEP=1 leaves it running)
 #   make test            installs what is missing, builds, runs all tests
+#   make conformance     every case of the policy languages, and a report by feature
 #   make stress          changes, kills and floods for an hour, and a checker   (SECONDS_TO_RUN=60, SEED=7)
 #   make fuzz TARGET=…   runs a fuzz target until it finds something   (RUNS=1000000 stops earlier; no TARGET lists them)
 #   YES=1                installs without asking
@@ -10,7 +11,7 @@
 export KEEP YES
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 
-.PHONY: deps build bpf test demo bench fuzz stress ci fmt verify-kernel clean
+.PHONY: deps build bpf test conformance demo bench fuzz stress ci fmt verify-kernel clean
 .DEFAULT_GOAL := build
 
 deps:
@@ -24,6 +25,9 @@ build: bpf
 
 test: deps
 	@cargo xtask test
+
+conformance: deps
+	@cargo xtask conformance
 
 demo: deps
 	@cargo xtask demo

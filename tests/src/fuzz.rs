@@ -24,7 +24,7 @@ mod parse;
 mod policies;
 mod shake;
 mod snapshot;
-mod tables;
+pub(crate) mod tables;
 mod token;
 mod wire;
 mod world;

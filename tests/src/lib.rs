@@ -9,6 +9,7 @@ pub mod binaries;
 pub mod cluster;
 pub mod command;
 pub mod compiler;
+pub mod conformance;
 pub mod daemon;
 pub mod demo;
 pub mod forgery;

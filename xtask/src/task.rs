@@ -19,6 +19,8 @@ pub(crate) enum Task {
     Bpf,
     /// Runs all steps that a change must pass, or those that are named.
     Ci(ci::Selection),
+    /// Builds and runs the conformance suite of the policy languages.
+    Conformance,
     /// Builds and runs the demo; what follows is passed to it.
     Demo {
         /// Arguments of the demo.
@@ -59,6 +61,9 @@ impl Task {
             Self::Bench { arguments } => bench(&arguments),
             Self::Bpf => bpf::build(),
             Self::Ci(selection) => ci::run(&selection),
+            Self::Conformance => {
+                command::run(command::cargo().args(["test", "--test", "conformance", "--", "--nocapture"]))
+            }
             Self::Demo { arguments } => demo(&arguments),
             Self::Deps { qemu } => deps(qemu),
             Self::Fuzz(selection) => fuzz::run(&selection),

@@ -10,7 +10,7 @@ use policy::lower::Lowered;
 use policy::state::{Policy, RuleAction};
 
 /// Fills one bank with a policy and settings that follow from it.
-pub(super) fn fill(model: &mut Model, bank: Bank, lowered: &Lowered, own: [Address; 2], identity: u32) {
+pub(crate) fn fill(model: &mut Model, bank: Bank, lowered: &Lowered, own: [Address; 2], identity: u32) {
     let [address_v4, address_v6] = own;
     let number = bank.number();
     model.classes.retain(|key, _| key.bank != number);
@@ -36,7 +36,7 @@ pub(super) fn fill(model: &mut Model, bank: Bank, lowered: &Lowered, own: [Addre
 }
 
 /// What the datapath answers about a flow.
-pub(super) fn answer(model: &Model, bank: Bank, flow: &Flow) -> Answer {
+pub(crate) fn answer(model: &Model, bank: Bank, flow: &Flow) -> Answer {
     let question = Question {
         remote: Address::from(flow.remote),
         identity: flow.identity.map_or(datapath::policy::NO_ENDPOINT, Identity::get),
@@ -51,7 +51,7 @@ pub(super) fn answer(model: &Model, bank: Bank, flow: &Flow) -> Answer {
 }
 
 /// The datapath decides as the specification, and names a rule that did decide.
-pub(super) fn agree(policy: &Policy, lowered: &Lowered, flow: &Flow, answer: Answer) {
+pub(crate) fn agree(policy: &Policy, lowered: &Lowered, flow: &Flow, answer: Answer) {
     let expected = evaluate(policy, flow);
     assert_eq!(answer.allowed == 1, expected.action == RuleAction::Allow, "{flow:?} of {policy:?}");
     let name = lowered.names.get(&answer.rule).map_or("no name", |name| name);

@@ -1,0 +1,21 @@
+//! The conformance suite: every case in the model and in the maps, and the report in `target/conformance.json`.
+
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use e2e::conformance::{features, in_model};
+
+/// Fewer would mean that cases got lost.
+const LEAST_CASES: u64 = 350;
+
+#[test]
+fn conformance() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let features = features(&root.join("conformance"))?;
+    let report = in_model(&features);
+    report.save(&root.join("../target/conformance.json"))?;
+    println!("{report}");
+    ensure!(report.failures().is_empty(), "{} failures", report.failures().len());
+    ensure!(report.cases() >= LEAST_CASES, "only {} cases", report.cases());
+    Ok(())
+}
