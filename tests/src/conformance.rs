@@ -31,7 +31,7 @@ pub fn in_model(features: &[Feature]) -> Report {
     let mut report = Report::default();
     for feature in features {
         for case in &feature.cases {
-            report.add_model(&feature.name, &case.name, judge(case));
+            report.add(&feature.name, &case.name, judge(case));
         }
     }
     report

@@ -25,8 +25,6 @@ pub struct Feature {
 pub struct Case {
     /// What it is about.
     pub name: String,
-    /// Whether it goes through the real datapath also in a short run.
-    pub live: bool,
     /// What is probed beside the usual.
     pub probes: Vec<Kind>,
     /// One after the other, each with the verdicts after it.
@@ -59,8 +57,6 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct RawCase {
     name: String,
-    #[serde(default)]
-    live: bool,
     #[serde(default)]
     probes: Vec<String>,
     #[serde(default)]
@@ -128,7 +124,7 @@ fn case(node: &Node) -> Result<Case> {
     }
     let probes =
         raw.probes.iter().map(|text| Kind::parse(text)).collect::<Result<_>>().with_context(context)?;
-    Ok(Case { name: raw.name, live: raw.live, probes, steps })
+    Ok(Case { name: raw.name, probes, steps })
 }
 
 #[cfg(test)]

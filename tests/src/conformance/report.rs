@@ -29,8 +29,6 @@ pub struct Report {
 struct Counts {
     cases: u64,
     probes: u64,
-    live_cases: u64,
-    live_probes: u64,
     failed: u64,
 }
 
@@ -38,32 +36,20 @@ struct Counts {
 const SHOWN: usize = 6;
 
 impl Report {
-    /// A case in the model.
-    pub fn add_model(&mut self, feature: &str, case: &str, outcome: Outcome) {
+    /// What came of a case.
+    pub fn add(&mut self, feature: &str, case: &str, outcome: Outcome) {
         let counts = self.features.entry(feature.to_owned()).or_default();
         counts.cases += 1;
         counts.probes += outcome.probes;
-        self.note(feature, case, "model", outcome);
-    }
-
-    /// A case through the real datapath.
-    pub fn add_live(&mut self, feature: &str, case: &str, outcome: Outcome) {
-        let counts = self.features.entry(feature.to_owned()).or_default();
-        counts.live_cases += 1;
-        counts.live_probes += outcome.probes;
-        self.note(feature, case, "datapath", outcome);
-    }
-
-    fn note(&mut self, feature: &str, case: &str, place: &str, outcome: Outcome) {
         if outcome.failures.is_empty() {
             return;
         }
-        self.features.entry(feature.to_owned()).or_default().failed += 1;
+        counts.failed += 1;
         let more = outcome.failures.len().saturating_sub(SHOWN);
         let shown = outcome.failures.into_iter().take(SHOWN);
-        self.failures.extend(shown.map(|failure| format!("{feature}: {case} ({place}): {failure}")));
+        self.failures.extend(shown.map(|failure| format!("{feature}: {case}: {failure}")));
         if more > 0 {
-            self.failures.push(format!("{feature}: {case} ({place}): and {more} more"));
+            self.failures.push(format!("{feature}: {case}: and {more} more"));
         }
     }
 
@@ -71,12 +57,6 @@ impl Report {
     #[must_use]
     pub fn cases(&self) -> u64 {
         self.features.values().map(|counts| counts.cases).sum()
-    }
-
-    /// How many of them went through the real datapath.
-    #[must_use]
-    pub fn live_cases(&self) -> u64 {
-        self.features.values().map(|counts| counts.live_cases).sum()
     }
 
     /// What was not as expected.
@@ -95,21 +75,15 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let row = |f: &mut fmt::Formatter<'_>, name: &str, counts: &Counts| {
-            let Counts { cases, probes, live_cases, live_probes, failed } = counts;
-            writeln!(f, "{name:34} {cases:6} {probes:9} {live_cases:9} {live_probes:9} {failed:7}")
+            let Counts { cases, probes, failed } = counts;
+            writeln!(f, "{name:34} {cases:6} {probes:9} {failed:7}")
         };
-        writeln!(
-            f,
-            "{:34} {:>6} {:>9} {:>9} {:>9} {:>7}",
-            "feature", "cases", "flows", "datapath", "flows", "failed"
-        )?;
+        writeln!(f, "{:34} {:>6} {:>9} {:>7}", "feature", "cases", "flows", "failed")?;
         let mut sum = Counts::default();
         for (name, counts) in &self.features {
             row(f, name, counts)?;
             sum.cases += counts.cases;
             sum.probes += counts.probes;
-            sum.live_cases += counts.live_cases;
-            sum.live_probes += counts.live_probes;
             sum.failed += counts.failed;
         }
         row(f, "in all", &sum)?;
