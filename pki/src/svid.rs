@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rcgen::{PublicKeyData as _, SubjectPublicKeyInfo};
 use rustls_pki_types::{CertificateDer, UnixTime};
+use webpki::EndEntityCert;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use x509_parser::time::ASN1Time;
@@ -47,6 +48,8 @@ impl Svid {
     /// # Errors
     /// [`InvalidSvid`] where it is no SVID of the mesh.
     pub fn from_der(leaf: &CertificateDer<'_>) -> Result<Self, InvalidSvid> {
+        // The reader that TLS trusts is the stricter one: what they read differently names nobody.
+        let strict = EndEntityCert::try_from(leaf).map_err(|_malformed| InvalidSvid::Encoding)?;
         let (rest, certificate) =
             X509Certificate::from_der(leaf).map_err(|_malformed| InvalidSvid::Encoding)?;
         if !rest.is_empty() {
@@ -60,6 +63,9 @@ impl Svid {
         let uris = uris(&certificate);
         if count != uris.len() {
             return Err(InvalidSvid::OtherNames);
+        }
+        if !strict.valid_uri_names().eq(uris.iter().map(String::as_str)) {
+            return Err(InvalidSvid::Encoding);
         }
         let [uri] = uris.as_slice() else { return Err(InvalidSvid::Uris(uris.len())) };
         let spki = certificate.public_key().raw;
@@ -145,6 +151,11 @@ mod tests {
     fn what_is_no_svid_is_refused() {
         assert_eq!(Svid::from_der(&CertificateDer::from(vec![0; 8])), Err(InvalidSvid::Encoding));
         assert_eq!(Svid::from_der(testing::authority().certificate()), Err(InvalidSvid::Authority));
+        // The extensions in another class: one reader takes them for extensions, the other does not.
+        let mut odd = testing::workload_svid(&testing::authority(), NOW).chain[0].to_vec();
+        let extensions = odd.windows(2).rposition(|pair| pair == [0xa3, 0x81]).unwrap();
+        odd[extensions] = 0xe3;
+        assert_eq!(Svid::from_der(&CertificateDer::from(odd)), Err(InvalidSvid::Encoding));
         let foreign = testing::forged(vec![uri("spiffe://outrigger.local/ns/a/sa/b")]);
         assert!(matches!(Svid::from_der(&foreign), Err(InvalidSvid::Id(_))));
     }

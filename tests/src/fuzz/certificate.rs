@@ -72,22 +72,20 @@ fn named(leaf: &[u8]) -> Option<Seen<'_>> {
     // The version and the fields behind the key are marked; what is left stands in a fixed order.
     let mut plain = fields.iter().filter(|field| !field.is_marked());
     let spki = plain.nth(5)?.raw;
-    // Of the extensions, in whatever class.
-    let marked = fields.iter().find(|field| field.tag & 0x3f == 0x23)?;
+    let marked = fields.iter().find(|field| field.tag == 0xa3)?;
     let extensions = der::sequence_in(marked.content)?;
     let mut found = Vec::new();
     for extension in &extensions {
         let parts = der::elements(extension.content);
-        // Readers differ about the tag of the name, too.
         if let Some((name, parts)) = parts.split_first()
-            && name.content == ALTERNATIVE_NAMES
+            && (name.tag, name.content) == (OID, &ALTERNATIVE_NAMES)
         {
-            found.push(parts.iter().find(|part| part.has_number_of(OCTET_STRING))?.content);
+            found.push(parts.iter().find(|part| part.tag == OCTET_STRING)?.content);
         }
     }
     let [names] = found.as_slice() else { return None };
     match der::sequence_in(names)?.as_slice() {
-        [name] if name.is_marked() && name.has_number_of(URI) => Some(Seen { uri: name.content, spki }),
+        [name] if name.tag == URI => Some(Seen { uri: name.content, spki }),
         _ => None,
     }
 }
