@@ -17,6 +17,8 @@ pub mod resolve;
 pub mod rules;
 pub mod selector;
 pub mod state;
+#[cfg(test)]
+mod support;
 
 pub use evaluate::evaluate;
 pub use explain::explain;

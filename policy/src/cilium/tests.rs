@@ -2,10 +2,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Kind, isolation_of, parse};
+use super::{Kind, api, isolation_of, parse};
 use crate::labels::{Labels, Placement};
 use crate::rules::{Entity, Peer, PeerSpec, PolicyObject, PortMatch, PortSpec, RuleSpec, Section};
 use crate::state::{PortRange, Reach, RuleAction};
+use crate::support::{self, fields};
 
 fn object(spec: &Value) -> Value {
     json!({
@@ -331,4 +332,58 @@ fn an_object_that_was_never_valid_isolates_what_it_evidently_selects() {
     assert_eq!((policies[0].ingress.is_some(), policies[0].egress.is_some()), (true, false));
     assert!(isolation_of(Kind::Namespaced, &object(&json!({"ingress": [{}]}))).is_empty());
     assert!(isolation_of(Kind::Clusterwide, &object(&spec)).is_empty());
+}
+
+#[test]
+fn the_documented_support_is_what_there_is() {
+    const HEADING: &str = "## CiliumNetworkPolicy";
+    let known = [
+        fields::<api::Spec>(),
+        fields::<api::DefaultDeny>(),
+        fields::<api::IngressRule>(),
+        fields::<api::EgressRule>(),
+        fields::<api::CidrRule>(),
+        fields::<api::Service>(),
+        fields::<api::NamedService>(),
+        fields::<api::SelectedService>(),
+        fields::<api::Fqdn>(),
+        fields::<api::PortRule>(),
+        fields::<api::PortProtocol>(),
+        fields::<api::L7Rules>(),
+        fields::<api::Http>(),
+        fields::<api::HeaderMatch>(),
+        fields::<api::Secret>(),
+        fields::<api::IcmpRule>(),
+        fields::<api::IcmpField>(),
+    ];
+    // `specs` stands in the text above the table.
+    support::assert_complete(HEADING, &known.into_iter().flatten().collect());
+    let mut refused_fields = 0;
+    for (about, says) in support::rows(HEADING) {
+        if says.starts_with("refused") {
+            for field in support::words(about) {
+                assert!(is_refused(field), "`{field}` is documented as refused: {about}");
+                refused_fields += 1;
+            }
+        }
+    }
+    assert!(refused_fields >= 11, "only {refused_fields} rows were tried");
+}
+
+/// Whether some rule with the field is refused by the field's path, and for another reason than being unknown.
+fn is_refused(field: &str) -> bool {
+    let port = json!([{"port": "80", "protocol": "TCP"}]);
+    let mut with_port = json!({"toPorts": [{"ports": port}]});
+    with_port["toPorts"][0][field] = json!({});
+    let mut with_rules = json!({"toPorts": [{"ports": port, "rules": {}}]});
+    with_rules["toPorts"][0]["rules"][field] = json!([]);
+    let with_field = json!({field: [{}]});
+    [with_port, with_rules, with_field].iter().flat_map(|rule| [with_ingress(rule), with_egress(rule)]).any(
+        |spec| {
+            let errors = parse(Kind::Namespaced, &object(&spec)).err().map(|refused| refused.errors);
+            errors.into_iter().flatten().any(|error| {
+                error.path.ends_with(&format!(".{field}")) && !error.message.contains("unknown field")
+            })
+        },
+    )
 }

@@ -3,10 +3,11 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Kind, isolation_of, parse, shared_priorities};
+use super::{Kind, api, isolation_of, parse, shared_priorities};
 use crate::labels::{Labels, Placement};
 use crate::rules::{Entity, Peer, PeerSpec, PolicyObject, PortMatch, PortSpec, precedence};
 use crate::state::{PortRange, Reach, RuleAction};
+use crate::support::{self, fields};
 
 fn object(kind: Kind, name: &str, spec: &Value) -> Value {
     let of_object = kind.of_object();
@@ -241,4 +242,23 @@ fn an_object_that_was_never_valid_denies_to_what_it_evidently_selects() {
     assert!(
         isolation_of(Kind::Cluster, &object(Kind::Cluster, "guard", &json!({"ingress": [{}]}))).is_none()
     );
+}
+
+#[test]
+fn the_documented_support_is_what_there_is() {
+    let known = [
+        fields::<api::Spec>(),
+        fields::<api::Pods>(),
+        fields::<api::NamespacedPod>(),
+        fields::<api::Rule>(),
+        fields::<api::Peer>(),
+        fields::<api::Protocol>(),
+        fields::<api::Transport>(),
+        fields::<api::Port>(),
+        fields::<api::Range>(),
+        fields::<api::OldPort>(),
+        fields::<api::OldNumber>(),
+        fields::<api::OldRange>(),
+    ];
+    support::assert_complete("## ClusterNetworkPolicy", &known.into_iter().flatten().collect());
 }

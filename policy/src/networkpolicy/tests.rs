@@ -8,6 +8,7 @@ use super::*;
 use crate::labels::{Labels, Placement};
 use crate::rules::{Peer, PeerSpec, PortMatch, PortSpec};
 use crate::state::PortRange;
+use crate::support::{self, fields};
 
 fn object(spec: Value) -> Value {
     json!({"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "db", "namespace": "shop"}, "spec": spec})
@@ -345,4 +346,17 @@ fn without_a_readable_selector_nothing_is_isolated() {
     ] {
         assert_eq!(isolation_of(&raw), None, "{raw}");
     }
+}
+
+#[test]
+fn the_documented_support_is_what_there_is() {
+    let known = [
+        fields::<api::Spec>(),
+        fields::<api::IngressRule>(),
+        fields::<api::EgressRule>(),
+        fields::<api::Peer>(),
+        fields::<api::IpBlock>(),
+        fields::<api::PortItem>(),
+    ];
+    support::assert_complete("## NetworkPolicy", &known.into_iter().flatten().collect());
 }
