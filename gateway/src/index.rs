@@ -25,7 +25,7 @@ mod holders;
 pub(crate) mod parts;
 mod pods;
 mod relabel;
-mod services;
+pub mod services;
 mod settings;
 #[cfg(test)]
 mod tests;

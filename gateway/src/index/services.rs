@@ -10,17 +10,17 @@ use crate::manifest::{EndpointSlice, ObjectKey, Service};
 
 /// The objects that the facts about Services are made of, by namespace and name.
 #[derive(Debug, Default)]
-pub(super) struct Services {
+pub struct Services {
     services: BTreeMap<(String, String), Arc<Service>>,
     slices: BTreeMap<(String, String), Arc<EndpointSlice>>,
 }
 
-/// The facts.
-type Known = BTreeMap<Arc<str>, Arc<facts::Service>>;
+/// The facts about Services, by `namespace/name`.
+pub type Known = BTreeMap<Arc<str>, Arc<facts::Service>>;
 
 impl Services {
     /// Takes over a Service; `None` = it is gone.
-    pub(super) fn put(&mut self, key: &ObjectKey, service: Option<Arc<Service>>, known: &mut Known) {
+    pub fn put(&mut self, key: &ObjectKey, service: Option<Arc<Service>>, known: &mut Known) {
         let pair = (key.namespace.clone(), key.name.clone());
         match service {
             Some(service) => drop(self.services.insert(pair, service)),
@@ -30,12 +30,7 @@ impl Services {
     }
 
     /// Takes over a slice; `None` = it is gone.
-    pub(super) fn put_slice(
-        &mut self,
-        key: &ObjectKey,
-        slice: Option<Arc<EndpointSlice>>,
-        known: &mut Known,
-    ) {
+    pub fn put_slice(&mut self, key: &ObjectKey, slice: Option<Arc<EndpointSlice>>, known: &mut Known) {
         let pair = (key.namespace.clone(), key.name.clone());
         let after = slice.as_ref().and_then(|slice| slice.service.clone());
         let before = match slice {

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use datapath::abi::Bank;
 use datapath::model::Model;
 use datapath::{Address, Direction};
+use gateway::index::services::Services;
 use gateway::manifest::node;
 use gateway::manifest::{Manifest, Object, ObjectKey, manifests};
 use policy::evaluate::{Flow, evaluate};
@@ -84,6 +85,7 @@ impl Judge {
 
     fn facts(&self) -> Result<Facts> {
         let mut facts = Facts { cluster: "default".to_owned(), ..Facts::default() };
+        let mut services = Services::default();
         for (key, object) in &self.in_force {
             let name: Arc<str> = format!("{}/{}", key.namespace, key.name).into();
             match object {
@@ -99,9 +101,13 @@ impl Judge {
                 Object::CidrGroup(group) => {
                     facts.cidr_groups.insert(key.name.as_str().into(), Arc::clone(group));
                 }
-                Object::Workload(_) | Object::Service(_) | Object::EndpointSlice(_) => {
-                    bail!("{key}: this kind is no part of cases")
+                Object::Service(service) => {
+                    services.put(key, Some(Arc::clone(service)), &mut facts.services);
                 }
+                Object::EndpointSlice(slice) => {
+                    services.put_slice(key, Some(Arc::clone(slice)), &mut facts.services);
+                }
+                Object::Workload(_) => bail!("{key}: this kind is no part of cases"),
             }
         }
         let addresses = self.addresses_of(Actor::Node)?;
