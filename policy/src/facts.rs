@@ -97,7 +97,7 @@ pub struct Service {
     pub labels: BTreeMap<String, String>,
     /// The labels of the pods it leads to; `None` = it leads to the addresses of its slices.
     pub selector: Option<BTreeMap<String, String>>,
-    /// The addresses of its slices.
+    /// The addresses of its slices, where it has no selector.
     pub addresses: Vec<IpAddr>,
 }
 

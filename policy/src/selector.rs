@@ -179,17 +179,15 @@ impl Requirement {
     }
 
     fn matches(&self, labels: &Labels) -> bool {
-        // What cannot be read fulfils nothing: neither that a label is there, nor that it is not.
-        if labels.may_have(&self.label) {
-            return false;
-        }
         let value = labels.0.get(&self.label);
-        match &self.test {
+        let is_fulfilled = match &self.test {
             Test::In(values) => value.is_some_and(|value| values.contains(value)),
             Test::NotIn(values) => value.is_none_or(|value| !values.contains(value)),
             Test::Exists => value.is_some(),
             Test::DoesNotExist => value.is_none(),
-        }
+        };
+        // What cannot be read fulfils nothing: neither that a label is there, nor that it is not.
+        is_fulfilled && !labels.may_have(&self.label)
     }
 }
 

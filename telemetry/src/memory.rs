@@ -12,9 +12,13 @@ pub fn bound(heaps: i32) {
     }
 }
 
-/// Gives back what is free, and what the program's file has anyway. Others that allocate wait meanwhile.
+/// Gives back what is free. Others that allocate wait meanwhile.
 pub fn give_back() {
     // SAFETY: takes a number; the allocator locks by itself.
     unsafe { libc::malloc_trim(0) };
+}
+
+/// Gives back what the program's file has anyway. For a daemon that rests: one at work maps it all again at once.
+pub fn let_go_of_program() {
     image::release();
 }

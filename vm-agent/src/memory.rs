@@ -35,6 +35,7 @@ async fn follow<T>(running: Option<watch::Receiver<T>>) {
         sleep(PAUSE).await;
         for rest in [LATER, SELDOM] {
             telemetry::memory::give_back();
+            telemetry::memory::let_go_of_program();
             match timeout(rest, running.changed()).await {
                 Ok(Ok(())) => continue 'changed,
                 Ok(Err(_closed)) => return,

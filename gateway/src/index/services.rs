@@ -49,11 +49,13 @@ impl Services {
             known.remove(&text);
             return;
         };
+        // Slices of a Service with a selector name its pods, come and go with them, and are asked by nobody.
+        let is_by_hand = service.selector.is_none();
         let service = facts::Service {
             namespace: namespace.to_owned(),
             labels: service.labels.clone(),
             selector: service.selector.clone(),
-            addresses: self.addresses(namespace, name),
+            addresses: if is_by_hand { self.addresses(namespace, name) } else { Vec::new() },
         };
         known.insert(text, Arc::new(service));
     }

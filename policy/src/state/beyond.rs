@@ -12,8 +12,7 @@ use super::{Default, Peers, Policy};
 pub fn beyond_mesh(policy: Option<&Policy>, of_host: Option<&Policy>, prefixes: &[IpNet]) -> Vec<String> {
     let is_beyond = |cidr: &IpNet| !prefixes.iter().any(|prefix| prefix.contains(cidr));
     let mut found = BTreeSet::new();
-    let rules = |policy: &Policy| [policy.ingress.rules.clone(), policy.egress.rules.clone()].concat();
-    for rule in policy.map(rules).unwrap_or_default() {
+    for rule in policy.iter().flat_map(|policy| policy.ingress.rules.iter().chain(&policy.egress.rules)) {
         let Peers::Only { blocks, .. } = &rule.peers else { continue };
         if let Some(block) = blocks.iter().find(|block| is_beyond(&block.cidr)) {
             found.insert(format!("{}: {} is outside of the mesh", rule.origin, block.cidr));
