@@ -69,6 +69,9 @@ pub(crate) enum Command {
     /// Whether this host reaches the mesh.
     #[command(subcommand)]
     Connectivity(Connectivity),
+    /// Whether policy on this host's NICs is enforced, or only reported for a time.
+    #[command(subcommand)]
+    Enforce(Enforce),
     /// Prepares this machine's disk to become an image: removes key, certificate, state and datapath.
     #[command(
         after_help = "The mesh is not told: run `outrigger leave` where the host itself goes away.\n\n\
@@ -163,6 +166,39 @@ pub(crate) struct Trace {
     /// The destination port of the flow; needed for tcp, udp and sctp. For icmp the type, else an echo request.
     #[arg(long)]
     pub(crate) port: Option<u16>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Enforce {
+    /// Has it only reported for a time. Needs no gateway.
+    #[command(after_help = "Example:\n  outrigger enforce audit --for 15m")]
+    Audit {
+        /// How long: `90s`, `15m`, `2h`.
+        #[arg(long = "for", value_name = "TIME", default_value = "15m")]
+        time: Time,
+    },
+    /// Has it enforced again.
+    Resume,
+}
+
+/// A time in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Time(pub(crate) u64);
+
+impl FromStr for Time {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const FORM: &str = "a number and a unit: 90s, 15m, 2h";
+        let unit = match text.chars().last() {
+            Some('s') => 1,
+            Some('m') => 60,
+            Some('h') => 3600,
+            _ => return Err(FORM),
+        };
+        let number: u64 = text.get(..text.len() - 1).and_then(|number| number.parse().ok()).ok_or(FORM)?;
+        number.checked_mul(unit).filter(|seconds| *seconds > 0).map(Self).ok_or(FORM)
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -273,6 +309,15 @@ mod tests {
         for line in ["join ogr1_abc", "join --token ogr1_abc", "join --token=ogr1_abc", "join --token"] {
             let Command::Join(join) = parse(line).unwrap().command else { panic!("{line}") };
             assert!(!join.misplaced.is_empty() || join.misplaced_token.is_some(), "{line}");
+        }
+    }
+
+    #[test]
+    fn times_are_read() {
+        assert_eq!("15m".parse(), Ok(Time(900)));
+        assert_eq!("2h".parse(), Ok(Time(7200)));
+        for text in ["", "15", "m", "0s", "-1s", "1d"] {
+            assert!(text.parse::<Time>().is_err(), "{text}");
         }
     }
 

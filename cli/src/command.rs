@@ -1,11 +1,12 @@
 //! The commands, one module each.
 
-use crate::arguments::{Arguments, Command, Connectivity, Endpoint, Policy};
+use crate::arguments::{Arguments, Command, Connectivity, Endpoint, Enforce, Policy};
 use crate::connection::connect;
 use crate::failure::Failure;
 
 mod connectivity;
 mod endpoint;
+mod enforce;
 mod join;
 mod leave;
 mod monitor;
@@ -35,6 +36,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Connectivity(Connectivity::Test) => {
             connectivity::test(connect(&global).await?, format).await
         }
+        Command::Enforce(Enforce::Audit { time }) => {
+            enforce::run(connect(&global).await?, time.0, format).await
+        }
+        Command::Enforce(Enforce::Resume) => enforce::run(connect(&global).await?, 0, format).await,
         Command::Seal => seal::run(connect(&global).await?, format).await,
     }
 }

@@ -160,6 +160,12 @@ const fn address(field: u32) -> usize {
 
 impl Packet for AnyPacket {
     #[inline(always)]
+    fn arrived_by(&self) -> u32 {
+        // SAFETY: the kernel passes a valid context.
+        unsafe { (*self.context).ingress_ifindex }
+    }
+
+    #[inline(always)]
     fn ethertype(&self) -> u16 {
         // SAFETY: the kernel passes a valid context.
         let (has_tag, tag) = unsafe { ((*self.context).vlan_present, (*self.context).vlan_tci) };

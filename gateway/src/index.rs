@@ -19,9 +19,9 @@ use crate::manifest::{Group, Kind, Object, ObjectKey, Pod, Workload as Declared}
 use crate::source::{Change, Rejected};
 use crate::store::{Target, WorkloadName, Workloads};
 
-mod beyond;
 mod concerns;
 mod holders;
+mod nic;
 pub(crate) mod parts;
 mod pods;
 mod relabel;
@@ -285,6 +285,7 @@ impl Index {
             }
             Object::Workload(workload) => {
                 self.declared.insert((key.namespace, key.name), workload);
+                self.settled.outdate();
             }
         }
     }
@@ -300,7 +301,10 @@ impl Index {
             Kind::EndpointSlice => self.services.put_slice(key, None, &mut self.facts.services),
             Kind::CiliumCidrGroup => drop(self.facts.cidr_groups.remove(key.name.as_str())),
             Kind::ExternalWorkloadGroup => drop(self.groups.remove(&pair())),
-            Kind::ExternalWorkload => drop(self.declared.remove(&pair())),
+            Kind::ExternalWorkload => {
+                self.declared.remove(&pair());
+                self.settled.outdate();
+            }
             Kind::NetworkPolicy
             | Kind::CiliumNetworkPolicy
             | Kind::CiliumClusterwideNetworkPolicy

@@ -242,6 +242,7 @@ impl Parts {
             store: store.clone(),
             ca: ca.clone(),
             registry: self.mesh.registry().clone(),
+            audit: audit.clone(),
             feed: self.mesh.feed(),
             metrics: sessions.clone(),
             clock: self.clock.clone(),

@@ -28,7 +28,9 @@ pub use netlink::{Classifier, Netlink};
 pub use observed::{Observed, ObservedDevice};
 pub use plan::{Conflict, Operation, Plan, plan};
 pub use safety::{Cause, Refused, check_prefixes, covers_underlay};
-pub use underlay::{UnderlayMtu, guarded, guarded_on_transit, mesh_mtu, underlay_addresses, underlay_mtu};
+pub use underlay::{
+    UnderlayMtu, guarded, guarded_on_transit, mesh_mtu, nics, underlay_addresses, underlay_mtu,
+};
 
 /// The routing protocol number that marks routes as ours.
 pub const ROUTE_PROTOCOL: u8 = 157;

@@ -90,14 +90,22 @@ pub fn guarded_on_transit<'a>(inventory: &'a Inventory, device: &str) -> Vec<&'a
     guarded(inventory, device).into_iter().chain(bridges).collect()
 }
 
-fn carries_tunnels(inventory: &Inventory, link: &Link, device: &str) -> bool {
-    link.up
-        && !link.loopback
-        && link.name != device
-        && !link.kind.as_ref().is_some_and(|kind| OVERLAYS.contains(&kind.as_str()))
+/// The devices by which the host itself is connected: NICs and what stands for them (bonds, VLANs, bridges of the host's
+/// own), not what leads to containers or through something else.
+#[must_use]
+pub fn nics<'a>(inventory: &'a Inventory, device: &str) -> Vec<&'a Link> {
+    guarded(inventory, device).into_iter().filter(|link| leads_out(inventory, link)).collect()
+}
+
+fn leads_out(inventory: &Inventory, link: &Link) -> bool {
+    !link.kind.as_ref().is_some_and(|kind| OVERLAYS.contains(&kind.as_str()))
         && !CONTAINER_NAMES.iter().any(|prefix| link.name.starts_with(prefix))
         && !is_container_bridge(inventory, link)
         && !is_container_link(inventory, link)
+}
+
+fn carries_tunnels(inventory: &Inventory, link: &Link, device: &str) -> bool {
+    link.up && !link.loopback && link.name != device && leads_out(inventory, link)
 }
 
 /// A veth whose addresses stand alone, without a network around them and without a default route, leads to one

@@ -12,6 +12,8 @@ use crate::state::{Block, PortRange, RuleAction};
 pub mod precedence {
     /// The highest one there is: they share a word of the maps with the action.
     pub const HIGHEST: u32 = datapath::abi::Rank::HIGHEST_PRECEDENCE;
+    /// What policy on NICs never closes: before all others.
+    pub const FAILSAFE: u32 = HIGHEST;
     /// The lowest precedence of the administrators' tier.
     pub const ADMIN: u32 = 0x3000_0000;
     /// Rules of `NetworkPolicy` and of Cilium's languages.

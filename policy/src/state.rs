@@ -15,6 +15,7 @@ use crate::pages::Pages;
 
 mod beyond;
 mod block;
+mod nic;
 mod share;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ mod tests;
 pub use beyond::beyond_mesh;
 pub use block::canonical;
 pub(crate) use block::canonical_block;
+pub use nic::{Nic, Scope};
 pub use share::{differences, same};
 
 /// An endpoint: who has an address, and where it is reached.
@@ -213,7 +215,9 @@ pub struct NodeSettings {
     pub tunnel_port: u16,
     /// Objects that were rejected and concern this node, `Kind/namespace/name: reason`; for `status`.
     pub rejected: Vec<String>,
-    /// Policies that select it and say something about traffic outside of the mesh, each with what that is.
+    /// What governs its NICs; `None` = nothing does, the scope is `mesh`.
+    pub nic: Option<Nic>,
+    /// Policies that select it and say something about traffic that its scope leaves out, each with what that is.
     pub partly_enforced: Vec<String>,
 }
 

@@ -145,13 +145,12 @@ fn open_mesh() -> Model {
         flags: 0,
         ingress_default: Action::Allow.number(),
         egress_default: Action::Allow.number(),
-        reserved: [0; 2],
         ingress_rule: 0,
         egress_rule: 0,
         address_v4: address("10.0.0.1"),
         address_v6: Address::NONE,
         mtu: 1450,
-        spare: [0; 20],
+        ..Settings::default()
     }); 2];
     model
 }

@@ -3,14 +3,15 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::Stream;
 use proto::v1::agent_server::{Agent as AgentApi, AgentServer};
 use proto::v1::{
     AgentJoinRequest, AgentLeaveRequest, AgentLeaveResponse, AgentStatus, AgentStatusRequest,
-    ConnectivityCheck, JoinProgress, ListEndpointsRequest, ListEndpointsResponse, ListPoliciesRequest,
-    ListPoliciesResponse, MonitorRequest, SealRequest, SealResponse, TestConnectivityRequest,
-    TracePolicyRequest, TracePolicyResponse, VerdictEvent,
+    ConnectivityCheck, EnforceRequest, EnforceResponse, JoinProgress, ListEndpointsRequest,
+    ListEndpointsResponse, ListPoliciesRequest, ListPoliciesResponse, MonitorRequest, SealRequest,
+    SealResponse, TestConnectivityRequest, TracePolicyRequest, TracePolicyResponse, VerdictEvent,
 };
 use telemetry::shutdown::Shutdown;
 use tokio::net::UnixListener;
@@ -24,6 +25,7 @@ use tonic::{Request, Response, Status};
 use crate::agent::Agent;
 use crate::member::Member;
 use crate::monitor::{Events, Filter};
+use crate::nic;
 use crate::operations::{Command, OperationError};
 use crate::session::Version;
 
@@ -33,6 +35,9 @@ mod policies;
 mod status;
 #[cfg(test)]
 mod tests;
+
+/// Longer than that a mode of the group is the way.
+const LONGEST_AUDIT: Duration = Duration::from_hours(24);
 
 /// Steps of a join that wait for the command to show them.
 const STEPS: usize = 16;
@@ -187,6 +192,19 @@ impl AgentApi for Service {
     ) -> Result<Response<ListEndpointsResponse>, Status> {
         let (_, version) = self.running()?;
         Ok(Response::new(endpoints::list(&version.state)))
+    }
+
+    async fn enforce(&self, request: Request<EnforceRequest>) -> Result<Response<EnforceResponse>, Status> {
+        let _joined = self.member()?;
+        let time = Duration::from_secs(request.into_inner().audit_seconds);
+        if time > LONGEST_AUDIT {
+            let text = format!("at most {} hours", LONGEST_AUDIT.as_secs() / 3600);
+            return Err(Status::invalid_argument(text));
+        }
+        let agent = self.agent.clone();
+        let written = tokio::task::spawn_blocking(move || nic::audit_for(&agent, time)).await;
+        let written = written.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(EnforceResponse { audit_until: written.map_err(Status::aborted)? }))
     }
 
     async fn trace_policy(

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::kernel::Applied;
 use crate::machine::Machine;
 use crate::member::Member;
+use crate::nic::{Record, Watched};
 use crate::state_dir::StateDir;
 use crate::transport::Dialer;
 
@@ -37,6 +38,8 @@ pub struct Agent {
     pub refusals: AtomicU64,
     /// Held while a file is written beside the operations, and while these remove files.
     pub writing: Mutex<()>,
+    /// Policy on the NICs.
+    pub nic: Watched,
     report: watch::Sender<Report>,
 }
 
@@ -134,8 +137,10 @@ impl Agent {
     /// Shares these; not a member yet.
     #[must_use]
     pub fn new(config: Config, state: StateDir, machine: Machine, time: pki::TimeSource) -> Self {
+        let nic = Watched::of(Record::load(&state), &config.failsafes);
         Self {
             config,
+            nic,
             state,
             machine,
             time,

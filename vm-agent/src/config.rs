@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::ValueEnum;
 use ipnet::IpNet;
@@ -14,8 +15,9 @@ use telemetry::logging::LogFormat;
 
 mod value;
 
+use crate::failsafe::{Failsafe, Failsafes};
 use ::config::{HostPort, InvalidFile, List};
-pub use value::{DeviceName, MeshName, Mtu};
+pub use value::{DeviceName, MeshName, Mtu, Seconds};
 
 /// Where the configuration file is unless `--config` says otherwise. A missing file there is no error.
 pub const DEFAULT_FILE: &str = "/etc/outrigger/agent.yaml";
@@ -103,6 +105,19 @@ pub struct Options {
     /// either way. [default: failsafe]
     #[arg(long, env = "OUTRIGGER_ON_FAILURE", value_name = "MODE")]
     pub on_failure: Option<OnFailure>,
+    /// What policy on the NICs never closes: ssh, gateway, dhcp, ntp, dns, tunnel. [default: all of them]
+    #[arg(long, env = "OUTRIGGER_FAILSAFE", value_name = "KIND,…")]
+    pub failsafe: Option<List<Failsafe>>,
+    /// TCP ports that it never closes, beside those of sshd. [default: none]
+    #[arg(long, env = "OUTRIGGER_FAILSAFE_PORTS", value_name = "PORT,…")]
+    pub failsafe_ports: Option<List<u16>>,
+    /// From where these and sshd's are never closed. [default: anywhere]
+    #[arg(long, env = "OUTRIGGER_FAILSAFE_SOURCES", value_name = "CIDR,…")]
+    pub failsafe_sources: Option<List<IpNet>>,
+    /// Seconds for which a new policy on the NICs is tried before it stays. [default: 30]
+    #[arg(long, env = "OUTRIGGER_CONFIRM_WITHIN", value_name = "SECONDS")]
+    #[serde(deserialize_with = "::config::text")]
+    pub confirm_within: Option<Seconds>,
 }
 
 /// What the host's own network does when the last good state cannot be enforced. Only scopes on the NIC differ;
@@ -154,6 +169,10 @@ pub struct Config {
     pub log_level: String,
     /// What happens when the last good state cannot be enforced.
     pub on_failure: OnFailure,
+    /// What policy on the NICs never closes.
+    pub failsafes: Failsafes,
+    /// How long a new policy on the NICs is tried.
+    pub confirm_within: Duration,
 }
 
 impl Config {
@@ -195,6 +214,10 @@ impl Options {
             log_format: self.log_format.or(other.log_format),
             log_level: self.log_level.or(other.log_level),
             on_failure: self.on_failure.or(other.on_failure),
+            failsafe: self.failsafe.or(other.failsafe),
+            failsafe_ports: self.failsafe_ports.or(other.failsafe_ports),
+            failsafe_sources: self.failsafe_sources.or(other.failsafe_sources),
+            confirm_within: self.confirm_within.or(other.confirm_within),
         }
     }
 }
@@ -221,6 +244,12 @@ impl From<Options> for Config {
             log_format: options.log_format.unwrap_or_default(),
             log_level: options.log_level.unwrap_or_else(|| "info".to_owned()),
             on_failure: options.on_failure.unwrap_or_default(),
+            failsafes: Failsafes {
+                kinds: options.failsafe.map_or_else(|| Failsafes::default().kinds, |list| list.0),
+                ports: options.failsafe_ports.map(|list| list.0).unwrap_or_default(),
+                sources: options.failsafe_sources.map(|list| list.0),
+            },
+            confirm_within: options.confirm_within.unwrap_or_default().into(),
         }
     }
 }

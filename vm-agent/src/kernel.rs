@@ -29,6 +29,7 @@ mod lower;
 mod memlock;
 mod memory;
 mod network;
+mod nic;
 mod pins;
 mod plan;
 mod precondition;
@@ -37,6 +38,7 @@ mod publish;
 mod reconcile;
 mod removal;
 mod report;
+mod sshd;
 mod tables;
 mod trace;
 mod twin;
@@ -44,6 +46,7 @@ mod twin;
 pub use backstop::backstop;
 pub use error::KernelError;
 pub use events::Events;
+pub use nic::{NicConfig, NicOrders, NicStatus};
 pub use precondition::{Precondition, preflight};
 pub use reconcile::Reconcile;
 pub use removal::remove;
@@ -78,6 +81,8 @@ pub struct KernelConfig {
     pub sizes: TableSizes,
     /// How often hooks are verified when no netlink notification says that something changed.
     pub verify_every: Duration,
+    /// Policy on the NICs.
+    pub nic: NicConfig,
 }
 
 /// Entries a table has room for, per bank where it has banks.
@@ -171,6 +176,8 @@ pub struct KernelStatus {
     pub underlay: Vec<IpAddr>,
     /// What an administrator should know (forwarding off on a transit node, a hook that cannot be attached…).
     pub warnings: Vec<String>,
+    /// What governs the NICs; `None` = nothing does.
+    pub nic: Option<NicStatus>,
 }
 
 /// The mesh device.

@@ -121,6 +121,7 @@ pub fn host_report(underlay: &[IpAddr]) -> v1::HostReport {
             .map(|&address| proto::convert::address_to_wire(address))
             .collect(),
         kernel: kernel.map(|uts| uts.release().to_string_lossy().into_owned()).unwrap_or_default(),
+        nic: None,
         operating_system: pretty.unwrap_or_default().trim_matches('"').to_owned(),
     }
 }

@@ -67,10 +67,20 @@ impl Collector for Metrics {
         )?;
         let warnings = i64::try_from(report.warnings.len()).unwrap_or(i64::MAX);
         gauge(&mut encoder, "warnings", "Warnings that `outrigger status` shows.", warnings)?;
+        let nic = self.agent.nic.outcome.borrow().clone();
+        let text = "Policies on the NICs that were reverted since they cut the host off.";
+        counter(&mut encoder, "nic_reverted", text, nic.reverted)?;
+        let mut states = encoder.encode_descriptor(
+            "nic_state",
+            "Where policy on the NICs stands.",
+            None,
+            MetricType::Gauge,
+        )?;
+        ConstGauge::new(1_i64).encode(states.encode_family(&[("state", nic.phase.name())])?)?;
         let Some(member) = member else { return Ok(()) };
         let running = member.running.borrow().clone();
         let left_out = running.map_or(0, |version| version.state.settings.partly_enforced.len());
-        let text = "What policies say about traffic outside of the mesh, which is not governed.";
+        let text = "Policies that say something about traffic that the scope leaves out.";
         gauge(&mut encoder, "policy_partly_enforced", text, i64::try_from(left_out).unwrap_or(i64::MAX))?;
         if let Some(applied) = applied {
             let generation = applied.tag.map_or(0, |tag| tag.counter);

@@ -15,7 +15,7 @@ use crate::agent::{Agent, ENFORCEMENT, Report, Standing, Topic};
 use crate::config::OnFailure;
 use crate::credentials::{Credentials, InvalidCredentials};
 use crate::enrolment::EnrolmentError;
-use crate::kernel::{self, Kernel, KernelConfig, KernelError, Reconcile, TableSizes};
+use crate::kernel::{self, Kernel, KernelConfig, KernelError, NicConfig, Reconcile, TableSizes};
 use crate::machine::UnknownMachine;
 use crate::member::{self, Member};
 use crate::state_dir::{Enrolment, InvalidEnrolment, StateError, StateFile};
@@ -375,5 +375,6 @@ pub(crate) fn kernel_config(agent: &Agent) -> KernelConfig {
         underlay_addresses: config.underlay_addresses.clone(),
         sizes: TableSizes::default(),
         verify_every: VERIFY,
+        nic: NicConfig { orders: agent.nic.orders.subscribe(), failsafes: config.failsafes.clone() },
     }
 }

@@ -36,12 +36,21 @@ pub enum StateFile {
     Snapshot,
     /// What changed since.
     Journal,
+    /// What was decided about policy on the NICs.
+    Nic,
 }
 
 impl StateFile {
     /// All, in the order in which they are removed.
-    pub const ALL: [Self; 6] =
-        [Self::Enrolment, Self::Key, Self::Certificate, Self::Bundle, Self::Snapshot, Self::Journal];
+    pub const ALL: [Self; 7] = [
+        Self::Enrolment,
+        Self::Key,
+        Self::Certificate,
+        Self::Bundle,
+        Self::Snapshot,
+        Self::Journal,
+        Self::Nic,
+    ];
 
     /// The file's name.
     #[must_use]
@@ -53,6 +62,7 @@ impl StateFile {
             Self::Bundle => "bundle.pem",
             Self::Snapshot => "snapshot.bin",
             Self::Journal => "journal.bin",
+            Self::Nic => "nic.json",
         }
     }
 }

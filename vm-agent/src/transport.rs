@@ -106,6 +106,21 @@ impl Dialer {
         }
     }
 
+    /// Whether a gateway, or the proxy, takes a new connection.
+    ///
+    /// # Errors
+    /// Why none of its addresses does.
+    pub async fn probe(&self, gateway: &str) -> Result<(), String> {
+        let mut reasons = Vec::new();
+        for address in self.resolve(gateway).await.map_err(|error| error.to_string())? {
+            match TcpStream::connect(address).await {
+                Ok(_open) => return Ok(()),
+                Err(error) => reasons.push(format!("{address}: {error}")),
+            }
+        }
+        Err(reasons.join(", "))
+    }
+
     async fn open(
         &self,
         address: SocketAddr,

@@ -23,8 +23,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use vm_agent::kernel::{
-    Applied, Counter, Kernel, KernelConfig, KernelError, KernelStatus, TableSizes, Tag, Target, TraceQuery,
-    remove,
+    Applied, Counter, Kernel, KernelConfig, KernelError, KernelStatus, NicConfig, TableSizes, Tag, Target,
+    TraceQuery, remove,
 };
 
 #[path = "kernel/hazards.rs"]
@@ -72,6 +72,7 @@ fn config() -> KernelConfig {
         underlay_addresses: Vec::new(),
         sizes: TableSizes { endpoints: 64, ..TableSizes::default() },
         verify_every: Duration::from_millis(200),
+        nic: NicConfig::unwatched(),
     }
 }
 
@@ -110,6 +111,7 @@ fn state() -> NodeState {
             mode: Mode::Enforce,
             tunnel_port: 8479,
             rejected: Vec::new(),
+            nic: None,
             partly_enforced: Vec::new(),
         },
     }

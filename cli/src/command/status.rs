@@ -1,7 +1,7 @@
 //! `outrigger status`.
 
 use jiff::Timestamp;
-use proto::v1::{AgentStatus, AgentStatusRequest, Counter};
+use proto::v1::{AgentStatus, AgentStatusRequest, Counter, NicStatus};
 use serde_json::{Value, json};
 
 use crate::arguments::Format;
@@ -63,7 +63,34 @@ fn as_json(status: &AgentStatus) -> Value {
         "counters": status.counters.iter().map(counter).collect::<Vec<_>>(),
         "warnings": status.warnings,
         "partlyEnforced": status.partly_enforced,
+        "nic": status.nic.as_ref().map(nic_as_json),
     })
+}
+
+fn nic_as_json(nic: &NicStatus) -> Value {
+    json!({
+        "scope": nic.scope,
+        "state": nic.state,
+        "message": nic.message,
+        "devices": nic.devices,
+        "open": nic.open,
+        "auditUntil": nic.audit_until,
+        "policies": nic.policies,
+        "reverted": nic.reverted,
+    })
+}
+
+fn nic(nic: &NicStatus) -> String {
+    let mut text = format!("scope {}: {} on {}", nic.scope, nic.state, nic.devices.join(", "));
+    if !nic.message.is_empty() {
+        text = format!("{text}; {}", nic.message);
+    }
+    if let Some(until) = i64::try_from(nic.audit_until).ok().filter(|until| *until > 0)
+        && let Ok(until) = Timestamp::from_second(until)
+    {
+        text = format!("{text}, until {until}");
+    }
+    text
 }
 
 fn phase(phase: &str) -> String {
@@ -104,6 +131,11 @@ fn rows(status: &AgentStatus, now: Timestamp) -> Vec<(&'static str, String)> {
         rows.push(("last error", status.last_error.clone()));
     }
     list(&mut rows, "policies", &status.policies);
+    if let Some(governed) = status.nic.as_ref().filter(|nic| nic.state != "off") {
+        rows.push(("NICs", nic(governed)));
+        list(&mut rows, "NIC policies", &governed.policies);
+        list(&mut rows, "never closed", &governed.open);
+    }
     list(&mut rows, "rejected", &status.rejected);
     list(&mut rows, "not enforced", &status.partly_enforced);
     let counter = |counter: &Counter| {

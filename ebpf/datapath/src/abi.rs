@@ -12,7 +12,7 @@ mod event;
 mod flow;
 mod table;
 
-pub use control::{Bank, Control, Hook, PROGRAM_SETS};
+pub use control::{Bank, Control, Hook, PROGRAM_SETS, Place};
 pub use counter::{Bucket, COUNTER_SLOTS, Counter, counter_slot};
 pub use event::{Event, EventKind};
 pub use flow::{Flow, FlowKey, FragmentEntry, FragmentKey};

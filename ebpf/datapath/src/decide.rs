@@ -102,7 +102,7 @@ fn reason<P: Packet, T: Tables>(packet: &P, view: &View<'_, T>, work: &mut Work)
 
 /// What is told about a packet with this reason: every drop, what audit mode lets pass, new flows if asked for.
 #[inline(always)]
-const fn event(reason: Reason, flags: u32) -> u8 {
+pub(crate) const fn event(reason: Reason, flags: u32) -> u8 {
     if matches!(reason, Reason::Audited) {
         EventKind::Audited.number()
     } else if matches!(reason, Reason::NewAllowed) && flags & settings_flag::EVENTS_ALLOWED != 0 {

@@ -18,7 +18,7 @@ fn key(parsed: &Parsed) -> FragmentKey {
         id: parsed.fragment_id,
         protocol: parsed.key.protocol,
         direction: parsed.direction.number(),
-        reserved: [0; 2],
+        space: parsed.key.space,
     }
 }
 

@@ -6,7 +6,7 @@
 use crate::{
     Address, Direction, Moment, Outer, Packet, Reason, Tables, Verdict, Work,
     abi::{CidrKey, Control, Hook, PrefixKey, Settings, settings_flag},
-    ethertype,
+    ethertype, nic,
     parse::{self, Fragment, Parsed, Part, protocol},
     record,
     view::is_own,
@@ -28,29 +28,55 @@ pub fn guard_in<P: Packet, T: Tables>(packet: &P, moment: &Moment, tables: &T, w
         record::count(tables, moment, Reason::NotPublished, packet.length());
         return true;
     };
-    if matches!(moment.hook, Hook::GuardEgress) && settings.flags & settings_flag::GUARD_EGRESS == 0 {
-        return true;
+    let next = inspect(packet, moment, settings, tables, work);
+    if next != GO_ON {
+        return next == PASS;
+    }
+    if may_report_on_mesh(moment, settings, work) && reports(packet, moment, settings, tables, work) {
+        return false;
+    }
+    settings.nic_flags & settings_flag::GOVERNS == 0 || nic::passes(packet, moment, settings, tables, work)
+}
+
+// What is below is not a part of `guard_in`, whose frame is in the deepest chain of calls.
+
+/// The answer of [`inspect`]: the packet is dropped, and told.
+const DROP: u32 = 0;
+/// Nothing else is to be asked.
+const PASS: u32 = 1;
+/// Its addresses are no offence.
+const GO_ON: u32 = 2;
+
+/// Looks at the addresses of a packet.
+#[inline(never)]
+fn inspect<P: Packet, T: Tables>(
+    packet: &P,
+    moment: &Moment,
+    settings: &Settings,
+    tables: &T,
+    work: &mut Work,
+) -> u32 {
+    let guards =
+        matches!(moment.hook, Hook::GuardIngress) || settings.flags & settings_flag::GUARD_EGRESS != 0;
+    if !guards && settings.nic_flags & settings_flag::GOVERNS == 0 {
+        return PASS;
     }
     work.parsed = Parsed::new(moment.hook.direction());
     let reason = if hides_priority_tag(packet) {
         Reason::UnknownEtherType
     } else if !parse::parse_addresses(packet, &mut work.parsed) {
-        return true;
+        return PASS;
+    } else if guards {
+        offence(tables, moment, settings, &work.parsed)
     } else {
-        let offence = offence(tables, moment, settings, &work.parsed);
-        let is_clean = matches!(offence, Reason::Forwarded);
-        if is_clean && reports_on_mesh(packet, moment, settings, work) {
-            Reason::IcmpUnrelated
-        } else {
-            offence
-        }
+        Reason::Forwarded
     };
     if matches!(reason, Reason::Forwarded) {
-        return true;
+        return GO_ON;
     }
     work.verdict = Verdict::drop(reason);
     record::record(tables, packet, moment, &Outer::NONE, work);
-    false
+    DROP
 }
 
 /// Whether a tag that carries a priority only stands below another. The kernel strips any number of them and delivers
@@ -63,20 +89,35 @@ fn hides_priority_tag<P: Packet>(packet: &P) -> bool {
             .is_some_and(|tag| u32::from(u16::from_be_bytes(tag)) & ethertype::VLAN_ID == 0)
 }
 
-/// Whether a packet reports an error about one from this host's mesh address. Outside of the mesh only tunnels are seen,
-/// never what is in them, so nobody there can know of one; the kernel would believe it, and change the path's MTU or end
-/// a conversation. Behind a transit node's other devices are pods, which can know.
+/// Whether a packet might report an error about one from this host's mesh address. Outside of the mesh only tunnels are
+/// seen, never what is in them, so nobody there can know of one; the kernel would believe it, and change the path's MTU or
+/// end a conversation. Behind a transit node's other devices are pods, which can know.
 #[inline(always)]
-fn reports_on_mesh<P: Packet>(packet: &P, moment: &Moment, settings: &Settings, work: &mut Work) -> bool {
+fn may_report_on_mesh(moment: &Moment, settings: &Settings, work: &Work) -> bool {
     matches!(moment.hook, Hook::GuardIngress)
         && settings.flags & settings_flag::TRANSIT == 0
         && !matches!(work.parsed.key.protocol, protocol::TCP | protocol::UDP)
-        && quotes_own(packet, settings, work)
 }
 
 /// Whether a packet is an ICMP error that quotes one from this host's mesh address, or hides in a later fragment what it
-/// quotes.
+/// quotes. If so, it is told.
 #[inline(never)]
+fn reports<P: Packet, T: Tables>(
+    packet: &P,
+    moment: &Moment,
+    settings: &Settings,
+    tables: &T,
+    work: &mut Work,
+) -> bool {
+    if !quotes_own(packet, settings, work) {
+        return false;
+    }
+    work.verdict = Verdict::drop(Reason::IcmpUnrelated);
+    record::record(tables, packet, moment, &Outer::NONE, work);
+    true
+}
+
+#[inline(always)]
 fn quotes_own<P: Packet>(packet: &P, settings: &Settings, work: &mut Work) -> bool {
     let Work { parsed, quoted, .. } = work;
     if parse::parse(packet, parsed).is_err() || !matches!(parsed.part, Part::Error) {

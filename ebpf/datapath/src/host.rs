@@ -2,7 +2,7 @@
 
 use crate::{
     Address, Direction, FlowTable, Packet, Port, Reason, Tables, Verdict, Work,
-    abi::{EndpointEntry, EventKind, Flow, FlowKey},
+    abi::{EndpointEntry, EventKind, Flow, FlowKey, Place},
     flow, fragment,
     parse::{self, Fragment, Parsed, Part},
     policy::{self, Answer, Question},
@@ -87,7 +87,7 @@ fn is_proven<T: Tables>(view: &View<'_, T>, flow: &Flow) -> bool {
 /// Takes a flow to its next state, and one that now has packets both ways out of reach of floods. False when the map
 /// for those refuses it, which leaves it where it was.
 #[inline(never)]
-fn advance<T: Tables>(view: &View<'_, T>, parsed: &Parsed, slot: T::Slot) -> bool {
+pub(crate) fn advance<T: Tables>(view: &View<'_, T>, parsed: &Parsed, slot: T::Slot) -> bool {
     let mut flow = view.tables.load(slot);
     let was_confirmed = flow.is_confirmed();
     flow.state = flow.next_state(parsed.part, view.direction);
@@ -192,11 +192,7 @@ fn ask<T: Tables>(
     opener: Direction,
     answer: &mut Answer,
 ) -> bool {
-    let port = match opener {
-        _ if parse::is_icmp(key.protocol) => Port([0, key.icmp_type]),
-        Direction::Ingress => key.local_port,
-        Direction::Egress => key.remote_port,
-    };
+    let port = opened_port(key, opener);
     let question = Question {
         remote: key.remote,
         identity: entry.identity,
@@ -204,7 +200,19 @@ fn ask<T: Tables>(
         protocol: key.protocol,
         direction: opener,
     };
-    policy::ask(view.tables, view.bank, view.settings, &question, answer)
+    policy::ask(view.tables, Place::mesh(view.bank), view.settings, &question, answer)
+}
+
+/// What policy is asked about as the port of a flow with this opener.
+#[inline(always)]
+pub(crate) const fn opened_port(key: &FlowKey, opener: Direction) -> Port {
+    if parse::is_icmp(key.protocol) {
+        return Port([0, key.icmp_type]);
+    }
+    match opener {
+        Direction::Ingress => key.local_port,
+        Direction::Egress => key.remote_port,
+    }
 }
 
 /// A packet without a live flow, or one that starts it anew in the given slot.
@@ -262,7 +270,7 @@ fn may_open<'a, T: Tables>(view: &View<'a, T>, parsed: &Parsed) -> Result<&'a En
 /// Writes a new flow down, in the place of the one it follows or among the half-open ones; false when there is no
 /// room.
 #[inline(never)]
-fn begin<T: Tables>(
+pub(crate) fn begin<T: Tables>(
     view: &View<'_, T>,
     key: &FlowKey,
     slot: Option<T::Slot>,

@@ -13,6 +13,7 @@ mod guard;
 mod host;
 #[cfg(any(test, feature = "model"))]
 pub mod model;
+mod nic;
 mod packet;
 pub mod parse;
 pub mod policy;

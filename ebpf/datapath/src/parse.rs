@@ -87,7 +87,7 @@ impl Parsed {
             remote_port: Port([0; 2]),
             protocol: 0,
             icmp_type: 0,
-            reserved: [0; 2],
+            space: [0; 2],
         };
         Self {
             key,

@@ -2,7 +2,7 @@
 
 use crate::{
     Action, Address, Direction, Port, Tables,
-    abi::{Bank, CidrKey, ClassKey, PolicyEntry, PolicyKey, Rank, Settings, settings_flag},
+    abi::{CidrKey, ClassKey, Place, PolicyEntry, PolicyKey, Rank, Settings, settings_flag},
 };
 
 /// The identity of addresses that no endpoint has (`reserved:world`).
@@ -40,34 +40,34 @@ pub struct Answer {
 #[inline(never)]
 pub fn ask<T: Tables>(
     tables: &T,
-    bank: Bank,
+    place: Place,
     settings: &Settings,
     question: &Question,
     answer: &mut Answer,
 ) -> bool {
     let mut best = Best::default();
     let mut class =
-        tables.class(&ClassKey { bank: bank.number(), reserved: [0; 3], identity: question.identity });
-    let mut next = if settings.flags & settings_flag::CIDR_RULES == 0 {
+        tables.class(&ClassKey { bank: place.number(), reserved: [0; 3], identity: question.identity });
+    let mut next = if settings.flags_of(place) & settings_flag::CIDR_RULES == 0 {
         0
     } else {
-        class_of_address(tables, bank, question)
+        class_of_address(tables, place, question)
     };
     // A loop, and so one key on the stack: the deepest chain of calls has none to spare.
     loop {
-        consider(tables, bank, settings, question, class, &mut best);
+        consider(tables, place, settings, question, class, &mut best);
         if next == 0 {
             break;
         }
         class = next;
         next = 0;
     }
-    if settings.flags & settings_flag::PASSES != 0 && best.rank.says(Action::Pass) {
+    if settings.flags_of(place) & settings_flag::PASSES != 0 && best.rank.says(Action::Pass) {
         best.rank = best.below_rank;
         best.rule = best.below_rule;
     }
     *answer = if best.rank == Rank::NONE {
-        default(settings, question.direction)
+        default(settings, place, question.direction)
     } else {
         Answer { rule: best.rule, allowed: u32::from(best.rank.says(Action::Allow)) }
     };
@@ -84,10 +84,10 @@ struct Best {
 }
 
 #[inline(always)]
-fn class_of_address<T: Tables>(tables: &T, bank: Bank, question: &Question) -> u32 {
+fn class_of_address<T: Tables>(tables: &T, place: Place, question: &Question) -> u32 {
     let entry = tables.cidr(&CidrKey {
         prefix_len: CidrKey::BASE_BITS + 128,
-        bank: bank.number(),
+        bank: place.number(),
         reserved: [0; 3],
         address: question.remote,
     });
@@ -99,18 +99,15 @@ fn class_of_address<T: Tables>(tables: &T, bank: Bank, question: &Question) -> u
 }
 
 #[inline(always)]
-fn default(settings: &Settings, direction: Direction) -> Answer {
-    let (action, rule) = match direction {
-        Direction::Ingress => (settings.ingress_default, settings.ingress_rule),
-        Direction::Egress => (settings.egress_default, settings.egress_rule),
-    };
+fn default(settings: &Settings, place: Place, direction: Direction) -> Answer {
+    let (action, rule) = settings.default_of(place, direction);
     Answer { rule, allowed: u32::from(action == Action::Allow.number()) }
 }
 
 #[inline(always)]
 fn consider<T: Tables>(
     tables: &T,
-    bank: Bank,
+    place: Place,
     settings: &Settings,
     question: &Question,
     class: u32,
@@ -118,7 +115,7 @@ fn consider<T: Tables>(
 ) {
     let mut key = PolicyKey {
         prefix_len: PolicyKey::BASE_BITS + 16,
-        bank: bank.number(),
+        bank: place.number(),
         direction: question.direction.number(),
         protocol: question.protocol,
         reserved: 0,
@@ -127,7 +124,7 @@ fn consider<T: Tables>(
         padding: [0; 2],
     };
     best.meet(tables.policy(&key));
-    if settings.flags & settings_flag::PROTOCOLS_NAMED == 0 {
+    if settings.flags_of(place) & settings_flag::PROTOCOLS_NAMED == 0 {
         key.protocol = PolicyKey::ANY_PROTOCOL;
         best.meet(tables.policy(&key));
     }

@@ -90,13 +90,12 @@ impl World {
             flags: 0,
             ingress_default: Action::Allow.number(),
             egress_default: Action::Deny.number(),
-            reserved: [0; 2],
             ingress_rule: 1,
             egress_rule: 2,
             address_v4: address(OWN),
             address_v6: address(OWN_V6),
             mtu: 1450,
-            spare: [0; 20],
+            ..Settings::default()
         });
         let set = |address| TunnelKey { bank: bank.number(), reserved: [0; 3], set: TRANSIT_SET, address };
         for tunnel in [TRANSIT_TUNNEL, OTHER_TRANSIT_TUNNEL] {
@@ -153,8 +152,7 @@ impl World {
             port: crate::Port::new(port),
             padding: [0; 2],
         };
-        let entry = PolicyEntry::of(Rank::new(1, action), 1000 + u32::from(port));
-        self.model.policy.insert(key, entry);
+        self.model.policy.insert(key, entry(1000 + u32::from(port), action));
     }
 
     /// Switches to the other bank, whose tables are those of [`World::new`].
@@ -203,6 +201,11 @@ impl World {
     pub(crate) fn flow_count(&self) -> usize {
         self.model.flows(FlowTable::Confirmed).len() + self.model.flows(FlowTable::HalfOpen).len()
     }
+}
+
+/// An entry where one rule decides.
+pub(crate) fn entry(rule: u32, action: Action) -> PolicyEntry {
+    PolicyEntry::of(Rank::new(1, action), rule)
 }
 
 fn endpoint_key(bank: Bank, text: &str) -> EndpointKey {

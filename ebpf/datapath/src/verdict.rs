@@ -133,6 +133,8 @@ reasons! {
     Relayed = 5 "relayed";
     /// A packet between tunnels that needs more than a hop less: the transit node's kernel answers it, or cuts it.
     GivenToKernel = 6 "given_to_kernel";
+    /// What policy never closes: discovery of routers and neighbours, news of a smaller path.
+    KeptOpen = 7 "kept_open";
     /// An entry or the default of the policy denies.
     PolicyDenied = 16 "policy_denied";
     /// An established flow that policy no longer allows.

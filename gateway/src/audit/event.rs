@@ -48,6 +48,13 @@ pub enum Event {
     RootsChanged { root: String, what: &'static str, force: bool, by: String },
     /// A call of the administration was refused.
     AdminRefused { peer: String, remote: String, detail: String },
+    /// What an agent did about the policy of its NICs: `trial`, `enforce`, `reverted`, `audit`, `off`, in its own words.
+    NicPolicy {
+        workload: String,
+        state: String,
+        #[serde(skip_serializing_if = "String::is_empty")]
+        message: String,
+    },
     /// A state was published that manifests changed: each such file with the SHA-256 of what it says now, `gone` or
     /// `unreadable`. The first one of a process names them all; later states without a line were made of the same files.
     Published { generation: u64, files: BTreeMap<String, String> },

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use policy::identity::Identity;
 use policy::state::{EndpointKind, Mode, NodeSettings, Role, State};
 
-use super::beyond::Beyond;
+use super::nic::{self, Beyond};
 use super::{Index, Nodes};
 use crate::store::{Target, Workload, WorkloadName};
 
@@ -17,7 +17,8 @@ use crate::store::{Target, Workload, WorkloadName};
 pub(super) struct Settled {
     made_of: Option<MadeOf>,
     nodes: Nodes,
-    beyond: Beyond,
+    /// What policies say about traffic outside of the mesh.
+    pub(super) beyond: Beyond,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -28,7 +29,7 @@ struct MadeOf {
     /// What senders write for workloads whose identity is being changed.
     marks: BTreeMap<IpAddr, Identity>,
     /// What policies say about traffic outside of the mesh.
-    beyond: Arc<BTreeMap<Identity, Vec<String>>>,
+    told: nic::Told,
 }
 
 impl Settled {
@@ -42,12 +43,12 @@ impl Index {
     /// What each workload is told about itself; what is as before is behind the same `Arc`.
     pub(super) fn nodes(&mut self, state: &State) -> Nodes {
         let host_prefixes = self.host_prefixes(state);
-        let beyond = self.settled.beyond.update(state, &host_prefixes);
+        let told = self.beyond_mesh(state, &host_prefixes);
         let made_of = MadeOf {
             host_prefixes,
             identities: self.resolver.workload_changes(),
             marks: self.marks(state),
-            beyond,
+            told,
         };
         // Rejected objects may concern a workload for many reasons; there are none on most days.
         if !self.rejected.is_empty() || self.settled.made_of.as_ref() != Some(&made_of) {
@@ -68,6 +69,10 @@ impl Index {
                 Target::TransitNode { .. } => Role::Transit,
                 Target::Group { .. } => Role::Host,
             };
+            let (nic, partly_enforced) = match role {
+                Role::Host => self.outside(name, workload, identity, &made_of.told),
+                Role::Transit => (None, Vec::new()),
+            };
             let settings = NodeSettings {
                 workload: text,
                 identity,
@@ -81,10 +86,8 @@ impl Index {
                 mode: self.mode(workload),
                 tunnel_port: self.settings.tunnel_port,
                 rejected: concerns.of(workload, labels),
-                partly_enforced: match role {
-                    Role::Host => made_of.beyond.get(&identity).cloned().unwrap_or_default(),
-                    Role::Transit => Vec::new(),
-                },
+                nic,
+                partly_enforced,
             };
             let before = self.settled.nodes.get(name).filter(|before| ***before == settings);
             nodes.insert(name.clone(), before.map_or_else(|| Arc::new(settings), Arc::clone));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use policy::facts::NamedPort;
-use policy::state::Mode;
+use policy::state::{Mode, Scope};
 use serde::Deserialize;
 
 use super::decode::{InvalidField, Step, decode};
@@ -23,6 +23,10 @@ pub struct Group {
     pub ports: Vec<NamedPort>,
     /// Whether its workloads enforce policy or only report it.
     pub mode: Mode,
+    /// Which of their traffic policy governs.
+    pub scope: Scope,
+    /// The same as `mode`, for what does not go through the mesh.
+    pub nic_mode: Mode,
 }
 
 #[derive(Deserialize)]
@@ -31,19 +35,51 @@ struct Wire {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Spec {
     template: Template,
     #[serde(default)]
-    mode: WireMode,
+    mode: Option<WireMode>,
+    #[serde(default)]
+    scope: Option<WireScope>,
+    #[serde(default)]
+    nic_mode: Option<WireMode>,
 }
 
-#[derive(Default, Deserialize)]
+/// A mode, as it is written.
+#[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum WireMode {
-    #[default]
+pub(super) enum WireMode {
     Enforce,
     Audit,
+}
+
+/// A scope, as it is written.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum WireScope {
+    Mesh,
+    Host,
+    All,
+}
+
+impl From<WireMode> for Mode {
+    fn from(mode: WireMode) -> Self {
+        match mode {
+            WireMode::Enforce => Self::Enforce,
+            WireMode::Audit => Self::Audit,
+        }
+    }
+}
+
+impl From<WireScope> for Scope {
+    fn from(scope: WireScope) -> Self {
+        match scope {
+            WireScope::Mesh => Self::Mesh,
+            WireScope::Host => Self::Host,
+            WireScope::All => Self::All,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -72,7 +108,7 @@ pub(super) const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 impl Group {
     pub(super) fn decode(node: &Node) -> Result<Self, InvalidField> {
         fields::only(node, &["apiVersion", "kind", "metadata", "spec", "status"])?;
-        let Wire { spec: Spec { template, mode } } = decode(node)?;
+        let Wire { spec: Spec { template, mode, scope, nic_mode } } = decode(node)?;
         let Template { labels, service_account_name, ports } = template;
         if let Some(place) = node.get("spec").and_then(|spec| spec.get("template")) {
             let within = |error: InvalidField| {
@@ -95,10 +131,10 @@ impl Group {
                     number,
                 })
                 .collect(),
-            mode: match mode {
-                WireMode::Enforce => Mode::Enforce,
-                WireMode::Audit => Mode::Audit,
-            },
+            mode: mode.map_or(Mode::Enforce, Mode::from),
+            scope: scope.map_or(Scope::Mesh, Scope::from),
+            // What an administrator did not ask for must not cut a host off.
+            nic_mode: nic_mode.map_or(Mode::Audit, Mode::from),
         })
     }
 }

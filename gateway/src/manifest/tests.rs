@@ -3,7 +3,7 @@ use std::net::IpAddr;
 
 use policy::facts::NamedPort;
 use policy::rules::Section;
-use policy::state::Mode;
+use policy::state::{Mode, Scope};
 
 use super::*;
 
@@ -99,6 +99,8 @@ kind: ExternalWorkloadGroup
 metadata: {name: db, namespace: shop}
 spec:
   mode: audit
+  scope: all
+  nicMode: enforce
   template:
     labels: {app: db}
     serviceAccountName: postgres
@@ -115,6 +117,8 @@ spec:
                 NamedPort { name: "dns".into(), protocol: 17, number: 53 },
             ],
             mode: Mode::Audit,
+            scope: Scope::All,
+            nic_mode: Mode::Enforce,
         }
     );
 }
@@ -122,9 +126,17 @@ spec:
 #[test]
 fn a_declared_workload_names_its_group_and_addresses() {
     let text = "{apiVersion: outrigger.dev/v1alpha1, kind: ExternalWorkload, metadata: {name: db-1, namespace: shop}, \
-                spec: {group: db, addresses: [10.244.240.9]}}";
+                spec: {group: db, addresses: [10.244.240.9], scope: host}}";
     let Object::Workload(workload) = object(text) else { panic!("a workload") };
-    assert_eq!(*workload, Workload { group: "db".into(), addresses: vec!["10.244.240.9".parse().unwrap()] });
+    assert_eq!(
+        *workload,
+        Workload {
+            group: "db".into(),
+            addresses: vec!["10.244.240.9".parse().unwrap()],
+            scope: Some(Scope::Host),
+            nic_mode: None,
+        }
+    );
     let (_, field, message) = refusal(&text.replace("10.244.240.9", "10.244.240.9, 10.244.240.10"));
     assert_eq!(field, "spec.addresses");
     assert!(message.contains("at most one address of each family"), "{message}");

@@ -2,10 +2,12 @@
 
 use std::net::IpAddr;
 
+use policy::state::{Mode, Scope};
 use serde::Deserialize;
 
 use super::decode::{InvalidField, Step, decode};
 use super::fields;
+use super::group::{WireMode, WireScope};
 use super::node::Node;
 
 /// A declared workload: who joins under its name must do so through its group, and gets its addresses.
@@ -15,6 +17,10 @@ pub struct Workload {
     pub group: String,
     /// Its mesh addresses, at most one of each family; a family without one is allocated from the pool.
     pub addresses: Vec<IpAddr>,
+    /// Which of its traffic policy governs; `None`: as its group says.
+    pub scope: Option<Scope>,
+    /// Whether policy is enforced outside of the mesh; `None`: as its group says.
+    pub nic_mode: Option<Mode>,
 }
 
 #[derive(Deserialize)]
@@ -23,17 +29,21 @@ struct Wire {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Spec {
     group: String,
     #[serde(default)]
     addresses: Vec<IpAddr>,
+    #[serde(default)]
+    scope: Option<WireScope>,
+    #[serde(default)]
+    nic_mode: Option<WireMode>,
 }
 
 impl Workload {
     pub(super) fn decode(node: &Node) -> Result<Self, InvalidField> {
         fields::only(node, &["apiVersion", "kind", "metadata", "spec", "status"])?;
-        let Wire { spec: Spec { group, addresses } } = decode(node)?;
+        let Wire { spec: Spec { group, addresses, scope, nic_mode } } = decode(node)?;
         let addresses: Vec<_> = addresses.iter().map(IpAddr::to_canonical).collect();
         let spec = node.get("spec").unwrap_or(node);
         let refuse = |name: &str, message: String| {
@@ -47,6 +57,6 @@ impl Workload {
         if of_v4 > 1 || addresses.len() - of_v4 > 1 {
             return refuse("addresses", format!("{addresses:?}: at most one address of each family"));
         }
-        Ok(Self { group, addresses })
+        Ok(Self { group, addresses, scope: scope.map(Scope::from), nic_mode: nic_mode.map(Mode::from) })
     }
 }

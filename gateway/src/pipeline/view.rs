@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use policy::facts::Facts;
 use policy::state::{Default as Verdict, NodeSettings, Policy};
+use proto::v1::NicReport;
 use telemetry::health::Health;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -196,9 +197,18 @@ fn conditions(status: &SessionStatus, settings: &NodeSettings) -> BTreeMap<Strin
         let text = settings.rejected.join("; ");
         conditions.insert("ObjectsRejected".to_owned(), condition("InvalidObject", text));
     }
+    let NicReport { state, message } = &status.nic;
+    if settings.nic.is_some() && !matches!(state.as_str(), "" | "off" | "enforce") {
+        let reason = match state.as_str() {
+            "reverted" => "Reverted",
+            "trial" => "Trial",
+            _ => "Audit",
+        };
+        conditions.insert("NicPolicyNotEnforced".to_owned(), condition(reason, message.clone()));
+    }
     if !settings.partly_enforced.is_empty() {
         let text = settings.partly_enforced.join("; ");
-        conditions.insert("PolicyPartlyEnforced".to_owned(), condition("OutsideOfMesh", text));
+        conditions.insert("PolicyPartlyEnforced".to_owned(), condition("OutsideOfScope", text));
     }
     conditions
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pki::KeyHash;
-use proto::v1::Generation;
+use proto::v1::{Generation, NicReport};
 use tokio::sync::watch;
 
 use super::Writes;
@@ -64,6 +64,8 @@ pub struct SessionStatus {
     pub duplicate: Option<DuplicateHost>,
     /// Why what the host reports is not recorded; until it reports something else.
     pub refused_report: Option<String>,
+    /// What its agent says about the policy of its NICs; the default: nothing.
+    pub nic: NicReport,
 }
 
 /// All sessions.
@@ -308,6 +310,23 @@ impl Session {
     /// The agent says what its host's network lacks.
     pub fn troubled(&self, trouble: String) {
         self.update(|entry| entry.status.trouble = trouble);
+    }
+
+    /// The agent says what became of the policy of its NICs; whether that is news.
+    #[must_use]
+    pub fn nic(&self, nic: &NicReport) -> bool {
+        let mut is_news = false;
+        self.update(|entry| {
+            is_news = entry.status.nic != *nic;
+            entry.status.nic.clone_from(nic);
+        });
+        is_news
+    }
+
+    /// Whether the agent never said anything about the policy of its NICs.
+    #[must_use]
+    pub fn is_silent_about_nics(&self) -> bool {
+        self.slot.lock().status.nic == NicReport::default()
     }
 
     /// Returns when the session is over although its stream is not.

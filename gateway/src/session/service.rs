@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::v1::mesh_server::Mesh;
-use proto::v1::{AgentMessage, Hello, agent_message};
+use proto::v1::{AgentMessage, Hello, HostReport, NicReport, agent_message};
 use telemetry::shutdown::Shutdown;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::metrics::{EndReason, SessionMetrics};
-use super::{Feed, Registry};
+use super::{Feed, Registry, Session};
+use crate::audit::{Audit, Event};
 use crate::authorization::authorise;
 use crate::ca::Ca;
 use crate::clock::Clock;
@@ -27,6 +28,8 @@ use stream::{Peer, SyncStream};
 
 /// Bytes of a machine's hash: a SHA-256.
 const MAX_MACHINE: usize = 32;
+/// Characters of a sentence of an agent.
+const MAX_TEXT: usize = 512;
 /// How long an agent may take for its first message.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
 
@@ -41,6 +44,8 @@ pub struct MeshService {
     pub registry: Arc<Registry>,
     /// What agents are told; `None` until the source was read whole.
     pub feed: watch::Receiver<Option<Arc<Feed>>>,
+    /// Where is written down what agents did by themselves.
+    pub audit: Arc<Audit>,
     /// What is counted.
     pub metrics: SessionMetrics,
     /// The clock that certificates are checked against.
@@ -107,6 +112,7 @@ impl MeshService {
             );
             Refused(EndReason::DuplicateHost, Status::failed_precondition(duplicate.to_string()))
         })?;
+        self.note_nic(&session, &workload, hello.report.as_ref());
         if let Some(reason) = refused_report {
             self.metrics.refused_report();
             tracing::warn!(workload = %workload.name, reason, "host report refused");
@@ -124,6 +130,21 @@ impl MeshService {
         let cut = peer.cut.clone();
         let peer = Peer { workload, hello, source, cut, expires, rotation, session, inbound };
         Ok(stream::run(self.clone(), peer, feed, &latest))
+    }
+
+    /// Takes note of what an agent did about the policy of its NICs.
+    fn note_nic(&self, session: &Session, workload: &Workload, report: Option<&HostReport>) {
+        let Some(nic) = report.and_then(|report| report.nic.as_ref()) else { return };
+        // What it says is shown, and may be of any length.
+        let cut = |text: &str| text.chars().take(MAX_TEXT).collect();
+        let nic = NicReport { state: cut(&nic.state), message: cut(&nic.message) };
+        let is_first_word = nic.state == "off" && session.is_silent_about_nics();
+        if session.nic(&nic) && !is_first_word {
+            tracing::info!(workload = %workload.name, state = nic.state, message = nic.message, "policy on NICs");
+            let NicReport { state, message } = nic;
+            let event = Event::NicPolicy { workload: workload.name.to_string(), state, message };
+            self.audit.record(&event, self.clock.now());
+        }
     }
 
     /// Whoever shows a certificate has what came with it. Where that cannot be looked up, the host is not asked to renew:

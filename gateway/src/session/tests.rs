@@ -129,6 +129,7 @@ impl Sketch {
                 mode: Mode::Enforce,
                 tunnel_port: 8479,
                 rejected: Vec::new(),
+                nic: None,
                 partly_enforced: Vec::new(),
             };
             (workload(*number), Arc::new(settings))

@@ -188,6 +188,7 @@ impl Gateway {
                 store: store.clone(),
                 ca: ca.clone(),
                 registry: mesh.registry().clone(),
+                audit: audit.clone(),
                 feed: mesh.feed(),
                 metrics: SessionMetrics::default(),
                 clock: clock.clone(),

@@ -1,4 +1,4 @@
-//! What policies say about traffic that does not go through the mesh, and is not governed.
+//! What policies say about traffic that does not go through the mesh.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{Default, Peers, Policy};
 
-/// What policies say about traffic outside of the mesh: of those that select as endpoints the rules about addresses
+/// What policies say about traffic that the scope `mesh` leaves out: of those that select as endpoints the rules about addresses
 /// outside of these prefixes, and all that select as hosts. One sentence for each.
 #[must_use]
 pub fn beyond_mesh(policy: Option<&Policy>, of_host: Option<&Policy>, prefixes: &[IpNet]) -> Vec<String> {

@@ -1,9 +1,12 @@
 //! What the gateway tells a node about itself.
 
-use policy::state::{Mode, NodeSettings, Role};
+use std::sync::Arc;
+
+use policy::state::{Mode, Nic, NodeSettings, Role, Scope};
 
 use super::{
-    InvalidResource, address_from_wire, address_to_wire, identity_from_wire, prefix_from_wire, prefix_to_wire,
+    InvalidResource, address_from_wire, address_to_wire, identity_from_wire, policy_from_wire,
+    policy_to_wire, prefix_from_wire, prefix_to_wire,
 };
 use crate::v1;
 
@@ -31,8 +34,39 @@ pub fn settings_to_wire(settings: &NodeSettings, gateways: &[String]) -> v1::Set
         tunnel_port: u32::from(*tunnel_port),
         rejected: settings.rejected.clone(),
         gateways: gateways.to_vec(),
+        nic: settings.nic.as_ref().map(nic_to_wire),
         partly_enforced: settings.partly_enforced.clone(),
     }
+}
+
+fn nic_to_wire(nic: &Nic) -> v1::Nic {
+    let scope = match nic.scope {
+        Scope::Mesh => v1::Scope::Unspecified,
+        Scope::Host => v1::Scope::Host,
+        Scope::All => v1::Scope::All,
+    };
+    let mode = match nic.mode {
+        Mode::Enforce => v1::Mode::Enforce,
+        Mode::Audit => v1::Mode::Audit,
+    };
+    v1::Nic { scope: scope.into(), mode: mode.into(), policy: Some(policy_to_wire(&nic.policy)) }
+}
+
+/// Whatever is not clearly to be enforced on a NIC is only reported there.
+fn nic_from_wire(wire: &v1::Nic) -> Result<Nic, InvalidResource> {
+    let named = |reason: &str| InvalidResource::new("settings", format!("nic: {reason}"));
+    Ok(Nic {
+        scope: match v1::Scope::try_from(wire.scope) {
+            Ok(v1::Scope::Host) => Scope::Host,
+            Ok(v1::Scope::All) => Scope::All,
+            Ok(v1::Scope::Unspecified) | Err(_) => return Err(named(&format!("scope {}", wire.scope))),
+        },
+        mode: match v1::Mode::try_from(wire.mode) {
+            Ok(v1::Mode::Enforce) => Mode::Enforce,
+            Ok(v1::Mode::Audit | v1::Mode::Unspecified) | Err(_) => Mode::Audit,
+        },
+        policy: Arc::new(policy_from_wire(wire.policy.as_ref().ok_or_else(|| named("no policy"))?)?),
+    })
 }
 
 /// Reads a node's settings; [`v1::Settings::gateways`] is left to the caller.
@@ -67,6 +101,7 @@ pub fn settings_from_wire(wire: &v1::Settings) -> Result<NodeSettings, InvalidRe
             .filter(|&port| port != 0)
             .ok_or_else(|| named(format!("tunnel port {}", wire.tunnel_port)))?,
         rejected: wire.rejected.clone(),
+        nic: wire.nic.as_ref().map(nic_from_wire).transpose()?,
         partly_enforced: wire.partly_enforced.clone(),
     })
 }

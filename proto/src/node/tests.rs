@@ -103,6 +103,7 @@ fn settings() -> impl Strategy<Value = NodeSettings> {
             mode: if audit { Mode::Audit } else { Mode::Enforce },
             tunnel_port,
             rejected: vec!["NetworkPolicy/shop/x: no".to_owned()],
+            nic: None,
             partly_enforced: Vec::new(),
         })
 }

@@ -271,6 +271,7 @@ fn settings(choices: &mut Choices<'_>) -> NodeSettings {
         mode: if choices.flag() { Mode::Enforce } else { Mode::Audit },
         tunnel_port: u16::from(choices.byte()) + 1,
         rejected: choices.list(1, |_| "NetworkPolicy/a/b: spec".to_owned()),
+        nic: None,
         partly_enforced: Vec::new(),
     }
 }

@@ -1,6 +1,6 @@
 //! Lowered policies in the maps of the host model.
 
-use datapath::abi::{Bank, Settings};
+use datapath::abi::{Bank, Place, Settings};
 use datapath::model::Model;
 use datapath::policy::{Answer, Question, ask};
 use datapath::{Address, Port};
@@ -25,13 +25,12 @@ pub(crate) fn fill(model: &mut Model, bank: Bank, lowered: &Lowered, own: [Addre
         flags: lowered.flags(),
         ingress_default: lowered.ingress.action.number(),
         egress_default: lowered.egress.action.number(),
-        reserved: [0; 2],
         ingress_rule: lowered.ingress.rule,
         egress_rule: lowered.egress.rule,
         address_v4,
         address_v6,
         mtu: 1450,
-        spare: [0; 20],
+        ..Settings::default()
     });
 }
 
@@ -46,7 +45,7 @@ pub(crate) fn answer(model: &Model, bank: Bank, flow: &Flow) -> Answer {
     };
     let mut answer = Answer::default();
     let settings = model.settings[usize::from(bank.number())].unwrap();
-    ask(model, bank, &settings, &question, &mut answer);
+    ask(model, Place::mesh(bank), &settings, &question, &mut answer);
     answer
 }
 

@@ -37,12 +37,11 @@ pub fn settings(ingress: Action, egress: Action) -> Settings {
         flags: 0,
         ingress_default: ingress.number(),
         egress_default: egress.number(),
-        reserved: [0; 2],
         ingress_rule: 1,
         egress_rule: 2,
         address_v4: address("10.0.0.1"),
         address_v6: Address::NONE,
         mtu: 1450,
-        spare: [0; 20],
+        ..Settings::default()
     }
 }

@@ -146,13 +146,12 @@ fn settings(rng: &mut impl Rng) -> Settings {
         flags,
         ingress_default: action(rng),
         egress_default: action(rng),
-        reserved: [0; 2],
         ingress_rule: 11,
         egress_rule: 12,
         address_v4: own[0],
         address_v6: own[1],
         mtu: 1450,
-        spare: [0; 20],
+        ..Settings::default()
     }
 }
 

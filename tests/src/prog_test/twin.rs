@@ -208,6 +208,7 @@ pub fn compiled(manifests: &[Value]) -> Result<Policy> {
         mode: Mode::Enforce,
         tunnel_port: 8479,
         rejected: Vec::new(),
+        nic: None,
         partly_enforced: Vec::new(),
     };
     let parts = [
@@ -270,13 +271,12 @@ fn tables(policy: &Policy) -> Model {
         flags: settings_flag::EVENTS_ALLOWED | lowered.flags(),
         ingress_default: lowered.ingress.action.number(),
         egress_default: lowered.egress.action.number(),
-        reserved: [0; 2],
         ingress_rule: lowered.ingress.rule,
         egress_rule: lowered.egress.rule,
         address_v4: DB.address(false),
         address_v6: DB.address(true),
         mtu: 1450,
-        spare: [0; 20],
+        ..Settings::default()
     });
     model.classes = lowered.classes(BANK).collect();
     model.cidrs = lowered.cidrs(BANK).collect();

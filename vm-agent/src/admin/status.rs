@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use datapath::Direction;
-use policy::state::{Mode, Role};
-use proto::v1::{AgentStatus, Counter};
+use policy::state::{Mode, Role, Scope};
+use proto::v1::{AgentStatus, Counter, NicStatus};
 
 use crate::agent::{Agent, Report, Source};
-use crate::kernel::{Applied, KernelStatus};
+use crate::kernel::{Applied, KernelStatus, NicStatus as KernelNic};
 use crate::member::Member;
+use crate::nic::Outcome;
 use crate::selection;
 use crate::session::Version;
 
@@ -36,6 +37,7 @@ pub(super) fn status(agent: &Agent) -> AgentStatus {
     }
     if let Some(version) = member.running.borrow().as_ref() {
         add_state(&mut status, version);
+        status.nic = Some(nic(&agent.nic.outcome.borrow(), kernel.nic.as_ref(), version));
     }
     status
 }
@@ -93,6 +95,21 @@ fn add_state(status: &mut AgentStatus, version: &Version) {
     status.endpoints = u32::try_from(state.endpoints.len()).unwrap_or(u32::MAX);
     let (role, mode) = (role(settings.role), mode(settings.mode));
     (status.role, status.mode) = (role.to_owned(), mode.to_owned());
+}
+
+fn nic(outcome: &Outcome, kernel: Option<&KernelNic>, version: &Version) -> NicStatus {
+    let Outcome { phase, message, reverted, audit_until } = outcome;
+    let governed = version.state.settings.nic.as_ref();
+    NicStatus {
+        scope: governed.map_or(Scope::Mesh, |nic| nic.scope).name().to_owned(),
+        state: phase.name().to_owned(),
+        message: message.clone(),
+        devices: kernel.map(|nic| nic.devices.clone()).unwrap_or_default(),
+        open: kernel.map(|nic| nic.open.clone()).unwrap_or_default(),
+        audit_until: *audit_until,
+        policies: governed.map(|nic| selection::policies(&nic.policy)).unwrap_or_default(),
+        reverted: *reverted,
+    }
 }
 
 const fn role(role: Role) -> &'static str {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// A value that a key cannot have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -15,6 +16,9 @@ pub enum InvalidValue {
     /// Out of range.
     #[error("an MTU is a number from 1280 (the least that IPv6 allows) to 65000")]
     Mtu,
+    /// Out of range.
+    #[error("seconds are a number from 2 to 3600")]
+    Seconds,
 }
 
 /// The name of a mesh: part of paths.
@@ -96,6 +100,33 @@ impl FromStr for Mtu {
         match text.parse() {
             Ok(bytes @ 1280..=65_000) => Ok(Self(bytes)),
             _ => Err(InvalidValue::Mtu),
+        }
+    }
+}
+
+/// How long a policy is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seconds(u16);
+
+impl Default for Seconds {
+    fn default() -> Self {
+        Self(30)
+    }
+}
+
+impl From<Seconds> for Duration {
+    fn from(seconds: Seconds) -> Self {
+        Self::from_secs(seconds.0.into())
+    }
+}
+
+impl FromStr for Seconds {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse() {
+            Ok(seconds @ 2..=3600) => Ok(Self(seconds)),
+            _ => Err(InvalidValue::Seconds),
         }
     }
 }

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use policy::state::NodeSettings;
 
 use super::error::KernelError;
+use super::nic::NicImage;
 
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,8 @@ pub(super) struct Fit {
     pub(super) missing: Vec<String>,
     /// What is in force although it would not be taken today.
     pub(super) doubtful: Vec<String>,
+    /// What governs the NICs; `None` = nothing does.
+    pub(super) nic: Option<NicImage>,
 }
 
 /// What a fit depends on besides the settings.

@@ -88,6 +88,19 @@ impl Hooks {
         }
     }
 
+    /// Takes the stub off a hook of a device where it is a classifier; links are found by their pins.
+    pub(super) async fn release(
+        &self,
+        netlink: &Netlink,
+        hook: Hook,
+        device: &HookedDevice,
+    ) -> Result<(), KernelError> {
+        match self.by {
+            AttachedBy::Link => Ok(()),
+            AttachedBy::Classifier => detach_classifier(netlink, &self.pins, hook, device).await.map(drop),
+        }
+    }
+
     /// Takes stubs off devices that need them no longer and forgets devices that are gone.
     pub(super) fn keep_only(
         &self,
@@ -130,22 +143,39 @@ pub(super) async fn remove_classifier(
     device: &HookedDevice,
 ) -> Result<Vec<String>, KernelError> {
     let HookedDevice { name, ifindex } = device;
-    let (hook, handle) = (Hook::GuardIngress, handle(pins.mesh()));
     let failed = |source| KernelError::Netlink { operation: "read classifiers", source };
     let mut removed = Vec::new();
-    let there = netlink.classifier(*ifindex, hook_is_ingress(hook), PRIORITY, u32::from(handle)).await;
-    if there.map_err(failed)?.is_some() {
-        let link = SchedClassifierLink::attached(name, direction(hook), PRIORITY, handle, None);
-        let detached = link.map(Link::detach).map_err(|error| error.to_string());
-        detached
-            .and_then(|detached| detached.map_err(|error| error.to_string()))
-            .map_err(|reason| KernelError::Hook { hook, device: name.clone(), reason })?;
-        removed.push(format!("classifier on {name}"));
+    for hook in [Hook::GuardIngress, Hook::GuardEgress] {
+        if detach_classifier(netlink, pins, hook, device).await? {
+            removed.push(format!("classifier on {name}"));
+        }
     }
     if pins.has_made_qdisc(*ifindex) && netlink.remove_empty_clsact(*ifindex).await.map_err(failed)? {
         removed.push(format!("clsact of {name}"));
     }
     Ok(removed)
+}
+
+/// Takes our classifier off one hook of a device, if it is there.
+async fn detach_classifier(
+    netlink: &Netlink,
+    pins: &Pins,
+    hook: Hook,
+    device: &HookedDevice,
+) -> Result<bool, KernelError> {
+    let HookedDevice { name, ifindex } = device;
+    let handle = handle(pins.mesh());
+    let there = netlink.classifier(*ifindex, hook_is_ingress(hook), PRIORITY, u32::from(handle)).await;
+    let there = there.map_err(|source| KernelError::Netlink { operation: "read classifiers", source })?;
+    if there.is_none() {
+        return Ok(false);
+    }
+    let link = SchedClassifierLink::attached(name, direction(hook), PRIORITY, handle, None);
+    let detached = link.map(Link::detach).map_err(|error| error.to_string());
+    detached
+        .and_then(|detached| detached.map_err(|error| error.to_string()))
+        .map_err(|reason| KernelError::Hook { hook, device: name.clone(), reason })?;
+    Ok(true)
 }
 
 fn hook_is_ingress(hook: Hook) -> bool {

@@ -14,9 +14,11 @@ use policy::pages::Pages;
 use policy::state::{Endpoint, EndpointKind, Mode, NodeSettings, NodeState, Policy, Role, same};
 
 use super::RuleNames;
+use super::nic::NicImage;
 use super::tables::Contents;
 use paths::{Paths, TunnelSets};
 
+mod nic;
 mod paths;
 #[cfg(test)]
 mod tests;
@@ -35,6 +37,8 @@ pub(super) struct Lowered {
 pub(super) struct Lowering {
     policy: Option<PolicyTables>,
     endpoints: Option<Endpoints>,
+    /// Of the NICs.
+    nic: Option<PolicyTables>,
 }
 
 /// A policy and what it became.
@@ -67,18 +71,24 @@ struct Context {
 /// Lowers a state for itself.
 #[must_use]
 pub(super) fn lower(state: &NodeState, prefixes: &[IpNet], mtu: u32) -> Lowered {
-    Lowering::default().lower(state, prefixes, mtu)
+    Lowering::default().lower(state, prefixes, mtu, None)
 }
 
 impl Lowering {
     /// Lowers a state with those of its prefixes that this host takes and the MTU of its mesh device. Equal states give
     /// equal tables, whatever was lowered before.
     #[must_use]
-    pub(super) fn lower(&mut self, state: &NodeState, prefixes: &[IpNet], mtu: u32) -> Lowered {
+    pub(super) fn lower(
+        &mut self,
+        state: &NodeState,
+        prefixes: &[IpNet],
+        mtu: u32,
+        nic: Option<&NicImage>,
+    ) -> Lowered {
         let held = self.policy.take().filter(|held| same(&held.of, &state.policy));
         let policy = held.unwrap_or_else(|| PolicyTables::of(&state.policy));
         let endpoints = Endpoints::after(self.endpoints.take(), state);
-        let contents = Contents {
+        let mut contents = Contents {
             endpoints: endpoints.entries.clone(),
             tunnels: endpoints.context.sets.entries(),
             cidrs: policy.cidrs.clone(),
@@ -87,8 +97,18 @@ impl Lowering {
             prefixes: prefixes.iter().map(|prefix| (prefix_key(*prefix), PrefixEntry::default())).collect(),
             settings: Some(settings(&state.settings, mtu, &policy)),
         };
-        let rules = Arc::clone(&policy.names);
-        *self = Self { policy: Some(policy), endpoints: Some(endpoints) };
+        let mut rules = Arc::clone(&policy.names);
+        let held = self.nic.take();
+        let nic = nic.map(|image| {
+            let held = held.filter(|held| same(&held.of, &image.policy));
+            let tables = held.unwrap_or_else(|| PolicyTables::of(&image.policy));
+            nic::add(&mut contents, state, image, &tables);
+            let mut names = std::collections::BTreeMap::clone(&tables.names);
+            names.extend(rules.iter().map(|(id, name)| (*id, Arc::clone(name))));
+            rules = Arc::new(names);
+            tables
+        });
+        *self = Self { policy: Some(policy), endpoints: Some(endpoints), nic };
         Lowered { contents, rules }
     }
 }
@@ -204,14 +224,13 @@ fn settings(settings: &NodeSettings, mtu: u32, policy: &PolicyTables) -> Setting
         flags,
         ingress_default: policy.ingress.action.number(),
         egress_default: policy.egress.action.number(),
-        reserved: [0; 2],
         ingress_rule: policy.ingress.rule,
         egress_rule: policy.egress.rule,
         address_v4: own(true),
         address_v6: own(false),
         // Hosts relay nothing, and need not publish anew when it changes.
         mtu: if *role == Role::Transit { mtu } else { 0 },
-        spare: [0; 20],
+        ..Settings::default()
     }
 }
 

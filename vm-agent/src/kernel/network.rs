@@ -16,6 +16,8 @@ use tokio::task::spawn_blocking;
 use super::error::KernelError;
 use super::fit::{Fit, Surroundings};
 use super::hooks::{HookedDevice, Hooks, Outcome};
+use super::nic::{self, NicImage};
+use super::sshd;
 use super::{DeviceStatus, HookStatus, KernelConfig, Target};
 
 /// Before an underlay is up, the MTU of Ethernet is assumed, and IPv4.
@@ -28,6 +30,8 @@ pub(super) struct Network {
     config: KernelConfig,
     netlink: Netlink,
     hooks: Hooks,
+    /// Whether what leaves by the NICs is looked at.
+    governs_nics: bool,
     /// The part of this node. Before it is known, no hook that an earlier process left is taken off.
     role: Option<Role>,
     /// What became of each wanted hook at the last look.
@@ -43,7 +47,7 @@ pub(super) struct Protected(Vec<(String, IpAddr)>);
 impl Network {
     pub(super) fn new(config: KernelConfig, netlink: Netlink, hooks: Hooks) -> Self {
         let (hooked, known) = (BTreeMap::new(), BTreeSet::new());
-        Self { config, netlink, hooks, role: None, hooked, known, reattached: 0 }
+        Self { config, netlink, hooks, governs_nics: false, role: None, hooked, known, reattached: 0 }
     }
 
     pub(super) async fn inventory(&mut self) -> Result<Inventory, KernelError> {
@@ -59,18 +63,41 @@ impl Network {
         held: &[IpNet],
         inventory: &Inventory,
     ) -> Result<Fit, KernelError> {
-        let mut facts = match gather().await {
+        let gathered = gather().await;
+        let mut facts = gathered.as_ref().map_or_else(|_| HostFacts::default(), HostFacts::clone);
+        facts.protected.clone_from(&protected.0);
+        let nic = self.nic(settings, &facts, inventory).await?;
+        match gathered {
             // What cannot be known holds back what is new, not what is in force.
             Err(error) if settings.prefixes.iter().all(|prefix| held.contains(prefix)) => {
                 let doubtful = vec![error.to_string()];
-                return Ok(Fit { prefixes: settings.prefixes.clone(), missing: Vec::new(), doubtful });
+                return Ok(Fit { prefixes: settings.prefixes.clone(), missing: Vec::new(), doubtful, nic });
             }
-            facts => facts?,
-        };
-        facts.protected.clone_from(&protected.0);
+            gathered => drop(gathered?),
+        }
         let KernelConfig { allowed_cidrs, device, .. } = &self.config;
-        Surroundings { inventory, facts: &facts, allowed: allowed_cidrs.as_deref(), device, held }
-            .fit(settings)
+        let surroundings =
+            Surroundings { inventory, facts: &facts, allowed: allowed_cidrs.as_deref(), device, held };
+        Ok(Fit { nic, ..surroundings.fit(settings)? })
+    }
+
+    /// What governs the NICs.
+    async fn nic(
+        &self,
+        settings: &NodeSettings,
+        facts: &HostFacts,
+        inventory: &Inventory,
+    ) -> Result<Option<NicImage>, KernelError> {
+        if settings.nic.is_none() {
+            return Ok(None);
+        }
+        let ssh = spawn_blocking(sshd::ports).await.map_err(|_cut_off| KernelError::Stopped)?;
+        Ok(nic::Surroundings { config: &self.config, inventory, facts, ssh: &ssh }.image(settings))
+    }
+
+    /// Whether policy governs NICs, from the next look at the hooks on.
+    pub(super) fn governs_nics(&mut self, governs: bool) {
+        self.governs_nics = governs;
     }
 
     /// What the settings of a node ask of its network, of IPv6 only where the host has it: without, there is no way
@@ -176,7 +203,18 @@ impl Network {
     /// reported, tried again, and keeps nobody off the network.
     async fn rehook(&mut self) -> Result<(), KernelError> {
         let inventory = self.inventory().await?;
-        let wanted = wanted_hooks(&inventory, &self.config.device, self.role);
+        let mut wanted = wanted_hooks(&inventory, &self.config.device, self.role);
+        if self.governs_nics {
+            let of = |link: &hostnet::Link| HookedDevice { name: link.name.clone(), ifindex: link.index };
+            let nics = hostnet::nics(&inventory, &self.config.device);
+            wanted.extend(nics.into_iter().map(|link| (Hook::GuardEgress, of(link))));
+        }
+        let gone: Vec<u32> = self.left(Hook::GuardEgress, &wanted);
+        for link in inventory.links.values().filter(|link| gone.contains(&link.index)) {
+            let device = HookedDevice { name: link.name.clone(), ifindex: link.index };
+            self.hooks.release(&self.netlink, Hook::GuardEgress, &device).await?;
+            self.known.remove(&(Hook::GuardEgress, link.index));
+        }
         if self.role.is_some() {
             let places = wanted.iter().map(|(hook, device)| (*hook, device.ifindex)).collect();
             self.hooks.keep_only(&places, |ifindex| inventory.links.contains_key(&ifindex))?;
@@ -202,6 +240,13 @@ impl Network {
             }
         }
         result
+    }
+
+    /// The devices that had a hook and shall have it no more.
+    fn left(&self, hook: Hook, wanted: &[(Hook, HookedDevice)]) -> Vec<u32> {
+        let had = self.known.iter().filter(|(of, _)| *of == hook).map(|(_, ifindex)| *ifindex);
+        had.filter(|ifindex| !wanted.iter().any(|(of, device)| *of == hook && device.ifindex == *ifindex))
+            .collect()
     }
 
     /// Hooks that someone had removed, since the last call.

@@ -233,13 +233,19 @@ pub(super) const NO_SETTINGS: Settings = Settings {
     flags: 0,
     ingress_default: 0,
     egress_default: 0,
-    reserved: [0; 2],
     ingress_rule: 0,
     egress_rule: 0,
     address_v4: datapath::Address::NONE,
     address_v6: datapath::Address::NONE,
     mtu: 0,
-    spare: [0; 20],
+    nic_ingress_default: 0,
+    nic_egress_default: 0,
+    nic_flags: 0,
+    nic_ingress_rule: 0,
+    nic_egress_rule: 0,
+    nic_deadline: 0,
+    nic_tunnel_port: datapath::Port([0; 2]),
+    spare: [0; 2],
 };
 
 impl<K: BankedKey, V: Copy + PartialEq> Banked<K, V> {

@@ -21,7 +21,7 @@ use super::publish::Publisher;
 use super::report::Report;
 use crate::lock::FolderLock;
 
-use super::{KernelConfig, Refusal, RuleNames, Target, removal};
+use super::{KernelConfig, NicOrders, NicStatus, Refusal, RuleNames, Target, removal};
 
 /// At most 20 publications a second: each makes every established flow prove itself again.
 const BETWEEN_PUBLICATIONS: Duration = Duration::from_millis(50);
@@ -121,6 +121,7 @@ impl Reconcile {
     pub async fn run(mut self, pulse: Pulse) {
         let mut verify = interval(self.config.verify_every);
         verify.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut orders = self.config.nic.orders.clone();
         // A target that was there before this task counts as news.
         self.targets.mark_changed();
         loop {
@@ -157,6 +158,10 @@ impl Reconcile {
                     self.repair().await;
                 }
                 _ = verify.tick() => {
+                    let _step = pulse.step();
+                    self.repair().await;
+                }
+                () = ordered(&mut orders) => {
                     let _step = pulse.step();
                     self.repair().await;
                 }
@@ -207,11 +212,13 @@ impl Reconcile {
         let set = self.programs.set();
         let (state, prefixes) = (Arc::clone(&prepared.target.state), fit.prefixes.clone());
         let mtu = mtu(&desired);
+        let nic = fit.nic.clone();
+        self.network.governs_nics(nic.is_some());
         let mut lowering = std::mem::take(&mut self.lowering);
         let (changed, rules);
         (changed, rules, self.lowering) = self
             .publisher(move |publisher| {
-                let Lowered { contents, rules } = lowering.lower(&state, &prefixes, mtu);
+                let Lowered { contents, rules } = lowering.lower(&state, &prefixes, mtu, nic.as_ref());
                 let runs = publisher.runs(&contents);
                 let changed = !runs || publisher.control().program_set() != set;
                 if changed {
@@ -339,8 +346,18 @@ impl Reconcile {
             self.network.underlay(&inventory),
             entries,
             epoch,
-            warnings,
+            (warnings, self.nic_status()),
         );
+    }
+
+    fn nic_status(&self) -> Option<NicStatus> {
+        let nic = self.running.as_ref()?.1.nic.as_ref()?;
+        Some(NicStatus {
+            devices: nic.devices.values().cloned().collect(),
+            audit: nic.audit,
+            deadline: nic.deadline,
+            open: nic.open.clone(),
+        })
     }
 
     fn warnings(&self, inventory: &Inventory) -> Vec<String> {
@@ -396,6 +413,14 @@ async fn next_change(changes: &mut Option<Changes>, rest_until: Instant) -> Opti
         }
         None => std::future::pending().await,
     }
+}
+
+/// Whoever watches over the NICs decided something; never, where nobody does.
+async fn ordered(orders: &mut watch::Receiver<Arc<NicOrders>>) {
+    if orders.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    orders.mark_unchanged();
 }
 
 /// Never, without a time.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use datapath::abi::Control;
 use tokio::sync::watch;
 
-use super::{Applied, DeviceStatus, HookStatus, KernelStatus, Refusal, RuleNames, Tag};
+use super::{Applied, DeviceStatus, HookStatus, KernelStatus, NicStatus, Refusal, RuleNames, Tag};
 
 /// The sending ends.
 pub(super) struct Report {
@@ -103,10 +103,10 @@ impl Report {
         underlay: Vec<IpAddr>,
         entries: BTreeMap<&'static str, usize>,
         epoch: u32,
-        warnings: Vec<String>,
+        (warnings, nic): (Vec<String>, Option<NicStatus>),
     ) {
         self.status.send_if_modified(|status| {
-            let next = KernelStatus { device, hooks, entries, underlay, warnings, ..status.clone() };
+            let next = KernelStatus { device, hooks, entries, underlay, warnings, nic, ..status.clone() };
             let next = KernelStatus { applied: Applied { epoch, ..next.applied.clone() }, ..next };
             let changed = *status != next;
             *status = next;

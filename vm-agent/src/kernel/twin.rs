@@ -98,7 +98,7 @@ impl TwinKernel {
     /// # Errors
     /// [`TableError`]; packets see what they saw.
     pub fn prepare(&mut self, state: &NodeState) -> Result<(), TableError> {
-        let contents = self.lowering.lower(state, &state.settings.prefixes, 0).contents;
+        let contents = self.lowering.lower(state, &state.settings.prefixes, 0, None).contents;
         self.publisher.prepare(&contents)
     }
 

@@ -126,6 +126,7 @@ mod tests {
                 mode: Mode::Enforce,
                 tunnel_port: 8479,
                 rejected: Vec::new(),
+                nic: None,
                 partly_enforced: Vec::new(),
             },
         }

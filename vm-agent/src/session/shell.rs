@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use proto::v1::agent_message::Message as Up;
 use proto::v1::mesh_client::MeshClient;
-use proto::v1::{AgentMessage, Hello, Reject};
+use proto::v1::{AgentMessage, Hello, HostReport, NicReport, Reject};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use tokio::sync::{mpsc, watch};
@@ -171,6 +171,7 @@ impl Shell {
             Err(end) => return end,
         };
         let mut credentials = self.member.credentials.subscribe();
+        let mut outcomes = self.agent.nic.outcome.subscribe();
         let mut is_answered = false;
         loop {
             tokio::select! {
@@ -205,6 +206,11 @@ impl Shell {
                 changed = self.recorded.changed() => {
                     if changed.is_ok() {
                         self.confirm(Some(&stream.up));
+                    }
+                }
+                changed = outcomes.changed() => {
+                    if changed.is_ok() {
+                        send(&stream.up, Up::Report(self.host_report()));
                     }
                 }
                 changed = self.kernel.changed() => {
@@ -250,7 +256,7 @@ impl Shell {
             applied: applied.as_ref().map(|version| generation(version.tag)),
             digest: applied.map(|version| version.node.digest().to_vec()).unwrap_or_default(),
             known_constraints: KNOWN_CONSTRAINTS.iter().map(ToString::to_string).collect(),
-            report: Some(host_report(&self.underlay)),
+            report: Some(self.host_report()),
             machine: self.agent.machine.as_bytes().to_vec(),
         }
     }
@@ -384,8 +390,14 @@ impl Shell {
         if !now.is_empty() && now != self.underlay {
             tracing::info!(addresses = ?now, "the underlay addresses changed");
             self.underlay = now;
-            send(up, Up::Report(host_report(&self.underlay)));
+            send(up, Up::Report(self.host_report()));
         }
+    }
+
+    fn host_report(&self) -> HostReport {
+        let outcome = self.agent.nic.outcome.borrow();
+        let nic = NicReport { state: outcome.phase.name().to_owned(), message: outcome.message.clone() };
+        HostReport { nic: Some(nic), ..host_report(&self.underlay) }
     }
 
     /// Notes why the stream ended, and waits where all gateways were tried.

@@ -36,6 +36,61 @@ impl Bank {
     }
 }
 
+/// A bank of one of the two policies: that of the mesh, or that of the NICs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct Place(u8);
+
+impl Place {
+    const NIC: u8 = 2;
+
+    /// Of the mesh.
+    #[must_use]
+    #[inline(always)]
+    pub const fn mesh(bank: Bank) -> Self {
+        Self(bank.number())
+    }
+
+    /// Of the NICs.
+    #[must_use]
+    #[inline(always)]
+    pub const fn nic(bank: Bank) -> Self {
+        Self(bank.number() | Self::NIC)
+    }
+
+    /// The place with this number in keys; `None` for a number that is none.
+    #[must_use]
+    pub const fn of_number(number: u8) -> Option<Self> {
+        if number <= (Self::NIC | 1) { Some(Self(number)) } else { None }
+    }
+
+    /// The same in that bank.
+    #[must_use]
+    pub const fn in_bank(self, bank: Bank) -> Self {
+        Self(self.0 & Self::NIC | bank.number())
+    }
+
+    /// Its bank.
+    #[must_use]
+    pub const fn bank(self) -> Bank {
+        if self.0 & 1 == 0 { Bank::A } else { Bank::B }
+    }
+
+    /// The number in keys.
+    #[must_use]
+    #[inline(always)]
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+
+    /// Whether it belongs to the NICs.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_nic(self) -> bool {
+        self.0 & Self::NIC != 0
+    }
+}
+
 /// A place programs are attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]

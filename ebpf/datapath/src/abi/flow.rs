@@ -34,8 +34,8 @@ pub struct FlowKey {
     pub protocol: u8,
     /// Of ICMP and `ICMPv6` the type of the query, for replies too, or of a message that is none; else 0.
     pub icmp_type: u8,
-    /// Zero.
-    pub reserved: [u8; 2],
+    /// Keeps the flows of the mesh and of the NICs apart; zero in the mesh.
+    pub space: [u8; 2],
 }
 
 /// Value of `FLOWS` (confirmed: packets seen both ways) and `HALF_OPEN`.
@@ -114,8 +114,8 @@ pub struct FragmentKey {
     pub protocol: u8,
     /// [`crate::Direction`].
     pub direction: u8,
-    /// Zero.
-    pub reserved: [u8; 2],
+    /// As in the flow's key.
+    pub space: [u8; 2],
 }
 
 /// Value of `FRAGMENTS`: the ports that only the first fragment carries.

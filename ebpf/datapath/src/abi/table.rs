@@ -3,7 +3,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{Action, Address, Port};
+use super::Place;
+use crate::{Action, Address, Direction, Port};
 
 /// Key of `ENDPOINTS` (hash): an address of the mesh at full length.
 #[derive(
@@ -11,7 +12,7 @@ use crate::{Action, Address, Port};
 )]
 #[repr(C)]
 pub struct EndpointKey {
-    /// The bank (0 or 1).
+    /// The number of the [`crate::abi::Place`].
     pub bank: u8,
     /// Zero.
     pub reserved: [u8; 3],
@@ -57,7 +58,7 @@ pub struct EndpointEntry {
 )]
 #[repr(C)]
 pub struct TunnelKey {
-    /// The bank (0 or 1).
+    /// The number of the [`crate::abi::Place`].
     pub bank: u8,
     /// Zero.
     pub reserved: [u8; 3],
@@ -97,7 +98,7 @@ pub struct TunnelEntry {
 pub struct CidrKey {
     /// Significant bits after this field: [`CidrKey::BASE_BITS`] + the prefix length of the v4-mapped block.
     pub prefix_len: u32,
-    /// The bank (0 or 1).
+    /// The number of the [`crate::abi::Place`].
     pub bank: u8,
     /// Zero.
     pub reserved: [u8; 3],
@@ -128,7 +129,7 @@ pub struct CidrEntry {
 )]
 #[repr(C)]
 pub struct ClassKey {
-    /// The bank (0 or 1).
+    /// The number of the [`crate::abi::Place`].
     pub bank: u8,
     /// Zero.
     pub reserved: [u8; 3],
@@ -154,7 +155,7 @@ pub struct ClassEntry {
 pub struct PolicyKey {
     /// Significant bits after this field: [`PolicyKey::BASE_BITS`] + the length of the port prefix (0–16).
     pub prefix_len: u32,
-    /// The bank (0 or 1).
+    /// The number of the [`crate::abi::Place`].
     pub bank: u8,
     /// [`crate::Direction`].
     pub direction: u8,
@@ -255,7 +256,7 @@ impl PolicyEntry {
 pub struct PrefixKey {
     /// Significant bits after this field: [`CidrKey::BASE_BITS`] + the prefix length of the v4-mapped prefix.
     pub prefix_len: u32,
-    /// The bank (0 or 1).
+    /// The number of the [`crate::abi::Place`].
     pub bank: u8,
     /// Zero.
     pub reserved: [u8; 3],
@@ -301,11 +302,25 @@ pub mod settings_flag {
     pub const PROTOCOLS_NAMED: u32 = 1 << 5;
     /// Some entry of `POLICY` passes the decision on to the rules below.
     pub const PASSES: u32 = 1 << 6;
+    /// Of [`Settings::nic_flags`](super::Settings::nic_flags) only: policy governs the NICs.
+    pub const GOVERNS: u32 = 1 << 7;
 }
 
 /// Value of `SETTINGS` (array, the index is the bank): what may change while programs are pinned.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
 )]
 #[repr(C)]
 pub struct Settings {
@@ -319,8 +334,10 @@ pub struct Settings {
     pub ingress_default: u8,
     /// [`crate::Action`] for egress that no entry matches; any other value denies.
     pub egress_default: u8,
-    /// Zero.
-    pub reserved: [u8; 2],
+    /// The same on the NICs.
+    pub nic_ingress_default: u8,
+    /// The same on the NICs.
+    pub nic_egress_default: u8,
     /// The rule id reported for the ingress default.
     pub ingress_rule: u32,
     /// The rule id reported for the egress default.
@@ -331,6 +348,38 @@ pub struct Settings {
     pub address_v6: Address,
     /// The largest packet that the mesh device takes, in bytes from the network header; 0 = nothing is relayed.
     pub mtu: u32,
+    /// [`settings_flag`] of the NICs' policy.
+    pub nic_flags: u32,
+    /// The rule id reported for the ingress default on the NICs.
+    pub nic_ingress_rule: u32,
+    /// The rule id reported for the egress default on the NICs.
+    pub nic_egress_rule: u32,
+    /// [`crate::ticks`] of the monotonic clock after which the NICs' policy only reports, unless it is confirmed before;
+    /// 0 = it is.
+    pub nic_deadline: u32,
+    /// The port of tunnels, which policy on the NICs never closes toward nodes; 0 = it may.
+    pub nic_tunnel_port: Port,
     /// Zero.
-    pub spare: [u8; 20],
+    pub spare: [u8; 2],
+}
+
+impl Settings {
+    /// The flags of a policy.
+    #[must_use]
+    #[inline(always)]
+    pub const fn flags_of(&self, place: Place) -> u32 {
+        if place.is_nic() { self.nic_flags } else { self.flags }
+    }
+
+    /// What a policy says where no entry matches: the number of an action, and the rule.
+    #[must_use]
+    #[inline(always)]
+    pub const fn default_of(&self, place: Place, direction: Direction) -> (u8, u32) {
+        match (place.is_nic(), direction) {
+            (false, Direction::Ingress) => (self.ingress_default, self.ingress_rule),
+            (false, Direction::Egress) => (self.egress_default, self.egress_rule),
+            (true, Direction::Ingress) => (self.nic_ingress_default, self.nic_ingress_rule),
+            (true, Direction::Egress) => (self.nic_egress_default, self.nic_egress_rule),
+        }
+    }
 }

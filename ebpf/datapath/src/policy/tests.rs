@@ -4,7 +4,8 @@ use super::{Answer, Question, ask};
 use crate::{
     Action, Address, Direction, Port,
     abi::{
-        Bank, CidrEntry, CidrKey, ClassEntry, ClassKey, PolicyEntry, PolicyKey, Rank, Settings, settings_flag,
+        Bank, CidrEntry, CidrKey, ClassEntry, ClassKey, Place, PolicyEntry, PolicyKey, Rank, Settings,
+        settings_flag,
     },
     model::Model,
     testing::{World, address},
@@ -151,7 +152,7 @@ proptest! {
         let default = Answer { rule: settings.ingress_rule, allowed: 1 };
         let expected = naive(&entries, &classes, &question, default);
         let mut answer = Answer::default();
-        prop_assert_eq!(ask(&model, Bank::A, &settings, &question, &mut answer), expected.allowed != 0);
+        prop_assert_eq!(ask(&model, Place::mesh(Bank::A), &settings, &question, &mut answer), expected.allowed != 0);
         prop_assert_eq!(answer.allowed, expected.allowed);
         prop_assert_eq!(answer.rule, expected.rule);
     }
@@ -168,6 +169,6 @@ fn a_default_that_is_no_action_denies() {
     };
     let settings = Settings { egress_default: 0, egress_rule: 9, ..settings(0) };
     let mut answer = Answer::default();
-    assert!(!ask(&Model::default(), Bank::A, &settings, &question, &mut answer));
+    assert!(!ask(&Model::default(), Place::mesh(Bank::A), &settings, &question, &mut answer));
     assert_eq!(answer.rule, 9);
 }

@@ -227,6 +227,7 @@ impl Open {
     async fn record(&mut self) -> Result<(), End> {
         self.report_at = Instant::now() + REPORT_PERIOD;
         let reported = self.reported.take();
+        self.service.note_nic(self.exchange.session(), &self.workload, reported.as_ref());
         let store = &self.service.store;
         let version = store.workload(&self.workload.name).map(|workload| workload.agent_version.clone());
         let report = report::read(&version.unwrap_or_default(), reported.as_ref(), self.source);

@@ -3,8 +3,8 @@
 
 use datapath::abi::{
     Bank, Bucket, CidrEntry, CidrKey, ClassEntry, ClassKey, EndpointEntry, EndpointKey, Event,
-    Flow as FlowEntry, FlowKey, FragmentEntry, FragmentKey, PolicyEntry, PolicyKey, PrefixKey, Settings,
-    TunnelKey,
+    Flow as FlowEntry, FlowKey, FragmentEntry, FragmentKey, Place, PolicyEntry, PolicyKey, PrefixKey,
+    Settings, TunnelKey,
 };
 use datapath::policy::{Answer, NO_ENDPOINT, Question, ask};
 use datapath::{Address, FlowTable, Port, Tables};
@@ -30,13 +30,12 @@ impl Maps {
             flags: lowered.flags(),
             ingress_default: lowered.ingress.action.number(),
             egress_default: lowered.egress.action.number(),
-            reserved: [0; 2],
             ingress_rule: lowered.ingress.rule,
             egress_rule: lowered.egress.rule,
             address_v4: Address::NONE,
             address_v6: Address::NONE,
             mtu: 1450,
-            spare: [0; 20],
+            ..Settings::default()
         };
         Self {
             bank,
@@ -56,7 +55,7 @@ impl Maps {
             direction: flow.direction,
         };
         let mut answer = Answer::default();
-        ask(self, self.bank, &self.settings, &question, &mut answer);
+        ask(self, Place::mesh(self.bank), &self.settings, &question, &mut answer);
         answer
     }
 }

@@ -93,13 +93,12 @@ fn settings() -> Settings {
         flags: settings_flag::PROTOCOLS_NAMED,
         ingress_default: Action::Deny.number(),
         egress_default: Action::Deny.number(),
-        reserved: [0; 2],
         ingress_rule: 8,
         egress_rule: 9,
         address_v4: address("10.0.0.1"),
         address_v6: address("fd00::1"),
         mtu: 1450,
-        spare: [0; 20],
+        ..Settings::default()
     }
 }
 

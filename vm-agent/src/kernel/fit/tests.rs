@@ -60,6 +60,7 @@ fn settings(prefixes: &[&str]) -> NodeSettings {
         mode: Mode::Enforce,
         tunnel_port: 8479,
         rejected: Vec::new(),
+        nic: None,
         partly_enforced: Vec::new(),
     }
 }

@@ -53,6 +53,7 @@ fn state(role: Role, endpoints: Vec<(&str, Arc<Endpoint>)>) -> NodeState {
             mode: Mode::Enforce,
             tunnel_port: 8479,
             rejected: Vec::new(),
+            nic: None,
             partly_enforced: Vec::new(),
         },
     }
@@ -235,7 +236,7 @@ proptest! {
     fn what_was_lowered_before_makes_no_difference(states in vec(states(), 1..6)) {
         let mut lowering = Lowering::default();
         for state in states {
-            prop_assert_eq!(lowering.lower(&state, &[], 1450), super::lower(&state, &[], 1450));
+            prop_assert_eq!(lowering.lower(&state, &[], 1450, None), super::lower(&state, &[], 1450));
         }
     }
 }
@@ -246,12 +247,12 @@ fn a_change_lowers_only_what_changed() {
         (0..200).map(|last| (format!("10.244.7.{last}"), pod(&["192.0.2.1", "192.0.2.2"], &[]))).collect();
     let mut state = state(Role::Host, many.iter().map(|(a, e)| (a.as_str(), Arc::clone(e))).collect());
     let mut lowering = Lowering::default();
-    let before = lowering.lower(&state, &[], 1450).contents.endpoints;
+    let before = lowering.lower(&state, &[], 1450, None).contents.endpoints;
     // A set of tunnels that nobody had leaves the numbers of the others.
     state
         .endpoints
         .insert("10.244.7.9".parse().unwrap(), Endpoint::clone(&pod(&["192.0.2.3", "192.0.2.4"], &[])));
-    let after = lowering.lower(&state, &[], 1450).contents.endpoints;
+    let after = lowering.lower(&state, &[], 1450, None).contents.endpoints;
     assert!(after.shares_pages_with(&before), "all was lowered again");
     assert_eq!(before.differences(&after).count(), 1);
 }

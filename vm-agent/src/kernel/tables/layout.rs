@@ -2,8 +2,8 @@
 
 use aya::Pod;
 use datapath::abi::{
-    Bank, CidrEntry, CidrKey, ClassEntry, ClassKey, EndpointEntry, EndpointKey, PolicyEntry, PolicyKey,
-    PrefixEntry, PrefixKey, Settings, TunnelEntry, TunnelKey,
+    Bank, CidrEntry, CidrKey, ClassEntry, ClassKey, EndpointEntry, EndpointKey, Place, PolicyEntry,
+    PolicyKey, PrefixEntry, PrefixKey, Settings, TunnelEntry, TunnelKey,
 };
 
 /// A struct of the ABI, as bytes.
@@ -84,11 +84,12 @@ macro_rules! banked {
     ($($type:ty),* $(,)?) => {$(
         impl BankedKey for $type {
             fn in_bank(self, bank: Bank) -> Self {
-                Self { bank: bank.number(), ..self }
+                let place = Place::of_number(self.bank).unwrap_or(Place::mesh(bank));
+                Self { bank: place.in_bank(bank).number(), ..self }
             }
 
             fn bank(&self) -> Option<Bank> {
-                [Bank::A, Bank::B].into_iter().find(|bank| bank.number() == self.bank)
+                Place::of_number(self.bank).map(Place::bank)
             }
         }
     )*};

@@ -64,6 +64,7 @@ fn lowered() -> Lowered {
             mode: Mode::Enforce,
             tunnel_port: 8479,
             rejected: Vec::new(),
+            nic: None,
             partly_enforced: Vec::new(),
         },
     };
