@@ -1,5 +1,5 @@
 //! Conformance with the policy languages: cases as data and systematic ones, each in the pure model, with the
-//! maps asked by the datapath's own code, and one report.
+//! maps asked by the datapath's own code, and through the real datapath; and one report.
 
 use std::path::Path;
 
@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 pub mod case;
 pub mod cast;
+pub mod live;
 pub mod model;
 pub mod report;
 pub mod shapes;

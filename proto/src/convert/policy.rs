@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use policy::evaluate::Tier;
 use policy::rules::precedence;
 use policy::state::{
     Block, Default, DirectionPolicy, Peers, Policy, PortRange, Ports, Reach, Rule, RuleAction,
@@ -90,17 +91,21 @@ fn rule_from_wire(wire: &v1::Rule) -> Result<Rule, InvalidResource> {
     }
     let action = match v1::Verdict::try_from(wire.verdict) {
         Ok(v1::Verdict::Allow) if known => RuleAction::Allow,
-        // Only administrators' rules have a tier below them that they may leave a decision to.
-        Ok(v1::Verdict::Pass) if known && wire.precedence >= precedence::ADMIN => RuleAction::Pass,
+        Ok(v1::Verdict::Pass) if known => RuleAction::Pass,
         Ok(_) | Err(_) => RuleAction::Deny,
     };
-    Ok(Rule {
+    let mut rule = Rule {
         origin: Arc::from(wire.origin.as_str()),
         peers: peers.peers.as_ref().map_or(Ok(Peers::Any), peers_from_wire)?,
         ports: ports.ports.as_ref().map_or(Ok(Ports::Any), ports_from_wire)?,
         action,
         precedence: wire.precedence,
-    })
+    };
+    // Only administrators leave decisions to others; nothing is left to where teams decide themselves.
+    if rule.action == RuleAction::Pass && rule.tier() == Tier::Namespace {
+        rule.action = RuleAction::Deny;
+    }
+    Ok(rule)
 }
 
 fn peers_to_wire(peers: &Peers) -> v1::peers::Peers {

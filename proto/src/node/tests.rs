@@ -79,6 +79,7 @@ fn rule() -> impl Strategy<Value = Rule> {
         (Just(RuleAction::Allow), 0..=precedence::HIGHEST),
         (Just(RuleAction::Deny), 0..=precedence::HIGHEST),
         (Just(RuleAction::Pass), precedence::ADMIN..=precedence::HIGHEST),
+        (Just(RuleAction::Pass), 0..precedence::NETWORK_POLICY),
     ];
     ("[A-Za-z/#]{1,12}", peers, ports, strength).prop_map(|(origin, peers, ports, (action, precedence))| {
         Rule { origin: Arc::from(origin.as_str()), peers, ports, action, precedence }

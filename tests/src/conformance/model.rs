@@ -16,7 +16,7 @@ use policy::facts::{Facts, Pod, Workload};
 use policy::identity::Identity;
 use policy::state::{RuleAction, State};
 
-use super::cast::{Actor, Addresses, MEMBERS, Scene};
+use super::cast::{Actor, Addresses, MEMBERS, Scene, WORKLOADS};
 use super::table::Probe;
 use crate::fuzz::tables;
 
@@ -44,6 +44,14 @@ impl Judged {
     #[must_use]
     pub fn allowed(self) -> bool {
         self.egress != Some(false) && self.ingress != Some(false)
+    }
+
+    /// The same where only external workloads are.
+    #[must_use]
+    pub fn allowed_live(self, probe: &Probe) -> bool {
+        let governs = |actor| matches!(actor, Actor::Member(number) if WORKLOADS.contains(&number));
+        (self.egress != Some(false) || !governs(probe.from))
+            && (self.ingress != Some(false) || !governs(probe.to))
     }
 }
 

@@ -29,6 +29,9 @@ pub struct Report {
 struct Counts {
     cases: u64,
     probes: u64,
+    /// Cases that went through the real datapath.
+    live: u64,
+    live_probes: u64,
     failed: u64,
 }
 
@@ -36,15 +39,27 @@ struct Counts {
 const SHOWN: usize = 6;
 
 impl Report {
-    /// What came of a case.
+    /// What came of a case in the model.
     pub fn add(&mut self, feature: &str, case: &str, outcome: Outcome) {
         let counts = self.features.entry(feature.to_owned()).or_default();
         counts.cases += 1;
         counts.probes += outcome.probes;
+        self.fail(feature, case, outcome);
+    }
+
+    /// What came of a case in the real datapath.
+    pub fn add_live(&mut self, feature: &str, case: &str, outcome: Outcome) {
+        let counts = self.features.entry(feature.to_owned()).or_default();
+        counts.live += 1;
+        counts.live_probes += outcome.probes;
+        self.fail(feature, &format!("{case} (live)"), outcome);
+    }
+
+    fn fail(&mut self, feature: &str, case: &str, outcome: Outcome) {
         if outcome.failures.is_empty() {
             return;
         }
-        counts.failed += 1;
+        self.features.entry(feature.to_owned()).or_default().failed += 1;
         let more = outcome.failures.len().saturating_sub(SHOWN);
         let shown = outcome.failures.into_iter().take(SHOWN);
         self.failures.extend(shown.map(|failure| format!("{feature}: {case}: {failure}")));
@@ -57,6 +72,12 @@ impl Report {
     #[must_use]
     pub fn cases(&self) -> u64 {
         self.features.values().map(|counts| counts.cases).sum()
+    }
+
+    /// How many went through the real datapath.
+    #[must_use]
+    pub fn live_cases(&self) -> u64 {
+        self.features.values().map(|counts| counts.live).sum()
     }
 
     /// What was not as expected.
@@ -75,15 +96,21 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let row = |f: &mut fmt::Formatter<'_>, name: &str, counts: &Counts| {
-            let Counts { cases, probes, failed } = counts;
-            writeln!(f, "{name:34} {cases:6} {probes:9} {failed:7}")
+            let Counts { cases, probes, live, live_probes, failed } = counts;
+            writeln!(f, "{name:34} {cases:6} {probes:9} {live:6} {live_probes:9} {failed:7}")
         };
-        writeln!(f, "{:34} {:>6} {:>9} {:>7}", "feature", "cases", "flows", "failed")?;
+        writeln!(
+            f,
+            "{:34} {:>6} {:>9} {:>6} {:>9} {:>7}",
+            "feature", "cases", "flows", "live", "flows", "failed"
+        )?;
         let mut sum = Counts::default();
         for (name, counts) in &self.features {
             row(f, name, counts)?;
             sum.cases += counts.cases;
             sum.probes += counts.probes;
+            sum.live += counts.live;
+            sum.live_probes += counts.live_probes;
             sum.failed += counts.failed;
         }
         row(f, "in all", &sum)?;
