@@ -117,6 +117,27 @@ impl LabelSelector {
         selector
     }
 
+    /// What is left of a selector of peers where the identities of pods lack some labels; `None`: it chooses nobody. That
+    /// such a label be absent would allow every pod, and so allows none. What denies is looked at without them: it may
+    /// deny more than it says, and never less.
+    pub(crate) fn of_visible(&self, is_lacking: &dyn Fn(&str) -> bool, denies: bool) -> Option<Self> {
+        let mut expressions = self.match_expressions.iter().flatten();
+        if !denies {
+            let is_negative = expressions.any(|found| found.is_negative() && is_lacking(&found.key));
+            return (!is_negative).then(|| self.clone());
+        }
+        let mut visible = self.clone();
+        visible.match_labels.iter_mut().for_each(|labels| labels.retain(|key, _| !is_lacking(key)));
+        visible.match_expressions.iter_mut().for_each(|all| all.retain(|found| !is_lacking(&found.key)));
+        Some(visible)
+    }
+
+    /// What a user is told about a label that the identities of pods lack.
+    pub(crate) fn lacking(key: &str, denies: bool) -> String {
+        let what = if denies { "it is left out of the peer" } else { "the peer matches no pod" };
+        format!("label {key:?} takes no part in identities: {what}")
+    }
+
     /// The keys the selector names.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         let labels = self.match_labels.iter().flat_map(BTreeMap::keys).map(String::as_str);
@@ -178,6 +199,12 @@ impl Requirement {
         Self { label: label.into(), test: Test::Exists }
     }
 
+    /// The label named `source:key` is not there.
+    #[must_use]
+    pub fn absent(label: impl Into<String>) -> Self {
+        Self { label: label.into(), test: Test::DoesNotExist }
+    }
+
     fn matches(&self, labels: &Labels) -> bool {
         let value = labels.0.get(&self.label);
         let is_fulfilled = match &self.test {
@@ -209,6 +236,12 @@ impl Selector {
     /// The labels it is about, as `source:key`.
     pub(crate) fn labels(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|requirement| requirement.label.as_str())
+    }
+
+    /// Those of them that have to be there.
+    pub(crate) fn wanted(&self) -> impl Iterator<Item = &str> {
+        let wanted = self.0.iter().filter(|found| matches!(found.test, Test::In(_) | Test::Exists));
+        wanted.map(|requirement| requirement.label.as_str())
     }
 
     /// Whether the labels fulfil every requirement that is about labels that can be read.

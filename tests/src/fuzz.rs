@@ -45,7 +45,7 @@ pub use shake::Shaker;
 pub use snapshot::snapshot;
 pub use token::token;
 pub use wire::wire;
-pub use world::world;
+pub use world::{PROBES, world};
 
 /// A target: its name, which is also its corpus' folder, and its function.
 pub type Target = (&'static str, fn(&[u8]));

@@ -134,7 +134,7 @@ impl Compiler<'_> {
         let members = [
             (
                 "fromEndpoints",
-                self.endpoints(rule.from_endpoints.as_deref(), &format!("{path}.fromEndpoints")),
+                self.endpoints(rule.from_endpoints.as_deref(), action, &format!("{path}.fromEndpoints")),
             ),
             ("fromCIDR", self.cidrs(rule.from_cidr.as_deref(), &format!("{path}.fromCIDR"))),
             ("fromCIDRSet", self.cidr_sets(rule.from_cidr_set.as_deref(), &format!("{path}.fromCIDRSet"))),
@@ -158,7 +158,10 @@ impl Compiler<'_> {
         let is_deny = action == RuleAction::Deny;
         self.refuse(path, "toFQDNs", is_deny && rule.to_fqdns.is_some(), "is no field of a deny rule");
         let members = [
-            ("toEndpoints", self.endpoints(rule.to_endpoints.as_deref(), &format!("{path}.toEndpoints"))),
+            (
+                "toEndpoints",
+                self.endpoints(rule.to_endpoints.as_deref(), action, &format!("{path}.toEndpoints")),
+            ),
             ("toCIDR", self.cidrs(rule.to_cidr.as_deref(), &format!("{path}.toCIDR"))),
             ("toCIDRSet", self.cidr_sets(rule.to_cidr_set.as_deref(), &format!("{path}.toCIDRSet"))),
             ("toEntities", self.entities(rule.to_entities.as_deref(), &format!("{path}.toEntities"))),

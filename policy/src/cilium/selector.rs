@@ -33,8 +33,8 @@ pub(super) fn plain(selector: &LabelSelector, path: &str, errors: &mut Vec<Field
     selector.compile_by(&name_of_label, path, errors)
 }
 
-/// The selector of a peer: within the scope, unless it says itself where. Of a peer that names a reserved label the scope
-/// is no matter: only identities without a namespace have one.
+/// The selector of a peer: within the scope, unless it says itself where. One that wants a reserved label means
+/// identities without a namespace, wherever the policy is; one that only excludes some is as any other.
 pub(super) fn peer(
     selector: &LabelSelector,
     scope: Scope<'_>,
@@ -42,8 +42,8 @@ pub(super) fn peer(
     errors: &mut Vec<FieldError>,
 ) -> Selector {
     let compiled = plain(selector, path, errors);
-    if compiled.labels().any(|label| label.starts_with(RESERVED)) {
-        return compiled;
+    if compiled.wanted().any(|label| label.starts_with(RESERVED)) {
+        return compiled.and(Requirement::absent(labels::NAMESPACE));
     }
     let names = |wanted: fn(&str) -> bool| compiled.labels().any(wanted);
     let has_namespace = names(|label| label == labels::NAMESPACE);

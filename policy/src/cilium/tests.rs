@@ -135,6 +135,40 @@ fn peers_are_of_the_policys_namespace_unless_they_say_otherwise() {
 }
 
 #[test]
+fn excluding_a_reserved_label_leads_out_of_no_namespace() {
+    for operator in ["DoesNotExist", "NotIn"] {
+        let mut absent = json!({"key": "reserved:init", "operator": operator});
+        if operator == "NotIn" {
+            absent["values"] = json!(["x"]);
+        }
+        let rule = ingress_rule(&json!({"fromEndpoints": [{"matchExpressions": [absent]}]}));
+        assert!(selects(&rule, &labels("shop", &[])) && !selects(&rule, &labels("bank", &[])));
+        assert!(!selects(&rule, &Labels::of_remote_node()));
+    }
+    let marked = labels("bank", &[]).in_unreadable_namespace();
+    let rule =
+        ingress_rule(&json!({"fromEndpoints": [{"matchLabels": {crate::labels::UNREADABLE_NAMESPACE: ""}}]}));
+    assert!(!selects(&rule, &marked));
+}
+
+#[test]
+fn labels_that_pods_identities_lack_allow_nobody_and_are_left_out_of_what_is_denied() {
+    let wanted = json!({"matchLabels": {"k8s:pod-template-hash": "1", "app": "web"}});
+    let absent = json!({"matchLabels": {"app": "web"},
+        "matchExpressions": [{"key": "pod-template-hash", "operator": "DoesNotExist"}]});
+    for selector in [wanted, absent] {
+        let spec = json!({"endpointSelector": {}, "ingress": [{"fromEndpoints": [selector]}],
+            "ingressDeny": [{"fromEndpoints": [selector]}]});
+        let policy = one(&spec);
+        assert_eq!(policy.warnings.len(), 2);
+        let rules = policy.ingress.unwrap().rules;
+        let (web, other) = (labels("shop", &[("app", "web")]), labels("shop", &[]));
+        assert_eq!(rules.iter().map(|rule| selects(rule, &web)).collect::<Vec<_>>(), [false, true]);
+        assert!(!rules.iter().any(|rule| selects(rule, &other)));
+    }
+}
+
+#[test]
 fn a_clusterwide_policy_reaches_every_namespace() {
     let spec =
         json!({"endpointSelector": {"matchLabels": {"app": "db"}}, "ingress": [{"fromEndpoints": [{}]}]});

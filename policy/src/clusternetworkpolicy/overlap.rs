@@ -24,7 +24,7 @@ pub fn shared_priorities<'a>(
         let first = holders.next().unwrap_or_default().to_owned();
         holders.map(move |other| {
             format!(
-                "{other}: spec.priority: is that of {first} too: where they disagree, deny comes before pass, and that before allow"
+                "{other}: spec.priority: is that of {first} too: the earlier rule decides, and of rules of one place deny before pass before allow"
             )
         })
     })

@@ -123,6 +123,19 @@ fn pods_are_selected_with_their_namespaces() {
 }
 
 #[test]
+fn labels_that_pods_identities_lack_accept_nobody_and_are_left_out_of_what_is_denied() {
+    let absent = json!({"matchExpressions": [{"key": "pod-template-hash", "operator": "DoesNotExist"}]});
+    for (action, expected) in [("Accept", false), ("Pass", false), ("Deny", true)] {
+        let rule = json!({"action": action, "from": [{"pods": {"podSelector": absent}}]});
+        let policy = cluster(&with("ingress", &json!([rule])));
+        assert_eq!(policy.warnings.len(), 1, "{:?}", policy.warnings);
+        let PeerSpec::Only(peers) = &policy.ingress.unwrap().rules[0].peers else { panic!() };
+        let is_meant = |peer: &Peer| matches!(peer, Peer::Endpoints(found) if found.matches(&labels("shop", "red", &[])));
+        assert_eq!(peers.iter().any(is_meant), expected, "{action}");
+    }
+}
+
+#[test]
 fn networks_mean_whoever_has_the_addresses() {
     let to = json!([{"networks": ["10.0.0.1/8", "2001:db8::/32"]}, {"nodes": {}}]);
     let policy = cluster(&with("egress", &json!([{"action": "Deny", "to": to}])));

@@ -129,20 +129,10 @@ impl Compiler<'_> {
         let Some(pods) = pods else { return Some(scope) };
         let path = format!("{path}.podSelector");
         let selector = scope.and_all(pods.compile(labels::OBJECT_PREFIX, &path, self.errors));
-        self.judge_filtered(pods, &path).then_some(selector)
-    }
-
-    /// Pods' identities lack the filtered labels. A requirement that such a label be there then matches no pod; one
-    /// that it be absent would match every pod, so the whole peer is left out.
-    fn judge_filtered(&mut self, selector: &LabelSelector, path: &str) -> bool {
-        let negative = selector.match_expressions.iter().flatten();
-        let negative =
-            negative.filter(|e| e.is_negative() && is_filtered(&e.key)).map(|e| e.key.as_str()).next();
-        for key in selector.keys().filter(|key| is_filtered(key)) {
-            self.warnings
-                .push(format!("{path}: label {key:?} takes no part in identities: the peer matches no pod"));
+        for key in pods.keys().filter(|key| is_filtered(key)) {
+            self.warnings.push(format!("{path}: {}", LabelSelector::lacking(key, false)));
         }
-        negative.is_none()
+        pods.of_visible(&is_filtered, false).map(|_| selector)
     }
 
     fn block(&mut self, block: &IpBlock, path: &str) -> Option<Block> {

@@ -34,6 +34,7 @@ pub(super) struct Holders<'a> {
 struct Agreement {
     holders: usize,
     numbers: BTreeSet<u16>,
+    any: BTreeSet<u16>,
     broken: bool,
 }
 
@@ -43,6 +44,7 @@ impl Agreement {
             self.numbers.clone_from(numbers);
         }
         self.broken |= self.numbers != *numbers;
+        self.any.extend(numbers);
         self.holders += 1;
     }
 
@@ -56,6 +58,11 @@ impl Holders<'_> {
     /// The ports, where all with that identity agree.
     pub(super) fn agreed_by_members(&self, population: Population) -> Option<&BTreeSet<u16>> {
         self.members.among(population.members)
+    }
+
+    /// All ports that somebody with that identity, whom policy is compiled for, has under the name.
+    pub(super) fn any_of_subjects(&self) -> &BTreeSet<u16> {
+        &self.subjects.any
     }
 
     /// The ports, where all with that identity that policy is compiled for agree.
@@ -198,10 +205,6 @@ impl<'a> Directory<'a> {
         self.ports.get(name)?.get(&protocol)
     }
 
-    pub(super) fn matches(&self, selector: &Selector, identity: Identity) -> bool {
-        self.labels.get(&identity).is_some_and(|labels| selector.matches(labels))
-    }
-
     /// Whether the object governs those with the identity.
     pub(super) fn governs(&self, subject: &Subject, identity: Identity) -> bool {
         self.labels.get(&identity).is_some_and(|labels| subject.matches(labels))
@@ -212,8 +215,12 @@ impl<'a> Directory<'a> {
         self.labels.get(&identity).is_some_and(|labels| subject.may_match(labels))
     }
 
-    /// The identities of pods and external workloads that the selector matches.
-    pub(super) fn select(&self, selector: &Selector) -> BTreeSet<Identity> {
-        self.populations.keys().copied().filter(|identity| self.matches(selector, *identity)).collect()
+    /// The identities of pods and external workloads that the selector matches; of one that denies, may match.
+    pub(super) fn select(&self, selector: &Selector, denies: bool) -> BTreeSet<Identity> {
+        let is_selected = |labels: &Arc<Labels>| {
+            if denies { selector.may_match(labels) } else { selector.matches(labels) }
+        };
+        let identities = self.populations.keys().copied();
+        identities.filter(|identity| self.labels.get(identity).is_some_and(is_selected)).collect()
     }
 }

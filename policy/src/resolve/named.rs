@@ -7,10 +7,12 @@ use std::sync::Arc;
 use super::directory::Directory;
 use crate::identity::Identity;
 use crate::rules::{PortMatch, PortSpec, RuleSpec};
-use crate::state::{Block, Peers, PortRange, Ports, Rule, canonical};
+use crate::state::{Block, Peers, PortRange, Ports, Reach, Rule, RuleAction, canonical};
+
+static NONE: BTreeSet<u16> = BTreeSet::new();
 
 /// The ports of an ingress rule for one subject. Where workloads of one identity give a name to different ports, the
-/// name means none of them: their one policy would open each other's ports.
+/// name means none of them: their one policy would open each other's ports. What denies means all of them.
 pub(super) fn ingress(
     spec: &RuleSpec,
     subject: Identity,
@@ -28,15 +30,16 @@ pub(super) fn ingress(
             PortMatch::Named { name, protocol } => {
                 let holders = directory.holders(name, *protocol).and_then(|holders| holders.get(&subject));
                 let Some(holders) = holders else { continue };
-                match holders.agreed_by_subjects(population) {
-                    Some(numbers) => ranges.extend(numbers.iter().map(|number| single(*protocol, *number))),
-                    None => {
-                        warnings.insert(format!(
-                            "{}: workloads of identity {subject} disagree about port name {name:?}: it matches nothing",
-                            spec.origin
-                        ));
-                    }
-                }
+                let numbers = holders.agreed_by_subjects(population).unwrap_or_else(|| {
+                    let denies = spec.action == RuleAction::Deny;
+                    let what = if denies { "all of their ports" } else { "nothing" };
+                    warnings.insert(format!(
+                        "{}: workloads of identity {subject} disagree about port name {name:?}: it matches {what}",
+                        spec.origin
+                    ));
+                    if denies { holders.any_of_subjects() } else { &NONE }
+                });
+                ranges.extend(numbers.iter().map(|number| single(*protocol, *number)));
             }
         }
     }
@@ -123,10 +126,13 @@ fn targets_of(
     }
 }
 
+/// Whether an endpoint of the mesh is meant by its address.
 fn in_blocks(peers: &Peers, address: IpAddr) -> bool {
     match peers {
         Peers::Any => true,
-        Peers::Only { blocks, .. } => blocks.iter().any(|block| block.contains(address)),
+        Peers::Only { blocks, .. } => {
+            blocks.iter().any(|block| block.reach == Reach::Everyone && block.contains(address))
+        }
     }
 }
 

@@ -15,11 +15,11 @@ use crate::rules::{Entity, Peer, PeerSpec, RuleSpec};
 use crate::selector::{Requirement, Selector};
 use crate::state::{Block, Peers, Reach, RuleAction};
 
-/// The identities behind each union of selectors that was asked for.
+/// The identities behind each union of selectors that was asked for; those of rules that deny apart.
 pub(super) struct PeerCache<'a> {
     facts: &'a Facts,
     directory: &'a Directory<'a>,
-    sets: BTreeMap<BTreeSet<Selector>, Arc<BTreeSet<Identity>>>,
+    sets: BTreeMap<(bool, BTreeSet<Selector>), Arc<BTreeSet<Identity>>>,
 }
 
 /// What the peers of a rule come to.
@@ -51,7 +51,7 @@ impl<'a> PeerCache<'a> {
         let Found { selectors, identities, mut blocks } = found;
         blocks.sort();
         blocks.dedup();
-        let mut union = self.union(selectors);
+        let mut union = self.union(selectors, rule.action == RuleAction::Deny);
         if !identities.is_empty() {
             union = Arc::new(union.iter().chain(&identities).copied().collect());
         }
@@ -106,14 +106,15 @@ impl<'a> PeerCache<'a> {
         None
     }
 
-    fn union(&mut self, selectors: BTreeSet<Selector>) -> Arc<BTreeSet<Identity>> {
-        if let Some(known) = self.sets.get(&selectors) {
+    fn union(&mut self, selectors: BTreeSet<Selector>, denies: bool) -> Arc<BTreeSet<Identity>> {
+        let key = (denies, selectors);
+        if let Some(known) = self.sets.get(&key) {
             return Arc::clone(known);
         }
         let union: BTreeSet<Identity> =
-            selectors.iter().flat_map(|selector| self.directory.select(selector)).collect();
+            key.1.iter().flat_map(|selector| self.directory.select(selector, denies)).collect();
         let union = Arc::new(union);
-        self.sets.insert(selectors, Arc::clone(&union));
+        self.sets.insert(key, Arc::clone(&union));
         union
     }
 }

@@ -7,7 +7,7 @@ use super::named;
 use super::peers::PeerCache;
 use crate::identity::Identity;
 use crate::rules::{Entity, Peer, PeerSpec, PolicyObject, PortMatch, PortSpec, RuleSpec, Section};
-use crate::state::{Default, DirectionPolicy, Peers, Policy, Rule};
+use crate::state::{Default, DirectionPolicy, Peers, Policy, Rule, RuleAction};
 
 /// What an object contributes to the policies of those that it selects, or may select: some labels cannot be read.
 #[derive(Debug)]
@@ -16,11 +16,11 @@ pub(super) struct Contribution {
     /// Those that it selects, or may select.
     pub(super) concerned: BTreeSet<Identity>,
     pub(super) warnings: BTreeSet<String>,
-    /// Those of them that it selects certainly. The others are allowed nothing by it.
+    /// Those of them that it selects certainly. To the others it only denies.
     selected: BTreeSet<Identity>,
-    /// By whom it selects; `None`: the object does not concern the direction.
+    /// By whom it concerns; `None`: the object does not concern the direction.
     ingress: Option<BTreeMap<Identity, Vec<Rule>>>,
-    /// The same for all whom it selects.
+    /// The same for all of them.
     egress: Option<Vec<Rule>>,
 }
 
@@ -48,7 +48,7 @@ impl Contribution {
             ingress = object
                 .ingress
                 .as_ref()
-                .map(|section| ingress_of(&section.rules, &selected, cache, &mut warnings));
+                .map(|section| ingress_of(&section.rules, &concerned, cache, &mut warnings));
             egress = object.egress.as_ref().map(|section| {
                 let mut rules = Vec::new();
                 for spec in &section.rules {
@@ -69,11 +69,13 @@ impl Contribution {
         if isolates(self.object.egress.as_ref(), is_certain) {
             isolate(&mut policy.egress, &self.object.origin);
         }
+        let holds = |rule: &&Rule| is_certain || rule.action == RuleAction::Deny;
         if let Some(rules) = &self.ingress {
-            policy.ingress.rules.extend(rules.get(&identity).into_iter().flatten().cloned());
+            let rules = rules.get(&identity).into_iter().flatten();
+            policy.ingress.rules.extend(rules.filter(holds).cloned());
         }
-        if let Some(rules) = self.egress.as_ref().filter(|_| is_certain) {
-            policy.egress.rules.extend(rules.iter().cloned());
+        if let Some(rules) = &self.egress {
+            policy.egress.rules.extend(rules.iter().filter(holds).cloned());
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::state::{Block, Default, EndpointKind, Peers, PortRange, Ports, RuleAc
 mod cluster;
 mod history;
 mod naive;
+mod unclear;
 
 fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()

@@ -1,30 +1,33 @@
-//! Small clusters with `NetworkPolicy` objects, decided from the objects themselves by a second reading, and by all
+//! Small clusters under policies of every language, decided from the objects themselves by a second reading, and by all
 //! that stands between a manifest and a packet: decode, resolve, the wire, lower, the maps.
 
+mod choose;
 mod cluster;
-mod naive;
+mod oracle;
 
 use std::collections::BTreeMap;
 
 use datapath::abi::Bank;
 use datapath::model::Model;
 use datapath::{Address, Direction};
-use policy::evaluate::{Flow, evaluate};
+use policy::evaluate::{Flow, Reason, evaluate};
 use policy::identity::Identity;
 use policy::labels::Labels;
-use policy::state::{Policy, RuleAction};
+use policy::lower::Lowered;
+use policy::state::{Policy, RuleAction, State};
 use proto::convert::{policy_from_wire, policy_to_wire};
 
 use super::choices::Choices;
 use super::tables;
-use cluster::{Cluster, Thing};
-use naive::Probe;
+use cluster::Cluster;
+use oracle::{Probe, Ruling};
 
-const PROBES: usize = 6;
-const PROTOCOLS: [(&str, u8); 3] = [("TCP", 6), ("UDP", 17), ("SCTP", 132)];
+/// How many flows of each cluster are decided.
+pub const PROBES: usize = 10;
 
-/// Whatever the cluster: the compiled policies are unchanged by the wire, and what is allowed by the specification and
-/// by the maps is what the objects say, read a second time.
+/// Whatever the cluster: the compiled policies are unchanged by the wire, and the specification and the maps decide as the
+/// objects do, read a second time. What they name as the reason is a rule that decides there too, or the objects that
+/// isolate.
 ///
 /// # Panics
 ///
@@ -32,35 +35,52 @@ const PROTOCOLS: [(&str, u8); 3] = [("TCP", 6), ("UDP", 17), ("SCTP", 132)];
 pub fn world(data: &[u8]) {
     let mut choices = Choices::new(data);
     let cluster = Cluster::choose(&mut choices);
-    let facts = cluster.facts();
-    let numbers: BTreeMap<Labels, Identity> = policy::resolve::identity_labels(&facts)
-        .into_iter()
-        .zip(Identity::FIRST_ALLOCATED..)
-        .map(|(labels, number)| (labels, Identity::try_new(number).unwrap()))
-        .collect();
-    let state = policy::resolve(&facts, &numbers).unwrap().state;
-    let mut models: BTreeMap<Identity, (Model, policy::lower::Lowered)> = BTreeMap::new();
+    let state = resolved(&cluster);
+    let mut models: BTreeMap<Identity, (Model, Lowered)> = BTreeMap::new();
     for _ in 0..PROBES {
-        let (probe, protocol) = choose(&mut choices, &cluster);
-        let expected = naive::allows(&cluster, &probe);
+        let probe = choose::probe(&mut choices, &cluster);
+        let ruling = oracle::rule(&cluster, &probe);
         let identity = state.endpoints[&probe.subject.addresses[0]].identity;
         let policy = &state.policies[&identity];
         let flow = Flow {
             direction: if probe.ingress { Direction::Ingress } else { Direction::Egress },
             identity: state.endpoints.get(&probe.address).map(|endpoint| endpoint.identity),
             remote: probe.address,
-            protocol,
+            protocol: probe.protocol,
             port: probe.port,
         };
-        let allowed = evaluate(policy, &flow).action == RuleAction::Allow;
-        assert_eq!(allowed, expected, "{probe:?} in {cluster:?}: {policy:?}");
+        let verdict = evaluate(policy, &flow);
+        let reason = match verdict.reason {
+            Reason::Rule(rule) => rule.origin.to_string(),
+            Reason::Default(default) => default.describe(flow.direction),
+        };
+        agree(&ruling, verdict.action == RuleAction::Allow, &reason, &probe, &cluster);
         let (model, lowered) = models.entry(identity).or_insert_with(|| in_maps(policy));
-        tables::agree(policy, lowered, &flow, tables::answer(model, Bank::A, &flow));
+        let answer = tables::answer(model, Bank::A, &flow);
+        let reason = lowered.names.get(&answer.rule).map_or("no name", |name| name);
+        agree(&ruling, answer.allowed == 1, reason, &probe, &cluster);
     }
 }
 
+fn agree(ruling: &Ruling, allowed: bool, reason: &str, probe: &Probe<'_>, cluster: &Cluster) {
+    assert!(
+        ruling.allowed == allowed && ruling.because.contains(reason),
+        "allowed {allowed} by {reason}, but it is {ruling:?}\n{probe:?}\n{cluster}"
+    );
+}
+
+fn resolved(cluster: &Cluster) -> State {
+    let facts = cluster.facts();
+    let numbers: BTreeMap<Labels, Identity> = policy::resolve::identity_labels(&facts)
+        .into_iter()
+        .zip(Identity::FIRST_ALLOCATED..)
+        .map(|(labels, number)| (labels, Identity::try_new(number).unwrap()))
+        .collect();
+    policy::resolve(&facts, &numbers).unwrap().state
+}
+
 /// The policy as an agent gets it, in the maps.
-fn in_maps(policy: &Policy) -> (Model, policy::lower::Lowered) {
+fn in_maps(policy: &Policy) -> (Model, Lowered) {
     let received = policy_from_wire(&policy_to_wire(policy)).unwrap();
     assert_eq!(&received, policy, "the wire changes the policy");
     let lowered = policy::lower(&received);
@@ -69,22 +89,41 @@ fn in_maps(policy: &Policy) -> (Model, policy::lower::Lowered) {
     (model, lowered)
 }
 
-fn choose<'a>(choices: &mut Choices<'_>, cluster: &'a Cluster) -> (Probe<'a>, u8) {
-    let subjects: Vec<&Thing> = cluster.workloads.iter().filter(|workload| !workload.transit).collect();
-    let others: Vec<&Thing> = cluster.pods.iter().chain(&cluster.workloads).collect();
-    let other = others.get(choices.below(others.len() + 1)).copied();
-    let is_v6 = choices.flag();
-    let nobody = if is_v6 { "2001:db8::1" } else { "203.0.113.1" };
-    let address = other.map_or_else(|| nobody.parse().unwrap(), |thing| thing.addresses[usize::from(is_v6)]);
-    let (protocol, number) = choices.one_of(&PROTOCOLS);
-    let probe = Probe {
-        subject: choices.one_of(&subjects),
-        ingress: choices.flag(),
-        // A transit node has an address, but no labels that a selector could match and no names for ports.
-        remote: other.filter(|thing| !thing.transit),
-        address,
-        protocol,
-        port: choices.one_of(&[53, 80, 80, 81, 443, 8080, 0, 65_535]),
-    };
-    (probe, number)
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use rand::rngs::StdRng;
+    use rand::{Rng as _, SeedableRng as _};
+
+    use super::{Choices, Cluster, choose, oracle};
+
+    /// Flows are decided by every language either way, and by every default.
+    #[test]
+    fn random_clusters_reach_every_language() {
+        let mut random = StdRng::seed_from_u64(7);
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for _ in 0..1000 {
+            let mut bytes = vec![0; 4096];
+            random.fill_bytes(&mut bytes);
+            let mut choices = Choices::new(&bytes);
+            let cluster = Cluster::choose(&mut choices);
+            let ruling = oracle::rule(&cluster, &choose::probe(&mut choices, &cluster));
+            let kind = ruling.because.first().unwrap().split(['/', ' ']).next().unwrap();
+            *counts.entry(format!("{kind} {}", ruling.allowed)).or_default() += 1;
+            assert!(!choices.is_empty(), "{cluster} is made of more");
+        }
+        let kinds = ["ClusterNetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy"];
+        let cilium = ["CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"];
+        for kind in kinds.iter().chain(&cilium) {
+            for allowed in [true, false] {
+                let count = counts.get(&format!("{kind} {allowed}")).copied().unwrap_or_default();
+                assert!(count >= 5, "{kind} decides {count} of 1000: {counts:?}");
+            }
+        }
+        for reason in ["NetworkPolicy true", "default-allow true", "default-deny false"] {
+            assert!(counts.get(reason).is_some_and(|count| *count >= 20), "{reason}: {counts:?}");
+        }
+        println!("{counts:?}");
+    }
 }

@@ -10,7 +10,7 @@ use crate::cilium::selector::{self, Scope};
 use crate::labels::{is_filtered, syntax};
 use crate::rules::{CidrGroups, Entity, Peer, PeerSpec, ServicePeer, Services};
 use crate::selector::LabelSelector;
-use crate::state::{Block, Reach};
+use crate::state::{Block, Reach, RuleAction};
 
 /// What one field says: `None` if it is absent.
 type Member = Option<Vec<Peer>>;
@@ -41,34 +41,30 @@ impl Compiler<'_> {
         Some(PeerSpec::Only(peers))
     }
 
-    pub(super) fn endpoints(&mut self, selectors: Option<&[LabelSelector]>, path: &str) -> Member {
+    pub(super) fn endpoints(
+        &mut self,
+        selectors: Option<&[LabelSelector]>,
+        action: RuleAction,
+        path: &str,
+    ) -> Member {
         let mut peers = Vec::new();
         for (index, selector) in selectors?.iter().enumerate() {
             let path = format!("{path}[{index}]");
-            let compiled = selector::peer(selector, self.scope, &path, self.errors);
-            if self.judge_filtered(selector, &path) {
-                peers.push(Peer::Endpoints(compiled));
-            } else {
-                peers.push(Peer::Entity(Entity::Nobody));
+            // All of it is checked, also what is not looked at.
+            let checked = selector::peer(selector, self.scope, &path, self.errors);
+            let denies = action == RuleAction::Deny;
+            for key in selector.keys().filter(|key| is_lacking(key)) {
+                self.warnings.push(format!("{path}: {}", LabelSelector::lacking(key, denies)));
             }
+            peers.push(match selector.of_visible(&is_lacking, denies) {
+                Some(visible) if visible == *selector => Peer::Endpoints(checked),
+                Some(visible) => {
+                    Peer::Endpoints(selector::peer(&visible, self.scope, &path, &mut Vec::new()))
+                }
+                None => Peer::Entity(Entity::Nobody),
+            });
         }
         Some(peers)
-    }
-
-    /// Pods' identities lack the filtered labels. A requirement that such a label be there then matches no pod; one that
-    /// it be absent would match every pod, so the whole peer is left out.
-    fn judge_filtered(&mut self, selector: &LabelSelector, path: &str) -> bool {
-        let bare = |key: &str| key.split_once(':').map_or(key, |(_, bare)| bare).to_owned();
-        // The labels that Cilium gives itself take part.
-        let is_left_out =
-            |key: &str| is_filtered(&bare(key)) && !bare(key).starts_with("io.kubernetes.pod.namespace");
-        let negative =
-            selector.match_expressions.iter().flatten().any(|e| e.is_negative() && is_left_out(&e.key));
-        for key in selector.keys().filter(|key| is_left_out(key)) {
-            self.warnings
-                .push(format!("{path}: label {key:?} takes no part in identities: the peer matches no pod"));
-        }
-        !negative
     }
 
     pub(super) fn nodes(&mut self, selectors: Option<&[LabelSelector]>, path: &str) -> Member {
@@ -232,6 +228,12 @@ impl Compiler<'_> {
             self.error(&format!("{path}.{field}"), format!("{text:?} is no DNS name"));
         }
     }
+}
+
+/// Whether pods' identities lack the label. Those that Cilium gives itself take part.
+fn is_lacking(key: &str) -> bool {
+    let bare = key.split_once(':').map_or(key, |(_, bare)| bare);
+    is_filtered(bare) && !bare.starts_with("io.kubernetes.pod.namespace")
 }
 
 const fn outside(cidr: IpNet, except: Vec<IpNet>) -> Peer {

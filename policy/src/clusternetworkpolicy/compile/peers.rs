@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 use super::Compiler;
 use crate::clusternetworkpolicy::api::{NamespacedPod, Peer as ApiPeer, Pods};
-use crate::labels;
+use crate::labels::{self, is_filtered};
 use crate::rules::{Entity, Peer, PeerSpec};
 use crate::selector::{LabelSelector, Requirement, Selector};
 use crate::state::{Block, Reach, RuleAction};
@@ -35,6 +35,24 @@ impl Compiler<'_> {
         let namespaces = self.namespaces(&pods.namespace_selector, &format!("{path}.namespaceSelector"));
         let path = format!("{path}.podSelector");
         namespaces.and_all(pods.pod_selector.compile(labels::OBJECT_PREFIX, &path, self.errors))
+    }
+
+    /// A peer made of pods, whose identities lack some labels.
+    fn visible(&mut self, pods: &NamespacedPod, action: RuleAction, path: &str) -> Peer {
+        let denies = action == RuleAction::Deny;
+        for key in pods.pod_selector.keys().filter(|key| is_filtered(key)) {
+            self.warnings.push(format!("{path}.podSelector: {}", LabelSelector::lacking(key, denies)));
+        }
+        // All of it is checked, also what is not looked at.
+        let checked = self.namespaced(pods, path);
+        match pods.pod_selector.of_visible(&is_filtered, denies) {
+            None => Peer::Entity(Entity::Nobody),
+            Some(visible) if visible == pods.pod_selector => Peer::Endpoints(checked),
+            Some(pod_selector) => {
+                let namespace_selector = pods.namespace_selector.clone();
+                Peer::Endpoints(self.namespaced(&NamespacedPod { namespace_selector, pod_selector }, path))
+            }
+        }
     }
 
     pub(super) fn peers(
@@ -68,7 +86,7 @@ impl Compiler<'_> {
             if let Some(namespaces) = &peer.namespaces {
                 found.push(Peer::Endpoints(self.namespaces(namespaces, &format!("{path}.namespaces"))));
             } else if let Some(pods) = &peer.pods {
-                found.push(Peer::Endpoints(self.namespaced(pods, &format!("{path}.pods"))));
+                found.push(self.visible(pods, action, &format!("{path}.pods")));
             } else if direction == "ingress" {
                 self.error(&path, "needs one of namespaces and pods");
             } else {
