@@ -180,8 +180,9 @@ impl Index {
         &self.facts
     }
 
-    /// Brings the facts up to date, and says which label sets need a number. Comes before [`Index::compile`].
-    pub fn labels(&mut self) -> Vec<&Labels> {
+    /// Brings the facts up to date; whether the label sets that need a number became others. Comes before
+    /// [`Index::compile`].
+    pub fn refresh(&mut self) -> bool {
         if self.stale.workloads {
             self.refresh_workloads();
             self.settled.outdate();
@@ -191,8 +192,13 @@ impl Index {
             self.refresh_pods();
         }
         self.stale = Stale::default();
-        self.resolver.observe(&self.facts);
-        self.resolver.label_sets().collect()
+        self.resolver.observe(&self.facts)
+    }
+
+    /// The label sets that need a number.
+    #[must_use]
+    pub fn labels(&self) -> impl ExactSizeIterator<Item = &Labels> {
+        self.resolver.label_sets()
     }
 
     /// Compiles the facts with the numbers of their label sets. `before` is what was last published.
@@ -201,7 +207,7 @@ impl Index {
     /// [`UnusableIdentities`] when a label set has no number of its own.
     pub fn compile(
         &mut self,
-        identities: &BTreeMap<Labels, Identity>,
+        identities: &Arc<BTreeMap<Labels, Identity>>,
         before: Option<&Compiled>,
     ) -> Result<Compiled, UnusableIdentities> {
         self.facts.relabels = self.relabels.facts();

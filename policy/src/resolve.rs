@@ -10,13 +10,14 @@ mod endpoints;
 mod named;
 mod peers;
 mod policies;
+mod register;
 mod resolver;
 #[cfg(test)]
 mod tests;
 
 pub use resolver::Resolver;
 
-use directory::Directory;
+use directory::{Census, Directory};
 use peers::PeerCache;
 use policies::Contribution;
 
@@ -80,11 +81,11 @@ pub fn resolve(
     facts: &Facts,
     identities: &BTreeMap<Labels, Identity>,
 ) -> Result<Resolved, UnusableIdentities> {
-    let directory = Directory::of(facts, identities)?;
+    let census = Census::of(facts, identities)?;
     let mut warnings = BTreeSet::new();
-    let endpoints = endpoints::endpoints(facts, &directory, &mut warnings);
-    let (policies, host_policies) = policies(facts, &directory, &mut warnings);
-    let state = State { endpoints, identities: directory.labels, policies, host_policies };
+    let endpoints = endpoints::endpoints(facts, &census, &mut warnings);
+    let (policies, host_policies) = policies(facts, &census.directory(facts), &mut warnings);
+    let state = State { endpoints, identities: census.register.into_labels(), policies, host_policies };
     Ok(Resolved { state, warnings })
 }
 
@@ -102,7 +103,7 @@ fn policies(
         facts.policies.values().map(|object| Contribution::of(object, &mut cache)).collect();
     warnings.extend(contributions.iter().flat_map(|contribution| contribution.warnings.iter().cloned()));
     let (mut policies, mut of_hosts) = (Policies::new(), Policies::new());
-    for identity in directory.subjects() {
+    for &identity in directory.register().subjects() {
         let (policy, of_host) = policies::policies_of(identity, contributions.iter());
         policies.insert(identity, Arc::new(policy));
         of_hosts.extend(of_host.map(|policy| (identity, Arc::new(policy))));

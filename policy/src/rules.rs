@@ -68,7 +68,7 @@ impl Subject {
         matches!(self, Self::Nodes(_))
     }
 
-    const fn selector(&self) -> Option<&Selector> {
+    pub(crate) const fn selector(&self) -> Option<&Selector> {
         match self {
             Self::Nobody => None,
             Self::Endpoints(selector) | Self::Nodes(selector) => Some(selector),

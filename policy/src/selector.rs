@@ -233,6 +233,19 @@ impl Selector {
         self
     }
 
+    /// Labels that have to have one of these values.
+    pub(crate) fn demands(&self) -> impl Iterator<Item = (&str, &BTreeSet<String>)> {
+        self.0.iter().filter_map(|Requirement { label, test }| match test {
+            Test::In(values) => Some((label.as_str(), values)),
+            Test::NotIn(_) | Test::Exists | Test::DoesNotExist => None,
+        })
+    }
+
+    /// The same without labels that it may be unknown whether one has.
+    pub(crate) fn demands_of_readable(&self) -> impl Iterator<Item = (&str, &BTreeSet<String>)> {
+        self.demands().filter(|(label, _)| !label.starts_with(labels::NAMESPACE_LABEL_PREFIX))
+    }
+
     /// The labels it is about, as `source:key`.
     pub(crate) fn labels(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|requirement| requirement.label.as_str())

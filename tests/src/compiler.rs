@@ -24,7 +24,7 @@ pub struct Compiler {
     index: Index,
     workloads: BTreeMap<WorkloadName, Arc<Workload>>,
     /// The numbers given so far.
-    pub numbers: BTreeMap<Labels, Identity>,
+    pub numbers: Arc<BTreeMap<Labels, Identity>>,
     published: Option<Compiled>,
     generation: u64,
     now: Instant,
@@ -42,7 +42,7 @@ impl Compiler {
         Ok(Self {
             index: Index::new(settings),
             workloads: BTreeMap::new(),
-            numbers: BTreeMap::new(),
+            numbers: Arc::default(),
             published: None,
             generation: 0,
             now: Instant::now(),
@@ -73,10 +73,13 @@ impl Compiler {
 
     /// Brings the facts up to date without compiling them.
     pub fn refresh(&mut self) {
-        for labels in self.index.labels() {
+        self.index.refresh();
+        let new: Vec<Labels> =
+            self.index.labels().filter(|labels| !self.numbers.contains_key(labels)).cloned().collect();
+        for labels in new {
             let number = Identity::FIRST_ALLOCATED + u32::try_from(self.numbers.len()).unwrap_or_default();
             if let Ok(identity) = Identity::try_new(number) {
-                self.numbers.entry(labels.clone()).or_insert(identity);
+                Arc::make_mut(&mut self.numbers).insert(labels, identity);
             }
         }
     }

@@ -62,7 +62,7 @@ fn lowered(compiled: &Compiled) -> Vec<impl PartialEq + std::fmt::Debug> {
 /// The state that an order of events ends in, with every step published and every relabel over.
 fn outcome(
     order: &[usize],
-    numbers: &BTreeMap<policy::labels::Labels, policy::identity::Identity>,
+    numbers: &Arc<BTreeMap<policy::labels::Labels, policy::identity::Identity>>,
 ) -> Result<Compiled> {
     let mut index = Compiler::try_new()?;
     index.numbers.clone_from(numbers);

@@ -14,7 +14,7 @@ mod services;
 /// An index with numbers for its label sets, given in the order of their first appearance.
 struct Fixture {
     index: Index,
-    numbers: BTreeMap<Labels, Identity>,
+    numbers: Arc<BTreeMap<Labels, Identity>>,
     published: Option<Compiled>,
     generation: u64,
     now: Instant,
@@ -40,7 +40,7 @@ impl Fixture {
 
     fn with(settings: MeshSettings) -> Self {
         let index = Index::new(settings);
-        Self { index, numbers: BTreeMap::new(), published: None, generation: 0, now: Instant::now() }
+        Self { index, numbers: Arc::default(), published: None, generation: 0, now: Instant::now() }
     }
 
     fn put(&mut self, text: &str) {
@@ -61,9 +61,12 @@ impl Fixture {
     }
 
     fn compile(&mut self) -> Compiled {
-        for labels in self.index.labels() {
+        self.index.refresh();
+        let new: Vec<Labels> =
+            self.index.labels().filter(|labels| !self.numbers.contains_key(labels)).cloned().collect();
+        for labels in new {
             let next = Identity::try_new(256 + u32::try_from(self.numbers.len()).unwrap()).unwrap();
-            self.numbers.entry(labels.clone()).or_insert(next);
+            Arc::make_mut(&mut self.numbers).insert(labels, next);
         }
         self.index.compile(&self.numbers, self.published.as_ref()).unwrap()
     }
@@ -318,7 +321,7 @@ fn the_order_of_changes_does_not_matter() {
          spec: {podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}}"
             .to_owned(),
     ];
-    let numbers: BTreeMap<Labels, Identity> = {
+    let numbers: Arc<BTreeMap<Labels, Identity>> = {
         let mut f = Fixture::new();
         f.put(&parts.concat().replace("}{", "}\n---\n{"));
         f.workloads(&[member("db-1", "10.9.0.1", &["192.0.2.1"])]);
@@ -335,7 +338,7 @@ fn the_order_of_changes_does_not_matter() {
                     f.workloads(&[member("db-1", "10.9.0.1", &["192.0.2.1"])]);
                 }
                 f.put(&parts[*part]);
-                f.index.labels();
+                f.index.refresh();
             }
             f.workloads(&[member("db-1", "10.9.0.1", &["192.0.2.1"])]);
             results.push(f.compile());

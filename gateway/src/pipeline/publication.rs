@@ -57,7 +57,9 @@ pub struct Publication {
     /// The facts.
     pub index: Index,
     gateways: Arc<Vec<String>>,
-    numbers: BTreeMap<Labels, Identity>,
+    numbers: Arc<BTreeMap<Labels, Identity>>,
+    /// Whether the label sets became others since they were numbered.
+    unnumbered: bool,
     /// The changes of identities that the store has.
     kept_relabels: RelabelRecords,
     /// What agents have been told by the process before this one, until the first state is published.
@@ -71,7 +73,8 @@ impl Publication {
         Self {
             index: Index::new(mesh),
             gateways: Arc::new(gateways),
-            numbers: BTreeMap::new(),
+            numbers: Arc::default(),
+            unnumbered: false,
             kept_relabels: RelabelRecords::new(),
             before_restart: None,
         }
@@ -176,17 +179,19 @@ impl Publication {
 
     /// Numbers the label sets, where these became others.
     fn assign_numbers(&mut self, ledger: &impl Ledger, time: UnixTime) -> Result<(), CompileError> {
-        let labels = self.index.labels();
-        if labels.len() == self.numbers.len() && labels.iter().all(|set| self.numbers.contains_key(*set)) {
+        self.unnumbered |= self.index.refresh();
+        if !self.unnumbered {
             return Ok(());
         }
-        let labels: Vec<Labels> = labels.into_iter().cloned().collect();
+        let labels: Vec<Labels> = self.index.labels().cloned().collect();
         let texts: BTreeSet<String> = labels.iter().map(ToString::to_string).collect();
         let numbers = ledger.assign_identities(&texts, time)?;
-        self.numbers = labels
-            .into_iter()
-            .filter_map(|labels| numbers.get(&labels.to_string()).map(|&number| (labels, number)))
-            .collect();
+        let numbered = labels.into_iter().filter_map(|labels| {
+            let number = *numbers.get(&labels.to_string())?;
+            Some((labels, number))
+        });
+        self.numbers = Arc::new(numbered.collect());
+        self.unnumbered = false;
         Ok(())
     }
 }

@@ -5,20 +5,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::UnusableIdentities;
+use super::register::{Population, Register};
 use crate::facts::{Facts, NamedPort};
 use crate::identity::Identity;
 use crate::labels::Labels;
-use crate::rules::Subject;
-use crate::selector::Selector;
-
-/// How many have an identity.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Population {
-    /// Pods and external workloads.
-    pub(super) members: usize,
-    /// Those that policy is compiled for.
-    pub(super) subjects: usize,
-}
 
 /// Those of one identity who have a port of some name and protocol.
 #[derive(Default)]
@@ -74,64 +64,105 @@ impl Holders<'_> {
 /// Those who have a port of one name and protocol.
 type ByIdentity<'a> = BTreeMap<Identity, Holders<'a>>;
 
-/// Who has which identity and which named ports.
-pub(super) struct Directory<'a> {
-    /// The labels of every identity in use, reserved ones among them.
-    pub(super) labels: BTreeMap<Identity, Arc<Labels>>,
-    /// Of identities that are not reserved.
-    pub(super) populations: BTreeMap<Identity, Population>,
-    ports: BTreeMap<&'a str, BTreeMap<u8, ByIdentity<'a>>>,
+/// Who has which identity, found out at once from all facts.
+#[derive(Default)]
+pub(super) struct Census<'a> {
+    pub(super) register: Register,
     pods: BTreeMap<&'a str, Identity>,
     workloads: BTreeMap<&'a str, Identity>,
+    /// Of identities that are not reserved.
+    counted: BTreeMap<Identity, (Arc<Labels>, Population)>,
 }
 
-impl<'a> Directory<'a> {
+impl<'a> Census<'a> {
     pub(super) fn of(
         facts: &'a Facts,
         identities: &BTreeMap<Labels, Identity>,
     ) -> Result<Self, UnusableIdentities> {
-        let mut directory = Self {
-            labels: BTreeMap::new(),
-            populations: BTreeMap::new(),
-            ports: BTreeMap::new(),
-            pods: BTreeMap::new(),
-            workloads: BTreeMap::new(),
-        };
+        let mut census = Self::default();
         for (name, pod) in &facts.pods {
-            let identity = directory.identify(facts.labels_of_pod(pod), identities)?;
-            directory.pods.insert(name, identity);
-            directory.add(identity, &pod.addresses, &pod.named_ports, false);
+            let identity = census.count(facts.labels_of_pod(pod), identities, false)?;
+            census.pods.insert(name, identity);
         }
         for (name, workload) in &facts.workloads {
-            if workload.transit {
-                directory
-                    .labels
-                    .entry(Identity::REMOTE_NODE)
-                    .or_insert_with(|| Arc::new(Labels::of_remote_node()));
-                directory.workloads.insert(name, Identity::REMOTE_NODE);
-                continue;
-            }
-            let identity = directory.identify(facts.labels_of_workload(workload), identities)?;
-            directory.workloads.insert(name, identity);
-            directory.add(identity, &workload.addresses, &workload.named_ports, true);
+            let identity = if workload.transit {
+                census.register.reserve(Identity::REMOTE_NODE, Some(Labels::of_remote_node()));
+                Identity::REMOTE_NODE
+            } else {
+                census.count(facts.labels_of_workload(workload), identities, true)?
+            };
+            census.workloads.insert(name, identity);
         }
-        Ok(directory)
+        for (identity, (labels, population)) in &census.counted {
+            census.register.put(*identity, labels, *population);
+        }
+        Ok(census)
     }
 
-    /// A directory of identities whose members are counted already. Whose ports have names is to be added.
-    pub(super) fn of_counted(
-        labels: BTreeMap<Identity, Arc<Labels>>,
-        populations: BTreeMap<Identity, Population>,
-    ) -> Self {
-        let (ports, pods, workloads) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { labels, populations, ports, pods, workloads }
-    }
-
-    fn add(&mut self, identity: Identity, addresses: &'a [IpAddr], named: &'a [NamedPort], is_subject: bool) {
-        let population = self.populations.entry(identity).or_default();
+    /// Counts one with these labels. Their number is checked: two sets under one number would merge two workloads'
+    /// rights.
+    fn count(
+        &mut self,
+        labels: Labels,
+        identities: &BTreeMap<Labels, Identity>,
+        is_subject: bool,
+    ) -> Result<Identity, UnusableIdentities> {
+        let Some(&identity) = identities.get(&labels) else {
+            return Err(UnusableIdentities::Unallocated { labels });
+        };
+        if identity.is_reserved() {
+            return Err(UnusableIdentities::Reserved { identity, labels });
+        }
+        if let Some((first, _)) = self.counted.get(&identity).filter(|(first, _)| **first != labels) {
+            let first = Labels::clone(first);
+            return Err(UnusableIdentities::Shared { identity, first, second: labels });
+        }
+        let (_, population) =
+            self.counted.entry(identity).or_insert_with(|| (Arc::new(labels), Population::default()));
         population.members += 1;
         population.subjects += usize::from(is_subject);
-        self.add_ports(identity, addresses, named, is_subject);
+        Ok(identity)
+    }
+
+    pub(super) fn of_pod(&self, name: &str) -> Option<Identity> {
+        self.pods.get(name).copied()
+    }
+
+    pub(super) fn of_workload(&self, name: &str) -> Option<Identity> {
+        self.workloads.get(name).copied()
+    }
+
+    /// Who has which named ports.
+    pub(super) fn directory(&'a self, facts: &'a Facts) -> Directory<'a> {
+        let mut directory = Directory::of(&self.register);
+        for (name, pod) in &facts.pods {
+            if let Some(identity) = self.of_pod(name) {
+                directory.add_ports(identity, &pod.addresses, &pod.named_ports, false);
+            }
+        }
+        for (name, workload) in facts.workloads.iter().filter(|(_, workload)| !workload.transit) {
+            if let Some(identity) = self.of_workload(name) {
+                directory.add_ports(identity, &workload.addresses, &workload.named_ports, true);
+            }
+        }
+        directory
+    }
+}
+
+/// Who has which identity and which named ports.
+pub(super) struct Directory<'a> {
+    register: &'a Register,
+    ports: BTreeMap<&'a str, BTreeMap<u8, ByIdentity<'a>>>,
+}
+
+impl<'a> Directory<'a> {
+    /// Of these identities. Whose ports have names is to be added.
+    pub(super) const fn of(register: &'a Register) -> Self {
+        Self { register, ports: BTreeMap::new() }
+    }
+
+    pub(super) const fn register(&self) -> &'a Register {
+        self.register
     }
 
     /// Adds the named ports of one that has the identity.
@@ -157,70 +188,12 @@ impl<'a> Directory<'a> {
         }
     }
 
-    /// The number of a label set, checked: two sets under one number would merge two workloads' rights.
-    fn identify(
-        &mut self,
-        labels: Labels,
-        identities: &BTreeMap<Labels, Identity>,
-    ) -> Result<Identity, UnusableIdentities> {
-        let Some(&identity) = identities.get(&labels) else {
-            return Err(UnusableIdentities::Unallocated { labels });
-        };
-        if identity.is_reserved() {
-            return Err(UnusableIdentities::Reserved { identity, labels });
-        }
-        match self.labels.get(&identity) {
-            None => {
-                self.labels.insert(identity, Arc::new(labels));
-            }
-            Some(first) if **first != labels => {
-                let first = Labels::clone(first);
-                return Err(UnusableIdentities::Shared { identity, first, second: labels });
-            }
-            Some(_) => {}
-        }
-        Ok(identity)
-    }
-
-    pub(super) fn of_pod(&self, name: &str) -> Option<Identity> {
-        self.pods.get(name).copied()
-    }
-
-    pub(super) fn of_workload(&self, name: &str) -> Option<Identity> {
-        self.workloads.get(name).copied()
-    }
-
-    /// The identities that policy is compiled for.
-    pub(super) fn subjects(&self) -> impl Iterator<Item = Identity> {
-        let subjects = self.populations.iter().filter(|(_, population)| population.subjects > 0);
-        subjects.map(|(identity, _)| *identity)
-    }
-
     pub(super) fn population(&self, identity: Identity) -> Population {
-        self.populations.get(&identity).copied().unwrap_or_default()
+        self.register.population(identity)
     }
 
     /// Who has a port of that name and protocol, by identity.
     pub(super) fn holders(&self, name: &str, protocol: u8) -> Option<&ByIdentity<'a>> {
         self.ports.get(name)?.get(&protocol)
-    }
-
-    /// Whether the object governs those with the identity.
-    pub(super) fn governs(&self, subject: &Subject, identity: Identity) -> bool {
-        self.labels.get(&identity).is_some_and(|labels| subject.matches(labels))
-    }
-
-    /// Whether it may, as far as the labels can be read.
-    pub(super) fn may_govern(&self, subject: &Subject, identity: Identity) -> bool {
-        self.labels.get(&identity).is_some_and(|labels| subject.may_match(labels))
-    }
-
-    /// The identities of pods and external workloads that the selector matches; of one that denies, may match.
-    pub(super) fn select(&self, selector: &Selector, denies: bool) -> BTreeSet<Identity> {
-        let is_selected = |labels: &Arc<Labels>| {
-            if denies { selector.may_match(labels) } else { selector.matches(labels) }
-        };
-        let identities = self.populations.keys().copied();
-        identities.filter(|identity| self.labels.get(identity).is_some_and(is_selected)).collect()
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::directory::Directory;
+use super::directory::Census;
 use crate::facts::{Facts, Relabel};
 use crate::identity::Identity;
 use crate::state::{Endpoint, EndpointKind, canonical};
@@ -13,17 +13,17 @@ use crate::state::{Endpoint, EndpointKind, canonical};
 /// address that several pods claim belongs to none of them, since either could be a stale one.
 pub(super) fn endpoints(
     facts: &Facts,
-    directory: &Directory<'_>,
+    census: &Census<'_>,
     warnings: &mut BTreeSet<String>,
 ) -> BTreeMap<IpAddr, Arc<Endpoint>> {
     let mut endpoints = Endpoints { facts, warnings, pods: BTreeMap::new(), workloads: BTreeMap::new() };
     for (name, pod) in &facts.pods {
-        let Some(identity) = directory.of_pod(name) else { continue };
+        let Some(identity) = census.of_pod(name) else { continue };
         let kind = EndpointKind::Pod { behind: Arc::clone(&pod.behind) };
         endpoints.add(name, &pod.addresses, &pod.tunnels, identity, &kind);
     }
     for (name, workload) in &facts.workloads {
-        let Some(identity) = directory.of_workload(name) else { continue };
+        let Some(identity) = census.of_workload(name) else { continue };
         let kind = if workload.transit { EndpointKind::Transit } else { EndpointKind::Workload };
         endpoints.add(name, &workload.addresses, &workload.tunnels, identity, &kind);
     }

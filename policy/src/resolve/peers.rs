@@ -112,7 +112,7 @@ impl<'a> PeerCache<'a> {
             return Arc::clone(known);
         }
         let union: BTreeSet<Identity> =
-            key.1.iter().flat_map(|selector| self.directory.select(selector, denies)).collect();
+            key.1.iter().flat_map(|selector| self.directory.register().select(selector, denies)).collect();
         let union = Arc::new(union);
         self.sets.insert(key, Arc::clone(&union));
         union

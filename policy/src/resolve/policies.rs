@@ -39,9 +39,8 @@ impl Contribution {
         let directory = cache.directory();
         let mut warnings: BTreeSet<String> =
             object.warnings.iter().map(|warning| format!("{}: {warning}", object.origin)).collect();
-        let concerned: BTreeSet<Identity> =
-            directory.subjects().filter(|id| directory.may_govern(&object.subject, *id)).collect();
-        let certain = concerned.iter().filter(|id| directory.governs(&object.subject, **id));
+        let concerned = directory.register().may_be_governed(&object.subject);
+        let certain = concerned.iter().filter(|id| directory.register().governs(&object.subject, **id));
         let selected: BTreeSet<Identity> = certain.copied().collect();
         let (mut ingress, mut egress) = (None, None);
         if !concerned.is_empty() {

@@ -37,11 +37,12 @@ const TCP: u8 = 6;
 pub(super) fn measure(quick: bool) -> Result<Vec<Measurement>> {
     let changes = if quick { 10 } else { 50 };
     let mut facts = facts()?;
-    let identities: BTreeMap<Labels, Identity> = identity_labels(&facts)
+    let identities: Arc<BTreeMap<Labels, Identity>> = identity_labels(&facts)
         .into_iter()
         .zip(Identity::FIRST_ALLOCATED..)
         .map(|(labels, number)| Ok((labels, Identity::try_new(number)?)))
-        .collect::<Result<_>>()?;
+        .collect::<Result<_>>()
+        .map(Arc::new)?;
     let before = usage::memory(std::process::id())?.anonymous;
     let began = Instant::now();
     let mut resolver = Resolver::default();

@@ -196,7 +196,7 @@ proptest! {
             let mut anew = anew(&f.index);
             let before = f.published.clone();
             let compiled = f.publish();
-            anew.labels();
+            anew.refresh();
             prop_assert_eq!(&compiled, &anew.compile(&f.numbers, before.as_ref()).unwrap(), "after {:?}", happening);
             let plain = policy::resolve::resolve(&f.index.facts, &f.numbers).unwrap();
             prop_assert_eq!(&compiled.state, &plain.state, "after {:?}", happening);

@@ -8,6 +8,7 @@ use super::members::Members;
 use crate::facts::{CidrGroup, Facts, Service};
 use crate::identity::Identity;
 use crate::labels::Labels;
+use crate::resolve::directory::Directory;
 use crate::resolve::peers::PeerCache;
 use crate::resolve::policies::{Contribution, names_ports, names_sets, policies_of};
 use crate::state::{Policy, differences};
@@ -58,8 +59,8 @@ impl Compiled {
         if changes.is_empty() && !scope_changed {
             return;
         }
-        let mut directory = members.directory();
-        let subjects: BTreeSet<Identity> = directory.subjects().collect();
+        let mut directory = Directory::of(members.register());
+        let subjects = members.register().subjects();
         if changes.iter().filter_map(|(_, object)| object.as_ref()).any(|object| names_ports(object)) {
             members.name_ports(&mut directory);
         }
@@ -76,13 +77,13 @@ impl Compiled {
         }
         self.policies.retain(|identity, _| subjects.contains(identity));
         self.host_policies.retain(|identity, _| subjects.contains(identity));
-        for identity in affected.intersection(&subjects) {
+        for identity in affected.intersection(subjects) {
             let (policy, of_host) = policies_of(*identity, self.contributions.values());
             keep(&mut self.policies, *identity, Some(policy));
             keep(&mut self.host_policies, *identity, of_host);
         }
         if scope_changed {
-            self.labels.clone_from(&directory.labels);
+            self.labels.clone_from(members.register().labels());
             self.scope = members.scope();
         }
     }

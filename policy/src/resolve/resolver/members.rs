@@ -1,5 +1,6 @@
 //! Pods and external workloads with their label sets, each set made once and counted.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,7 +11,8 @@ use crate::facts::{Facts, Namespace, Pod, Relabel, Workload};
 use crate::identity::Identity;
 use crate::labels::Labels;
 use crate::resolve::UnusableIdentities;
-use crate::resolve::directory::{Directory, Population};
+use crate::resolve::directory::Directory;
+use crate::resolve::register::{Population, Register};
 use crate::state::{Endpoint, EndpointKind, differences};
 
 /// All members.
@@ -21,6 +23,12 @@ pub(super) struct Members {
     pods: BTreeMap<Arc<str>, Member<Pod>>,
     workloads: BTreeMap<Arc<str>, Member<Workload>>,
     sets: BTreeMap<Arc<Labels>, Set>,
+    /// Those sets that have numbers, by number.
+    register: Register,
+    /// The numbers that the sets were given last.
+    numbers: Arc<BTreeMap<Labels, Identity>>,
+    /// Whether a set was never given one.
+    unnumbered: bool,
     /// How many transit nodes there are.
     transit: usize,
     workload_changes: u64,
@@ -84,7 +92,7 @@ impl Members {
         let relabelled: BTreeSet<String> = relabelled.map(|(name, ..)| name.clone()).collect();
         self.namespaces.clone_from(&facts.namespaces);
         let mut changed = Changed::default();
-        let had_transit = self.transit > 0;
+        let transit_before = self.transit > 0;
         let pods = changes(&self.pods, &facts.pods, &relabelled);
         let workloads = changes(&self.workloads, &facts.workloads, &relabelled);
         // What comes before what goes: a set that is still used is not numbered anew.
@@ -109,7 +117,11 @@ impl Members {
                 changed.label_sets |= self.leave(&gone.labels, gone.kind);
             }
         }
-        self.scope += u64::from(changed.label_sets) + u64::from(had_transit != (self.transit > 0));
+        let transit_now = self.transit > 0;
+        if transit_before != transit_now {
+            self.register.reserve(Identity::REMOTE_NODE, transit_now.then(Labels::of_remote_node));
+        }
+        self.scope += u64::from(changed.label_sets) + u64::from(transit_before != transit_now);
         changed
     }
 
@@ -134,12 +146,16 @@ impl Members {
         };
         let set = self.sets.entry(Arc::clone(&labels)).or_insert_with(|| {
             changed.label_sets = true;
+            self.unnumbered = true;
             Set::default()
         });
         set.population.members += 1;
         if F::KIND == Kind::Workload {
             self.scope += u64::from(set.population.subjects == 0);
             set.population.subjects += 1;
+        }
+        if let Some(number) = set.number {
+            self.register.put(number, &labels, set.population);
         }
         Member { fact, labels }
     }
@@ -152,6 +168,9 @@ impl Members {
             set.population.subjects -= 1;
             self.scope += u64::from(set.population.subjects == 0);
         }
+        if let Some(number) = set.number {
+            self.register.put(number, labels, set.population);
+        }
         let last = set.population.members == 0;
         if last {
             self.sets.remove(labels);
@@ -162,18 +181,33 @@ impl Members {
     /// Gives the label sets their numbers.
     pub(super) fn number(
         &mut self,
-        identities: &BTreeMap<Labels, Identity>,
+        identities: &Arc<BTreeMap<Labels, Identity>>,
         claims: &mut Claims,
     ) -> Result<(), UnusableIdentities> {
+        if !self.unnumbered && Arc::ptr_eq(&self.numbers, identities) {
+            return Ok(());
+        }
         let numbers = self.numbers(identities)?;
         let mut renumbered = BTreeSet::new();
+        let mut changed = Vec::new();
         for ((labels, set), identity) in self.sets.iter_mut().zip(numbers) {
             let before = set.number.replace(identity);
-            self.scope += u64::from(before != Some(identity));
-            if before.is_some_and(|before| before != identity) {
+            if before == Some(identity) {
+                continue;
+            }
+            self.scope += 1;
+            changed.push((identity, labels, set.population));
+            if let Some(before) = before {
+                self.register.remove(before);
                 renumbered.insert(Arc::clone(labels));
             }
         }
+        // After what was removed: one set may have the number that another had.
+        for (identity, labels, population) in changed {
+            self.register.put(identity, labels, population);
+        }
+        self.numbers = Arc::clone(identities);
+        self.unnumbered = false;
         if !renumbered.is_empty() {
             self.workload_changes += 1;
             let pods = self.pods.values().filter(|pod| renumbered.contains(&pod.labels));
@@ -191,8 +225,15 @@ impl Members {
         let mut known = identities.iter().peekable();
         let mut numbers = Vec::with_capacity(self.sets.len());
         for labels in self.sets.keys() {
-            while known.next_if(|(other, _)| *other < &**labels).is_some() {}
-            let Some((_, &identity)) = known.next_if(|(other, _)| *other == &**labels) else {
+            let found = loop {
+                let Some(&(other, &identity)) = known.peek() else { break None };
+                match other.cmp(labels) {
+                    Ordering::Less => drop(known.next()),
+                    Ordering::Equal => break Some(identity),
+                    Ordering::Greater => break None,
+                }
+            };
+            let Some(identity) = found else {
                 return Err(UnusableIdentities::Unallocated { labels: Labels::clone(labels) });
             };
             if identity.is_reserved() {
@@ -240,18 +281,9 @@ impl Members {
         Some(Endpoint::relabelled(identity, relabel, tunnels, kind, name))
     }
 
-    /// Who has which identity, without the names of ports.
-    pub(super) fn directory<'a>(&self) -> Directory<'a> {
-        let numbered = || self.sets.iter().filter_map(|(labels, set)| Some((set.number?, labels, set)));
-        let mut labels: BTreeMap<_, _> =
-            numbered().map(|(identity, labels, _)| (identity, Arc::clone(labels))).collect();
-        if self.transit > 0 {
-            labels.insert(Identity::REMOTE_NODE, Arc::new(Labels::of_remote_node()));
-        }
-        Directory::of_counted(
-            labels,
-            numbered().map(|(identity, _, set)| (identity, set.population)).collect(),
-        )
+    /// Who has which identity.
+    pub(super) const fn register(&self) -> &Register {
+        &self.register
     }
 
     /// Adds the names of ports.
