@@ -29,6 +29,7 @@ pub mod services;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod warned;
 mod workloads;
 
 pub use relabel::{LONGEST_PHASE, Round};

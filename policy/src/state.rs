@@ -217,7 +217,8 @@ pub struct NodeSettings {
     pub rejected: Vec<String>,
     /// What governs its NICs; `None` = nothing does, the scope is `mesh`.
     pub nic: Option<Nic>,
-    /// Policies that select it and say something about traffic that its scope leaves out, each with what that is.
+    /// What policies that select it say and what is not done: about traffic that its scope leaves out, or in a form that is
+    /// not enforced. Each with what that is.
     pub partly_enforced: Vec<String>,
 }
 

@@ -80,7 +80,7 @@ impl Collector for Metrics {
         let Some(member) = member else { return Ok(()) };
         let running = member.running.borrow().clone();
         let left_out = running.map_or(0, |version| version.state.settings.partly_enforced.len());
-        let text = "Policies that say something about traffic that the scope leaves out.";
+        let text = "What policies say and what is not done: outside of the scope, or in a form that is not enforced.";
         gauge(&mut encoder, "policy_partly_enforced", text, i64::try_from(left_out).unwrap_or(i64::MAX))?;
         if let Some(applied) = applied {
             let generation = applied.tag.map_or(0, |tag| tag.counter);

@@ -9,6 +9,7 @@ use policy::identity::Identity;
 use policy::state::{EndpointKind, Mode, NodeSettings, Role, State};
 
 use super::nic::{self, Beyond};
+use super::warned::Warned;
 use super::{Index, Nodes};
 use crate::store::{Target, Workload, WorkloadName};
 
@@ -30,6 +31,8 @@ struct MadeOf {
     marks: BTreeMap<IpAddr, Identity>,
     /// What policies say about traffic outside of the mesh.
     told: nic::Told,
+    /// What policies do not do as they are written.
+    warned: Warned,
 }
 
 impl Settled {
@@ -49,6 +52,7 @@ impl Index {
             identities: self.resolver.workload_changes(),
             marks: self.marks(state),
             told,
+            warned: self.warned(),
         };
         // Rejected objects may concern a workload for many reasons; there are none on most days.
         if !self.rejected.is_empty() || self.settled.made_of.as_ref() != Some(&made_of) {
@@ -69,10 +73,13 @@ impl Index {
                 Target::TransitNode { .. } => Role::Transit,
                 Target::Group { .. } => Role::Host,
             };
-            let (nic, partly_enforced) = match role {
+            let (nic, mut partly_enforced) = match role {
                 Role::Host => self.outside(name, workload, identity, &made_of.told),
                 Role::Transit => (None, Vec::new()),
             };
+            if role == Role::Host {
+                partly_enforced.extend(made_of.warned.get(&identity).into_iter().flatten().cloned());
+            }
             let settings = NodeSettings {
                 workload: text,
                 identity,

@@ -179,6 +179,43 @@ fn each_node_is_told_its_settings() {
 }
 
 #[test]
+fn what_policies_do_not_do_is_told_to_whom_they_select() {
+    let mut f = Fixture::new();
+    f.put(&group("db", "{app: db}"));
+    f.put(&group("web", "{app: web}"));
+    let other = Target::Group { namespace: "shop".to_owned(), name: "web".to_owned() };
+    f.workloads(&[
+        member("db-1", "10.9.0.1", &["192.0.2.1"]),
+        record("web-1", other, "10.9.0.2", &["192.0.2.2"]),
+    ]);
+    let told = |f: &mut Fixture| {
+        let compiled = f.publish();
+        let of = |name: &str| {
+            let found = compiled.nodes.iter().find(|(workload, _)| workload.name == name);
+            found.unwrap().1.partly_enforced.clone()
+        };
+        [of("db-1"), of("web-1")]
+    };
+    assert_eq!(told(&mut f), [Vec::<String>::new(), Vec::new()]);
+    let policy = |rule: &str| {
+        format!(
+            "{{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {{name: p, namespace: shop}}, spec: \
+            {{endpointSelector: {{matchLabels: {{app: db}}}}, egress: [{rule}]}}}}"
+        )
+    };
+    f.put(&policy("{toFQDNs: [{matchName: example.com}]}"));
+    let [db, web] = told(&mut f);
+    assert_eq!(db.len(), 1);
+    assert!(
+        db[0].starts_with("CiliumNetworkPolicy/shop/p") && db[0].contains("names are not enforced"),
+        "{db:?}"
+    );
+    assert!(web.is_empty());
+    f.put(&policy("{toEndpoints: [{}]}"));
+    assert_eq!(told(&mut f), [Vec::<String>::new(), Vec::new()]);
+}
+
+#[test]
 fn configured_prefixes_stand_for_the_pods() {
     let mut f =
         Fixture::with(MeshSettings { pod_prefixes: vec!["10.1.0.0/16".parse().unwrap()], ..settings() });

@@ -208,7 +208,7 @@ fn conditions(status: &SessionStatus, settings: &NodeSettings) -> BTreeMap<Strin
     }
     if !settings.partly_enforced.is_empty() {
         let text = settings.partly_enforced.join("; ");
-        conditions.insert("PolicyPartlyEnforced".to_owned(), condition("OutsideOfScope", text));
+        conditions.insert("PolicyPartlyEnforced".to_owned(), condition("NotAsWritten", text));
     }
     conditions
 }

@@ -17,6 +17,7 @@ use super::{Resolved, UnusableIdentities};
 use crate::facts::{Facts, Relabel};
 use crate::identity::Identity;
 use crate::labels::Labels;
+use crate::rules::PolicyObject;
 use crate::state::{State, differences};
 
 /// What was found out so far. Facts that are the same as before must be behind the same `Arc` to cost nothing.
@@ -52,6 +53,11 @@ impl Resolver {
     #[must_use]
     pub fn workload(&self, name: &str) -> Option<(Identity, &Labels)> {
         self.members.workload(name)
+    }
+
+    /// The objects that do not do all that they say: each with whom it concerns, and what that is.
+    pub fn warned(&self) -> impl Iterator<Item = (&PolicyObject, &BTreeSet<Identity>, &BTreeSet<String>)> {
+        self.compiled.warned()
     }
 
     /// How often external workloads and transit nodes became others, or had others' identities, so far.

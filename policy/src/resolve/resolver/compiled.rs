@@ -11,6 +11,7 @@ use crate::labels::Labels;
 use crate::resolve::directory::Directory;
 use crate::resolve::peers::PeerCache;
 use crate::resolve::policies::{Contribution, names_ports, names_sets, policies_of};
+use crate::rules::PolicyObject;
 use crate::state::{Policy, differences};
 
 /// All policies.
@@ -37,6 +38,13 @@ impl Compiled {
 
     pub(super) const fn host_policies(&self) -> &BTreeMap<Identity, Arc<Policy>> {
         &self.host_policies
+    }
+
+    pub(super) fn warned(
+        &self,
+    ) -> impl Iterator<Item = (&PolicyObject, &BTreeSet<Identity>, &BTreeSet<String>)> {
+        let warned = self.contributions.values().filter(|contribution| !contribution.warnings.is_empty());
+        warned.map(|contribution| (&*contribution.object, &contribution.concerned, &contribution.warnings))
     }
 
     pub(super) fn warnings(&self) -> impl Iterator<Item = &String> {
