@@ -21,6 +21,7 @@ pub mod long;
 pub mod namespace;
 pub mod net;
 pub mod node;
+pub mod paper;
 pub mod process;
 pub mod prog_test;
 pub mod protocol;

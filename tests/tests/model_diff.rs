@@ -48,7 +48,7 @@ fn minimised(mut input: Vec<u8>) -> Vec<u8> {
 
 /// 10,000 flows, and with `OUTRIGGER_LONG=1` a million.
 #[test]
-fn random_policies_are_decided_as_they_read() -> Result<()> {
+fn threat_33_random_policies_are_decided_for_the_reasons_they_name() -> Result<()> {
     let first = std::env::var("OUTRIGGER_SEED").ok().map(|seed| seed.parse()).transpose()?.unwrap_or(1_u64);
     let probes = u32::try_from(PROBES)?;
     let clusters = u64::from(long::rounds(10_000 / probes, 1_000_000 / probes));

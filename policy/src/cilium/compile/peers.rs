@@ -224,7 +224,10 @@ impl Compiler<'_> {
         };
         let is_letter =
             |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.') || (wild && b == b'*');
-        if text.is_empty() || text.len() > 255 || !text.bytes().all(is_letter) {
+        // One dot may end the name; none begins it or follows another.
+        let labels = text.strip_suffix('.').unwrap_or(text);
+        let has_gap = labels.split('.').any(str::is_empty);
+        if has_gap || text.len() > 255 || !text.bytes().all(is_letter) {
             self.error(&format!("{path}.{field}"), format!("{text:?} is no DNS name"));
         }
     }
