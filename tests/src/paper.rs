@@ -179,25 +179,38 @@ pub fn refusal(object: &Value) -> Result<String> {
     bail!("accepted: {object}")
 }
 
+/// The object with one more field.
+#[must_use]
+pub fn with(mut object: Value, field: &str, value: Value) -> Value {
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert(field.to_owned(), value);
+    }
+    object
+}
+
 /// A `NetworkPolicy` of `shop`.
+#[must_use]
 pub fn network(name: &str, spec: &Value) -> Value {
     json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
         "metadata": {"name": name, "namespace": "shop"}, "spec": spec})
 }
 
 /// A `CiliumNetworkPolicy` of `shop`.
+#[must_use]
 pub fn cilium(name: &str, spec: &Value) -> Value {
     json!({"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy",
         "metadata": {"name": name, "namespace": "shop"}, "spec": spec})
 }
 
 /// A `CiliumClusterwideNetworkPolicy`.
+#[must_use]
 pub fn clusterwide(name: &str, spec: &Value) -> Value {
     json!({"apiVersion": "cilium.io/v2", "kind": "CiliumClusterwideNetworkPolicy",
         "metadata": {"name": name}, "spec": spec})
 }
 
 /// A `ClusterNetworkPolicy` for everybody, with rules of one direction.
+#[must_use]
 pub fn tiered(name: &str, tier: &str, priority: i64, direction: &str, rules: &Value) -> Value {
     let spec = json!({"tier": tier, "priority": priority, "subject": {"namespaces": {}}, direction: rules});
     json!({"apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
@@ -205,20 +218,20 @@ pub fn tiered(name: &str, tier: &str, priority: i64, direction: &str, rules: &Va
 }
 
 /// An `AdminNetworkPolicy`, or a `BaselineAdminNetworkPolicy`, for everybody.
+#[must_use]
 pub fn admin(priority: Option<i64>, direction: &str, rules: &Value) -> Value {
     let (kind, name) = match priority {
         Some(_) => ("AdminNetworkPolicy", "old"),
         None => ("BaselineAdminNetworkPolicy", "default"),
     };
-    let mut spec = json!({"subject": {"namespaces": {}}, direction: rules});
-    if let Some(priority) = priority {
-        spec["priority"] = json!(priority);
-    }
+    let spec = json!({"subject": {"namespaces": {}}, direction: rules});
+    let spec = priority.iter().fold(spec, |spec, priority| with(spec, "priority", json!(priority)));
     json!({"apiVersion": "policy.networking.k8s.io/v1alpha1", "kind": kind,
         "metadata": {"name": name}, "spec": spec})
 }
 
 /// Allows everybody everything, in both directions, as a team does.
+#[must_use]
 pub fn open() -> Value {
     network(
         "open",
@@ -227,6 +240,7 @@ pub fn open() -> Value {
 }
 
 /// Isolates everybody of `shop` in both directions.
+#[must_use]
 pub fn closed() -> Value {
     network("closed", &json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}))
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use e2e::paper::{
     Kind, Member, Mesh, NOBODY, PROTOCOLS, TCP, admin, cilium, closed, clusterwide, network, open, refusal,
-    tiered,
+    tiered, with,
 };
 use serde_json::{Value, json};
 
@@ -199,8 +199,7 @@ fn denials() -> Vec<(&'static str, Value, bool)> {
     let pods = json!({"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "web"}}});
     let rules = json!([{"action": "Deny", "from": [{"pods": pods}]}]);
     let alone = json!({"endpointSelector": {}, "ingressDeny": [{"fromEndpoints": web}]});
-    let mut open = alone.clone();
-    open["enableDefaultDeny"] = json!({"ingress": false});
+    let open = with(alone.clone(), "enableDefaultDeny", json!({"ingress": false}));
     vec![
         ("a team's", cilium("p", &alone), true),
         ("everybody's", clusterwide("p", &alone), true),
@@ -218,7 +217,7 @@ fn threat_37_what_only_denies_opens_nothing() -> Result<()> {
     let mut mesh = Mesh::of(&MEMBERS)?;
     for (what, policy, isolates) in denials() {
         for protocol in PROTOCOLS {
-            mesh.apply(&[policy.clone()])?;
+            mesh.apply(std::slice::from_ref(&policy))?;
             ensure!(!mesh.enters(DB, WEB, (protocol, 80))?, "{what} denies nothing");
             let others = mesh.enters(DB, OPS, (protocol, 80))?;
             ensure!(others != isolates, "{what}: others enter: {others}");

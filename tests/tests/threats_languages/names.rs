@@ -17,16 +17,14 @@ const DB: &str = "10.9.0.1";
 const RIGHT: &str = "10.0.0.1";
 const WRONG: [&str; 4] = ["10.0.0.2", "10.0.0.3", "10.0.0.4", NOBODY];
 
-fn named(kind: &str, name: &str, spec: &Value) -> Value {
-    let (version, namespace) = match kind {
-        "Service" => ("v1", json!("shop")),
-        _ => ("cilium.io/v2", Value::Null),
-    };
-    let mut object = json!({"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": spec});
-    if !namespace.is_null() {
-        object["metadata"]["namespace"] = namespace;
-    }
-    object
+fn group(name: &str) -> Value {
+    json!({"apiVersion": "cilium.io/v2", "kind": "CiliumCIDRGroup", "metadata": {"name": name},
+        "spec": {"externalCIDRs": ["203.0.113.0/24"]}})
+}
+
+fn service(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "shop"},
+        "spec": {"selector": {"app": "a.b"}}})
 }
 
 #[test]
@@ -92,7 +90,6 @@ fn threat_39_expressions_are_no_values_of_labels() -> Result<()> {
 #[test]
 fn threat_39_objects_are_meant_by_their_whole_name() -> Result<()> {
     let mut mesh = Mesh::of(&MEMBERS)?;
-    let group = |name: &str| named("CiliumCIDRGroup", name, &json!({"externalCIDRs": ["203.0.113.0/24"]}));
     let set = json!([{"cidrGroupRef": "a.b"}]);
     let policy = cilium("p", &json!({"endpointSelector": {}, "ingress": [{"fromCIDRSet": set}]}));
     for (name, expected) in [("a.b", true), ("axb", false), ("a.b.c", false), ("a", false)] {
@@ -103,7 +100,6 @@ fn threat_39_objects_are_meant_by_their_whole_name() -> Result<()> {
         let set = json!([{"cidrGroupRef": name}]);
         refusal(&cilium("p", &json!({"endpointSelector": {}, "ingress": [{"fromCIDRSet": set}]})))?;
     }
-    let service = |name: &str| named("Service", name, &json!({"selector": {"app": "a.b"}}));
     let policy = |name: &str| {
         let services = json!([{"k8sService": {"serviceName": name, "namespace": "shop"}}]);
         cilium("p", &json!({"endpointSelector": {}, "egress": [{"toServices": services}]}))

@@ -23,11 +23,7 @@ const NAMESPACE: [&str; 3] =
 const NAME_OF_NAMESPACE: &str = "io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name";
 
 fn expression(key: &str, operator: &str, values: &[&str]) -> Value {
-    let mut expression = json!({"key": key, "operator": operator});
-    if !values.is_empty() {
-        expression["values"] = json!(values);
-    }
-    json!({"matchExpressions": [expression]})
+    json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]})
 }
 
 /// Selectors that a team could write to reach the other one.

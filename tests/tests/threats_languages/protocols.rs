@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use e2e::paper::{
     Kind, Member, Mesh, PROTOCOLS, SCTP, TCP, UDP, admin, cilium, closed, clusterwide, network, open, tiered,
+    with,
 };
 use serde_json::{Value, json};
 
@@ -26,11 +27,8 @@ struct Ports {
 /// Rules about `web` that allow, and rules that deny, each with what makes the rest of the verdict the opposite.
 fn rules(ports: Option<&Ports>) -> Vec<(bool, Vec<Value>)> {
     let web = json!({"matchLabels": {"app": "web"}});
-    let with = |mut rule: Value, field: &str, ports: Option<&Value>| {
-        if let Some(ports) = ports {
-            rule[field] = ports.clone();
-        }
-        rule
+    let with = |rule: Value, field: &str, ports: Option<&Value>| {
+        ports.iter().fold(rule, |rule, ports| with(rule, field, Value::clone(ports)))
     };
     let team = with(json!({"from": [{"podSelector": web}]}), "ports", ports.map(|ports| &ports.network));
     let block =
