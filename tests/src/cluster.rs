@@ -120,6 +120,20 @@ impl Cluster {
     }
 }
 
+impl Member {
+    /// Ends the agent and removes all that a reboot of the machine would: everything but its disk.
+    pub fn power_off(&mut self) -> Result<()> {
+        self.agent.kill()?;
+        let lost = "rm -rf /run/outrigger /sys/fs/bpf/outrigger; ip link delete ogr0; \
+            for family in -4 -6; do ip $family route show type unreachable | while read route; do \
+            ip $family route delete $route; done; done; tc qdisc delete dev eth0 clsact; true";
+        self.host.run(&["sh", "-c", lost])?;
+        let left = self.host.devices()?.to_string();
+        anyhow::ensure!(!left.contains("ogr0"), "the machine was not reset: {left}");
+        Ok(())
+    }
+}
+
 fn generation(gateway: &Gateway) -> Result<u64> {
     Ok(crate::json::number(&gateway.status()?, "generation"))
 }

@@ -78,16 +78,9 @@ impl Shop {
         Ok(Self { api, web, db, batch, cluster })
     }
 
-    /// Ends the agent of `db-1` and removes all that a reboot of its machine would: everything but its disk.
+    /// Turns the machine of `db-1` off.
     pub fn power_off(&mut self) -> Result<()> {
-        self.db.agent.kill()?;
-        let lost = "rm -rf /run/outrigger /sys/fs/bpf/outrigger; ip link delete ogr0; \
-            for family in -4 -6; do ip $family route show type unreachable | while read route; do \
-            ip $family route delete $route; done; done; tc qdisc delete dev eth0 clsact; true";
-        self.db.host.run(&["sh", "-c", lost])?;
-        let left = self.db.host.devices()?.to_string();
-        ensure!(!left.contains("ogr0"), "the machine was not reset: {left}");
-        Ok(())
+        self.db.power_off()
     }
 }
 

@@ -190,3 +190,28 @@ fn threat_lockout_without_an_agent_a_tried_policy_ends() -> Result<()> {
     world.wait_state("reverted")?;
     world.wait_open(OTHER, true)
 }
+
+#[test]
+fn without_a_good_state_the_last_confirmed_policy_holds_unless_the_host_says_open() -> Result<()> {
+    for (setting, is_open) in [("failsafe", false), ("open", true)] {
+        let mut world = World::new(&format!("confirmWithin: 2\nonFailure: {setting}\n"))?;
+        world.cluster.publish("closed.yaml", DENY_ALL)?;
+        world.set("  scope: host\n  nicMode: enforce\n")?;
+        world.wait_state("enforce")?;
+        world.cluster.gateway.kill()?;
+        world.db.power_off()?;
+        std::fs::write(world.db.state().join("snapshot.bin"), b"damaged")?;
+        world.db.agent.launch()?;
+        let status = world.db.wait_status("the damage to be told", |status| {
+            json::texts(status, "warnings").iter().any(|warning| warning.contains("onFailure"))
+        })?;
+        ensure!(json::text(&status, "phase") != "enforcing", "{status:#}");
+        world.wait_open(OTHER, is_open).context(setting)?;
+        ensure!(world.is_open(SSH)?, "logins");
+        world.cluster.gateway.launch()?;
+        world.db.wait_enforcing()?;
+        world.wait_state("enforce")?;
+        world.wait_open(OTHER, false)?;
+    }
+    Ok(())
+}

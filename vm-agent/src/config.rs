@@ -101,8 +101,8 @@ pub struct Options {
     /// What is logged: a level, or directives such as `info,vm_agent=debug`. [default: info]
     #[arg(long, env = "OUTRIGGER_LOG_LEVEL", value_name = "LEVEL")]
     pub log_level: Option<String>,
-    /// What the host's own network does when the last good state cannot be enforced. The mesh is unreachable
-    /// either way. [default: failsafe]
+    /// What holds on the NICs when the last good state cannot be enforced: the last policy that was confirmed there, or
+    /// none. The mesh is unreachable either way. [default: failsafe]
     #[arg(long, env = "OUTRIGGER_ON_FAILURE", value_name = "MODE")]
     pub on_failure: Option<OnFailure>,
     /// What policy on the NICs never closes: ssh, gateway, dhcp, ntp, dns, tunnel. [default: all of them]
@@ -120,15 +120,14 @@ pub struct Options {
     pub confirm_within: Option<Seconds>,
 }
 
-/// What the host's own network does when the last good state cannot be enforced. Only scopes on the NIC differ;
-/// in the scope `mesh` both leave the NIC as it is, and the mesh unreachable.
+/// What holds on the NICs when the last good state cannot be enforced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum OnFailure {
-    /// Only what policy never closes stays open.
+    /// The last policy that was confirmed there.
     #[default]
     Failsafe,
-    /// As if there were no policy.
+    /// None.
     Open,
 }
 

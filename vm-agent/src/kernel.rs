@@ -107,8 +107,9 @@ pub struct TableSizes {
 /// What the kernel shall run.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Comes back in [`Applied`]; opaque here.
-    pub tag: Tag,
+    /// Comes back in [`Applied`]; opaque here. `None`: no generation, but what holds where nothing else does; it is not
+    /// taken while anything is in force.
+    pub tag: Option<Tag>,
     /// The state.
     pub state: Arc<NodeState>,
     /// Addresses that no mesh prefix may cover, with what they are ("gateway gw.example:7443").

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use policy::state::{Mode, Nic, Policy};
+use policy::state::{Mode, Nic, NodeSettings};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -18,6 +18,7 @@ use crate::failsafe::Failsafes;
 use crate::kernel::NicOrders;
 use crate::member::Member;
 
+mod fallback;
 mod record;
 
 pub use record::{Digest, Record};
@@ -37,7 +38,7 @@ pub struct Watched {
     /// What the kernel is told.
     pub orders: watch::Sender<Arc<NicOrders>>,
     /// What is on disk.
-    record: watch::Sender<Record>,
+    pub record: watch::Sender<Record>,
     /// What is told about it.
     pub outcome: watch::Sender<Outcome>,
 }
@@ -160,8 +161,7 @@ impl Keeper<'_> {
             let record = records.borrow_and_update().clone();
             if let Some(version) = version {
                 let settings = &version.state.settings;
-                let enforces = settings.mode == Mode::Enforce;
-                if self.see_to(settings.nic.as_ref(), enforces, &record).await {
+                if self.see_to(settings, &record).await {
                     continue;
                 }
             }
@@ -183,14 +183,14 @@ impl Keeper<'_> {
     }
 
     /// Brings the orders in line; whether something was decided, after which everything is looked at again.
-    async fn see_to(&self, nic: Option<&Nic>, enforces: bool, record: &Record) -> bool {
+    async fn see_to(&self, settings: &NodeSettings, record: &Record) -> bool {
         let audit_until = Some(record.audit_until).filter(|until| *until > self.agent.now().as_secs());
         self.order(|orders| {
             orders.audit = audit_until.is_some();
             orders.trial = None;
             orders.confirmed = record.confirmed();
         });
-        let Some(nic) = nic else {
+        let Some(nic) = &settings.nic else {
             self.tell(Phase::Off, String::new(), 0);
             if *record != Record::default() {
                 // Another scope begins anew.
@@ -203,7 +203,7 @@ impl Keeper<'_> {
             self.tell(Phase::Audit, "an administrator of this host has it only reported".to_owned(), until);
             return false;
         }
-        if nic.mode == Mode::Audit || !enforces {
+        if nic.mode == Mode::Audit || settings.mode == Mode::Audit {
             self.tell(Phase::Audit, "what policy denies is only reported".to_owned(), 0);
             return false;
         }
@@ -216,12 +216,12 @@ impl Keeper<'_> {
             self.tell(Phase::Reverted, reason.to_owned(), 0);
             return false;
         }
-        self.try_out(digest, &nic.policy, record).await;
+        self.try_out(digest, nic, settings.tunnel_port, record).await;
         true
     }
 
     /// Enforces a policy with a deadline, and confirms or reverts it.
-    async fn try_out(&self, digest: Digest, policy: &Arc<Policy>, record: &Record) {
+    async fn try_out(&self, digest: Digest, nic: &Nic, tunnel_port: u16, record: &Record) {
         let within = self.agent.config.confirm_within;
         if !self.decide(record.trying(digest, &self.agent.config.failsafes)) {
             // What cannot be remembered is not begun; the disk may have room later.
@@ -241,7 +241,7 @@ impl Keeper<'_> {
         match outcome {
             Ok(()) => {
                 tracing::info!("policy on the NICs is confirmed");
-                let confirmed = record.confirming(policy);
+                let confirmed = record.confirming(&nic.policy, tunnel_port);
                 if !self.decide(confirmed) {
                     self.decide(record.rejecting(digest, "the confirmation could not be written down"));
                 }

@@ -216,6 +216,7 @@ impl Operations {
             return self.is_clone(&enrolment);
         }
         self.agent.tell(|report| report.standing = Standing::Joining);
+        let mut fallback = None;
         let restored = match member::restore(&self.agent) {
             Ok(restored) => restored,
             Err(reason) => {
@@ -224,6 +225,7 @@ impl Operations {
                     "the last good state is not enforced, a gateway is asked for the current one"
                 );
                 self.cannot_enforce(&reason, Some(&enrolment)).await;
+                fallback = self.fallback(&enrolment);
                 None
             }
         };
@@ -236,7 +238,10 @@ impl Operations {
             }
         };
         match self.start_kernel().await {
-            Ok(kernel) => self.begin(Member::new(kernel, enrolment, credentials, restored)),
+            Ok(kernel) => {
+                kernel.1.send_replace(fallback.map(Arc::new));
+                self.begin(Member::new(kernel, enrolment, credentials, restored));
+            }
             Err(error) => self.failed(&error, Some(&enrolment)).await,
         }
     }
@@ -280,12 +285,21 @@ impl Operations {
         self.agent.tell(|report| report.standing = Standing::Failed(reason));
     }
 
-    /// No mesh device, and the mesh unreachable rather than reached by the default route. In the scope `mesh` the NIC
-    /// stays as it is in both modes.
+    /// What is enforced without a good state: on the NICs, where that was confirmed before.
+    fn fallback(&self, enrolment: &Enrolment) -> Option<kernel::Target> {
+        if self.agent.config.on_failure == OnFailure::Open {
+            return None;
+        }
+        let state = Arc::new(self.agent.nic.record.borrow().fallback(enrolment)?);
+        tracing::warn!("the last confirmed policy of the NICs is enforced there until a gateway is reached");
+        Some(kernel::Target { tag: None, state, protected: member::literal_addresses(&enrolment.gateways) })
+    }
+
+    /// The mesh is unreachable rather than reached by the default route.
     async fn cannot_enforce(&self, reason: &str, enrolment: Option<&Enrolment>) {
         let nic = match self.agent.config.on_failure {
-            OnFailure::Failsafe => "failsafe: no policy governs the NIC in this scope",
-            OnFailure::Open => "open",
+            OnFailure::Failsafe => "failsafe: NICs are governed by the last policy that was confirmed there",
+            OnFailure::Open => "open: no policy governs the NICs",
         };
         let mut text = format!(
             "the last good state cannot be enforced: {reason}; the mesh is unreachable (onFailure {nic})"
@@ -305,11 +319,14 @@ impl Operations {
     /// Until the state of the previous run is enforced or refused; nothing to wait for without one.
     async fn first_answer(&self) {
         let Some(member) = self.agent.member() else { return };
-        if member.restored.is_none() {
+        let is_fallback = member.targets.borrow().as_ref().is_some_and(|target| target.tag.is_none());
+        if member.restored.is_none() && !is_fallback {
             return;
         }
         let mut applied = member.kernel.applied();
-        let answered = applied.wait_for(|applied| applied.tag.is_some() || applied.refused.is_some());
+        let answered = applied.wait_for(|applied| {
+            applied.tag.is_some() || applied.refused.is_some() || (is_fallback && applied.epoch != 0)
+        });
         if timeout(FIRST, answered).await.is_err() {
             tracing::warn!("the last good state is not enforced yet");
         }

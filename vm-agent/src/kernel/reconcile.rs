@@ -175,6 +175,10 @@ impl Reconcile {
 
     /// Tries a new target.
     async fn take(&mut self, target: Arc<Target>) {
+        let is_anything_in_force = self.control().map_or(true, |control| control != Control::UNPUBLISHED);
+        if target.tag.is_none() && is_anything_in_force {
+            return;
+        }
         let prepared = Prepared { protected: Protected::of(&target), target };
         self.attempt(Arc::new(prepared)).await;
         self.observe().await;
@@ -191,7 +195,8 @@ impl Reconcile {
             }
             Err(error) => {
                 let retrying = error.is_transient();
-                if self.report.refused(Refusal { tag, reason: error.to_string(), retrying }) {
+                let reason = error.to_string();
+                if tag.is_none_or(|tag| self.report.refused(Refusal { tag, reason, retrying })) {
                     tracing::warn!(%error, retrying, "target not applied");
                 }
                 self.pending = retrying.then(|| (prepared, Instant::now() + BETWEEN_ATTEMPTS));

@@ -41,7 +41,7 @@ impl Report {
     /// A target is in force, but for what the network lacks of it; returns that if it is news.
     pub(super) fn applied(
         &mut self,
-        tag: Tag,
+        tag: Option<Tag>,
         control: Control,
         rules: &RuleNames,
         trouble: Option<String>,
@@ -54,7 +54,7 @@ impl Report {
         }
         let is_news = self.applied.borrow().trouble != trouble;
         let news = trouble.clone().filter(|_| is_news);
-        self.set_applied(Applied { tag: Some(tag), epoch: control.epoch(), refused: None, trouble });
+        self.set_applied(Applied { tag, epoch: control.epoch(), refused: None, trouble });
         news
     }
 

@@ -33,6 +33,8 @@ impl Digest {
 pub struct Record {
     pub(super) confirmed: Option<Arc<Policy>>,
     pub(super) trial: Option<Digest>,
+    /// Of the mesh in which that was confirmed.
+    pub(super) tunnel_port: u16,
     /// With which failsafes these were tried.
     pub(super) failsafes: Option<Digest>,
     pub(super) rejected: Option<Rejected>,
@@ -99,8 +101,8 @@ impl Record {
 
     /// It did no harm.
     #[must_use]
-    pub fn confirming(&self, policy: &Arc<Policy>) -> Self {
-        Self { confirmed: Some(Arc::clone(policy)), trial: None, rejected: None, ..self.clone() }
+    pub fn confirming(&self, policy: &Arc<Policy>, tunnel_port: u16) -> Self {
+        Self { confirmed: Some(Arc::clone(policy)), tunnel_port, trial: None, rejected: None, ..self.clone() }
     }
 
     /// It did.
@@ -138,7 +140,7 @@ mod tests {
         Record::default().trying(digest, &failsafes).save(&state).unwrap();
         let found = Record::load(&state).at_start(&failsafes);
         assert!(found.rejected(digest).is_some() && !found.is_confirmed(digest));
-        let confirmed = found.trying(digest, &failsafes).confirming(&policy);
+        let confirmed = found.trying(digest, &failsafes).confirming(&policy, 8479);
         confirmed.save(&state).unwrap();
         let found = Record::load(&state).at_start(&failsafes);
         assert!(found.is_confirmed(digest) && found.rejected(digest).is_none());

@@ -294,8 +294,11 @@ impl Shell {
         match outcome {
             Outcome::Target(version) => {
                 self.received = up.is_some() || self.received;
-                let target =
-                    Target { tag: version.tag, state: version.state, protected: self.protected.clone() };
+                let target = Target {
+                    tag: Some(version.tag),
+                    state: version.state,
+                    protected: self.protected.clone(),
+                };
                 self.member.targets.send_replace(Some(Arc::new(target)));
                 if up.is_some() {
                     self.connected();
