@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use datapath::abi::Bank;
+use datapath::model::Model;
 use policy::facts::{Facts, Pod, Workload};
 use policy::identity::Identity;
 use policy::labels::Labels;
+use policy::lower::Lowered;
 use policy::resolve::{Resolver, identity_labels};
 use policy::rules::{PolicyObject, precedence};
 use policy::state::{
@@ -20,11 +22,13 @@ use serde_json::{Value, json};
 
 use super::statistics::Median;
 use super::{Measurement, float, usage};
+use crate::prog_test::kernel::Kernel;
 
 /// Targets, in milliseconds and megabytes (10⁶ bytes).
 const FULL: f64 = 2000.0;
 const CHANGE: f64 = 10.0;
 const COMPILED: f64 = 200.0;
+const KERNEL: f64 = 10.0;
 
 const IDENTITIES: u32 = 10_000;
 const PODS: u32 = 20_000;
@@ -176,16 +180,18 @@ fn many_ports() -> Result<Vec<Measurement>> {
         };
         let default = Fallback::Deny { by: vec!["NetworkPolicy/shop/db".to_owned()] };
         let ingress = DirectionPolicy { default, rules: vec![rule] };
-        let lowered = policy::lower(&Policy { ingress, ..Policy::unrestricted() });
-        let classes: BTreeSet<_> = lowered.classes(Bank::A).collect();
-        (classes, lowered.policy(Bank::A).collect::<BTreeSet<_>>())
+        policy::lower(&Policy { ingress, ..Policy::unrestricted() })
+    };
+    let of_bank = |lowered: &Lowered| -> (BTreeSet<_>, BTreeSet<_>) {
+        (lowered.classes(Bank::A).collect(), lowered.policy(Bank::A).collect())
     };
     let identities = (0..IDENTITIES).map(|number| Identity::try_new(Identity::FIRST_ALLOCATED + number));
     let all: BTreeSet<Identity> = identities.collect::<Result<_, _>>()?;
     let mut without = all.clone();
     without.pop_last();
-    let (classes, ports) = entries(all);
-    let (fewer_classes, same_ports) = entries(without);
+    let lowered = entries(all);
+    let (classes, ports) = of_bank(&lowered);
+    let (fewer_classes, same_ports) = of_bank(&entries(without));
     let changed = classes.symmetric_difference(&fewer_classes).count()
         + ports.symmetric_difference(&same_ports).count();
     let count = |number: usize| u64::try_from(number).map(float);
@@ -202,7 +208,25 @@ fn many_ports() -> Result<Vec<Measurement>> {
             "entries",
             1.0,
         ),
+        Measurement::at_most(
+            &format!("{name}: kernel memory of both banks"),
+            float(kernel_memory(&lowered)?) / 1e6,
+            "MB",
+            KERNEL,
+        ),
     ])
+}
+
+/// What the maps of a policy take in the kernel, in bytes, at the size that agents load them with.
+fn kernel_memory(lowered: &Lowered) -> Result<u64> {
+    let mut model = Model::default();
+    for bank in [Bank::A, Bank::B] {
+        model.classes.extend(lowered.classes(bank));
+        model.policy.extend(lowered.policy(bank));
+    }
+    let mut kernel = Kernel::load()?;
+    kernel.write_tables(&model)?;
+    Ok(kernel.memory("CLASSES")? + kernel.memory("POLICY")?)
 }
 
 fn ms(time: Duration) -> f64 {

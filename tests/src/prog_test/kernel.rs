@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::mem::offset_of;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuValues, ProgramArray, RingBuf};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, PerCpuValues, ProgramArray, RingBuf};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
@@ -209,6 +210,19 @@ impl Kernel {
             "PREFIXES",
             &model.prefixes,
         )
+    }
+
+    /// What the kernel accounts for a map, in bytes (`memlock` of its fdinfo, see proc(5)).
+    pub fn memory(&self, map: &str) -> Result<u64> {
+        let (Map::HashMap(data) | Map::LpmTrie(data)) =
+            self.ebpf.map(map).with_context(|| format!("no map {map}"))?
+        else {
+            bail!("{map} is of another kind");
+        };
+        let path = format!("/proc/self/fdinfo/{}", data.fd().as_fd().as_raw_fd());
+        let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        let bytes = text.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok());
+        bytes.with_context(|| format!("no memlock in {path}"))
     }
 
     /// Adds endpoints to those that are there.
