@@ -6,6 +6,7 @@ mod cluster;
 mod oracle;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use datapath::abi::Bank;
 use datapath::model::Model;
@@ -14,6 +15,7 @@ use policy::evaluate::{Flow, Reason, evaluate};
 use policy::identity::Identity;
 use policy::labels::Labels;
 use policy::lower::Lowered;
+use policy::resolve::Resolver;
 use policy::state::{Policy, RuleAction, State};
 use proto::convert::{policy_from_wire, policy_to_wire};
 
@@ -35,7 +37,7 @@ pub const PROBES: usize = 10;
 pub fn world(data: &[u8]) {
     let mut choices = Choices::new(data);
     let cluster = Cluster::choose(&mut choices);
-    let state = resolved(&cluster);
+    let state = resolved(&mut choices, &cluster);
     let mut models: BTreeMap<Identity, (Model, Lowered)> = BTreeMap::new();
     for _ in 0..PROBES {
         let probe = choose::probe(&mut choices, &cluster);
@@ -69,14 +71,30 @@ fn agree(ruling: &Ruling, allowed: bool, reason: &str, probe: &Probe<'_>, cluste
     );
 }
 
-fn resolved(cluster: &Cluster) -> State {
+/// The state, found at once and by way of a part of the facts.
+fn resolved(choices: &mut Choices<'_>, cluster: &Cluster) -> State {
     let facts = cluster.facts();
     let numbers: BTreeMap<Labels, Identity> = policy::resolve::identity_labels(&facts)
         .into_iter()
         .zip(Identity::FIRST_ALLOCATED..)
         .map(|(labels, number)| (labels, Identity::try_new(number).unwrap()))
         .collect();
-    policy::resolve(&facts, &numbers).unwrap().state
+    let resolved = policy::resolve(&facts, &numbers).unwrap();
+    let numbers = Arc::new(numbers);
+    let mut resolver = Resolver::default();
+    for _ in 0..choices.below(3) {
+        let mut part = facts.clone();
+        part.namespaces.retain(|_, _| !choices.seldom(6));
+        part.pods.retain(|_, _| !choices.seldom(6));
+        part.workloads.retain(|_, _| !choices.seldom(6));
+        part.policies.retain(|_, _| !choices.seldom(3));
+        part.cidr_groups.retain(|_, _| !choices.seldom(3));
+        part.services.retain(|_, _| !choices.seldom(3));
+        // Without some namespaces there are other labels, which have no numbers.
+        let _unallocated = resolver.resolve(&part, &numbers);
+    }
+    assert_eq!(resolver.resolve(&facts, &numbers).unwrap(), resolved, "{cluster}");
+    resolved.state
 }
 
 /// The policy as an agent gets it, in the maps.

@@ -58,6 +58,8 @@ pub(super) struct Group {
 pub(super) struct Cluster {
     /// The label `app` of each namespace.
     pub(super) teams: Labels,
+    /// The namespace of whose labels only these are known.
+    pub(super) unreadable: Option<&'static str>,
     pub(super) things: Vec<Thing>,
     pub(super) services: Vec<Service>,
     pub(super) groups: Vec<Group>,
@@ -68,6 +70,7 @@ impl Cluster {
     pub(super) fn choose(choices: &mut Choices<'_>) -> Self {
         let teams = NAMESPACES.iter().filter(|_| choices.flag()).copied().collect::<Vec<_>>();
         let teams = teams.into_iter().map(|name| (name, choices.one_of(&["1", "2"]))).collect();
+        let unreadable = choices.seldom(6).then(|| choices.one_of(&NAMESPACES));
         let mut things = choose::things(choices, Kind::Pod, ("10.0.0.", "fd00::"), 4);
         things.extend(choose::things(choices, Kind::Workload, ("10.9.0.", "fd00::9:"), 3));
         things.extend(choose::things(choices, Kind::Transit, ("10.9.0.9", "fd00::9:9"), 1));
@@ -75,7 +78,7 @@ impl Cluster {
         let groups = choose::groups(choices);
         let count = 2 + choices.below(6);
         let policies = (0..count).map(|number| choose::policy(choices, number)).collect();
-        Self { teams, things, services, groups, policies }
+        Self { teams, unreadable, things, services, groups, policies }
     }
 
     pub(super) fn subjects(&self) -> impl Iterator<Item = &Thing> {
@@ -86,7 +89,8 @@ impl Cluster {
         let mut facts = Facts { cluster: "default".to_owned(), ..Facts::default() };
         for name in NAMESPACES {
             let labels = self.teams.get(name).map(|team| ("app".to_owned(), (*team).to_owned()));
-            let namespace = Namespace { labels: labels.into_iter().collect(), unreadable: false };
+            let namespace =
+                Namespace { labels: labels.into_iter().collect(), unreadable: self.unreadable == Some(name) };
             facts.namespaces.insert(name.to_owned(), Arc::new(namespace));
         }
         for (number, thing) in self.things.iter().enumerate() {
@@ -177,7 +181,7 @@ impl Thing {
 
 impl fmt::Display for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "namespaces {:?}", self.teams)?;
+        writeln!(f, "namespaces {:?}, unreadable {:?}", self.teams, self.unreadable)?;
         self.things.iter().try_for_each(|thing| writeln!(f, "{thing:?}"))?;
         self.services.iter().try_for_each(|service| writeln!(f, "{service:?}"))?;
         self.groups.iter().try_for_each(|group| writeln!(f, "{group:?}"))?;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::labels::{of_endpoint, requirements, selects, selects_labels, selects_peer};
+use super::labels::{Label, Selected, of_endpoint, requirements, selects_labels, selects_peer, subject};
 use super::{Action, Findings, Match, Probe, Tier, inside, items, ports, text};
 use crate::fuzz::world::cluster::{Cluster, Service};
 
@@ -35,11 +35,10 @@ pub(super) fn read(cluster: &Cluster, object: &Value, probe: &Probe<'_>, finding
 }
 
 fn read_spec(reader: &Reader<'_>, spec: &Value, origin: &str, separator: char, findings: &mut Findings) {
-    let (cluster, subject) = (reader.cluster, reader.probe.subject);
+    let (cluster, own) = (reader.cluster, reader.probe.subject);
     let Some(selector) = spec.get("endpointSelector") else { return };
-    if reader.namespace.is_some_and(|namespace| namespace != subject.namespace)
-        || !selects(selector, |key| of_endpoint(cluster, subject, bare(key)))
-    {
+    let selected = subject(selector, |key| of_endpoint(cluster, own, bare(key)));
+    if reader.namespace.is_some_and(|namespace| namespace != own.namespace) || selected == Selected::No {
         return;
     }
     let direction = reader.probe.direction();
@@ -49,7 +48,7 @@ fn read_spec(reader: &Reader<'_>, spec: &Value, origin: &str, separator: char, f
         let reader = Reader { denies: action == Action::Deny, ..*reader };
         for (index, rule) in items(&spec[&field]).iter().enumerate() {
             has_rules = true;
-            if reader.matches(rule) {
+            if (reader.denies || selected == Selected::Yes) && reader.matches(rule) {
                 findings.matches.push(Match {
                     tier: Tier::Namespaces,
                     order: (0, 0),
@@ -59,7 +58,9 @@ fn read_spec(reader: &Reader<'_>, spec: &Value, origin: &str, separator: char, f
             }
         }
     }
-    if spec["enableDefaultDeny"][direction].as_bool().unwrap_or(has_rules) {
+    let wanted = spec["enableDefaultDeny"][direction].as_bool();
+    // Who may be selected is isolated wherever the specification has something to say.
+    if wanted.unwrap_or(has_rules) || (selected == Selected::Maybe && has_rules) {
         findings.isolating.insert(origin.to_owned());
     }
 }
@@ -107,7 +108,7 @@ impl Reader<'_> {
     fn is_endpoint(&self, selector: &Value) -> bool {
         let reserved = |key: &str| key.starts_with("reserved:");
         if requirements(selector).any(|found| reserved(found.key) && !found.is_negative()) {
-            let label = |key: &str| (key == "reserved:remote-node").then_some("");
+            let label = |key: &str| Label::Known((key == "reserved:remote-node").then_some(""));
             return self.probe.is_node() && selects_peer(selector, self.denies, bare, label);
         }
         let Some(remote) = self.probe.endpoint() else { return false };

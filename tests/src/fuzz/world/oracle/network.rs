@@ -2,24 +2,22 @@
 
 use serde_json::Value;
 
-use super::labels::{of_endpoint, of_namespace, selects, selects_peer};
+use super::labels::{Selected, of_endpoint, of_namespace, selects, selects_peer, subject};
 use super::{Action, Findings, Match, Probe, Tier, inside, items, ports, text};
 use crate::fuzz::world::cluster::Cluster;
 
 pub(super) fn read(cluster: &Cluster, object: &Value, probe: &Probe<'_>, findings: &mut Findings) {
     let (namespace, spec) = (&object["metadata"]["namespace"], &object["spec"]);
-    let subject = probe.subject;
-    let governs = *namespace == *subject.namespace
-        && selects(&spec["podSelector"], |key| of_endpoint(cluster, subject, key))
-        && isolates(spec, probe.ingress);
-    if !governs {
+    let selected = subject(&spec["podSelector"], |key| of_endpoint(cluster, probe.subject, key));
+    if *namespace != *probe.subject.namespace || selected == Selected::No || !isolates(spec, probe.ingress) {
         return;
     }
     let origin = format!("NetworkPolicy/{}/{}", text(namespace), text(&object["metadata"]["name"]));
     let (field, peers) = if probe.ingress { ("ingress", "from") } else { ("egress", "to") };
     for (index, rule) in items(&spec[field]).iter().enumerate() {
         let (peers, ports) = (items(&rule[peers]), items(&rule["ports"]));
-        if (peers.is_empty() || peers.iter().any(|peer| is_peer(cluster, namespace, peer, probe)))
+        if selected == Selected::Yes
+            && (peers.is_empty() || peers.iter().any(|peer| is_peer(cluster, namespace, peer, probe)))
             && (ports.is_empty() || ports.iter().any(|port| is_port(cluster, port, probe)))
         {
             findings.matches.push(Match {
@@ -51,7 +49,7 @@ fn is_peer(cluster: &Cluster, own: &Value, peer: &Value, probe: &Probe<'_>) -> b
     }
     let Some(remote) = probe.endpoint() else { return false };
     let namespace = match peer.get("namespaceSelector") {
-        Some(selector) => selects(selector, |key| of_namespace(cluster, remote.namespace, key)),
+        Some(selector) => selects(selector, false, |key| of_namespace(cluster, remote.namespace, key)),
         None => *own == *remote.namespace,
     };
     let is_pod = |selector| selects_peer(selector, false, |key| key, |key| of_endpoint(cluster, remote, key));

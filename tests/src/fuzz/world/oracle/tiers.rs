@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::labels::{of_endpoint, of_namespace, requirements, selects, selects_peer};
+use super::labels::{Selected, of_endpoint, of_namespace, requirements, selects, selects_peer, subject};
 use super::{Action, Findings, Match, Probe, Tier, inside, items, ports, text};
 use crate::fuzz::world::cluster::{Cluster, Thing};
 
@@ -11,7 +11,8 @@ const LAST: u64 = 1001;
 
 pub(super) fn read(cluster: &Cluster, object: &Value, probe: &Probe<'_>, findings: &mut Findings) {
     let (kind, spec) = (text(&object["kind"]), &object["spec"]);
-    if !is_subject(cluster, &spec["subject"], probe.subject) {
+    let selected = is_subject(cluster, &spec["subject"], probe.subject);
+    if selected == Selected::No {
         return;
     }
     let tier = match (kind, spec["tier"].as_str()) {
@@ -20,30 +21,40 @@ pub(super) fn read(cluster: &Cluster, object: &Value, probe: &Probe<'_>, finding
     };
     let priority = spec["priority"].as_u64().unwrap_or(LAST);
     let (field, peers) = if probe.ingress { ("ingress", "from") } else { ("egress", "to") };
+    let name = format!("{kind}/{}", text(&object["metadata"]["name"]));
+    // Who may be selected is isolated.
+    if selected == Selected::Maybe && !items(&spec[field]).is_empty() {
+        findings.isolating.insert(name.clone());
+    }
     for (index, rule) in items(&spec[field]).iter().enumerate() {
         let action = match text(&rule["action"]) {
             "Deny" => Action::Deny,
             "Pass" => Action::Pass,
             _ => Action::Allow,
         };
-        if items(&rule[peers]).iter().any(|peer| is_peer(cluster, peer, probe, action))
+        if (selected == Selected::Yes || action == Action::Deny)
+            && items(&rule[peers]).iter().any(|peer| is_peer(cluster, peer, probe, action))
             && is_port(cluster, rule, probe, action)
         {
-            let name = rule.get("name").map(|name| format!(" ({})", text(name))).unwrap_or_default();
-            let origin = format!("{kind}/{}#{field}[{index}]{name}", text(&object["metadata"]["name"]));
+            let own = rule.get("name").map(|own| format!(" ({})", text(own))).unwrap_or_default();
+            let origin = format!("{name}#{field}[{index}]{own}");
             findings.matches.push(Match { tier, order: (priority, index), action, origin });
         }
     }
 }
 
-fn is_subject(cluster: &Cluster, subject: &Value, thing: &Thing) -> bool {
-    let within = |selector| selects(selector, |key| of_namespace(cluster, thing.namespace, key));
-    if let Some(namespaces) = subject.get("namespaces") {
+fn is_subject(cluster: &Cluster, wanted: &Value, thing: &Thing) -> Selected {
+    let within = |selector| subject(selector, |key| of_namespace(cluster, thing.namespace, key));
+    if let Some(namespaces) = wanted.get("namespaces") {
         return within(namespaces);
     }
-    let pods = &subject["pods"];
-    within(&pods["namespaceSelector"])
-        && selects(&pods["podSelector"], |key| of_endpoint(cluster, thing, key))
+    let pods = &wanted["pods"];
+    let is_pod = subject(&pods["podSelector"], |key| of_endpoint(cluster, thing, key));
+    match (within(&pods["namespaceSelector"]), is_pod) {
+        (Selected::No, _) | (_, Selected::No) => Selected::No,
+        (Selected::Yes, Selected::Yes) => Selected::Yes,
+        _ => Selected::Maybe,
+    }
 }
 
 fn is_peer(cluster: &Cluster, peer: &Value, probe: &Probe<'_>, action: Action) -> bool {
@@ -55,7 +66,7 @@ fn is_peer(cluster: &Cluster, peer: &Value, probe: &Probe<'_>, action: Action) -
         return probe.is_node() && (denies || requirements(nodes).next().is_none());
     }
     let Some(remote) = probe.endpoint() else { return false };
-    let within = |selector| selects(selector, |key| of_namespace(cluster, remote.namespace, key));
+    let within = |selector| selects(selector, denies, |key| of_namespace(cluster, remote.namespace, key));
     match (peer.get("namespaces"), peer.get("pods")) {
         (Some(namespaces), _) => within(namespaces),
         (_, Some(pods)) => {
