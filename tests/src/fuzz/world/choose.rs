@@ -89,9 +89,8 @@ pub(super) fn things(
     (v4, v6): (&str, &str),
     most: usize,
 ) -> Vec<Thing> {
-    let count = 1 + choices.below(most);
-    let thing = |number: usize| {
-        let (namespace, labels) = (place(choices), labels(choices));
+    let mut things: Vec<Thing> = Vec::new();
+    for number in 1..=1 + choices.below(most) {
         let mut ports = Vec::new();
         if choices.flag() {
             ports.push(("http", "TCP", choices.one_of(&PORTS)));
@@ -99,11 +98,15 @@ pub(super) fn things(
         if choices.flag() {
             ports.push(("dns", choices.one_of(&["TCP", "UDP"]), 53));
         }
-        let account = if choices.seldom(4) { "robot" } else { "" };
         let addresses = [format!("{v4}{number}").parse().unwrap(), format!("{v6}{number}").parse().unwrap()];
-        Thing { kind, namespace, labels, account, ports, addresses }
-    };
-    (1..=count).map(thing).collect()
+        // Many are of one identity.
+        let (namespace, labels, account) = match things.last() {
+            Some(last) if choices.flag() => (last.namespace, last.labels.clone(), last.account),
+            _ => (place(choices), labels(choices), if choices.seldom(4) { "robot" } else { "" }),
+        };
+        things.push(Thing { kind, namespace, labels, account, ports, addresses });
+    }
+    things
 }
 
 pub(super) fn services(choices: &mut Choices<'_>) -> Vec<Service> {
