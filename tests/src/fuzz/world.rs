@@ -79,7 +79,7 @@ fn resolved(choices: &mut Choices<'_>, cluster: &Cluster) -> State {
         .zip(Identity::FIRST_ALLOCATED..)
         .map(|(labels, number)| (labels, Identity::try_new(number).unwrap()))
         .collect();
-    let resolved = policy::resolve(&facts, &numbers).unwrap();
+    let anew = policy::resolve(&facts, &numbers).unwrap();
     let numbers = Arc::new(numbers);
     let mut resolver = Resolver::default();
     for _ in 0..choices.below(3) {
@@ -93,8 +93,8 @@ fn resolved(choices: &mut Choices<'_>, cluster: &Cluster) -> State {
         // Without some namespaces there are other labels, which have no numbers.
         let _unallocated = resolver.resolve(&part, &numbers);
     }
-    assert_eq!(resolver.resolve(&facts, &numbers).unwrap(), resolved, "{cluster}");
-    resolved.state
+    assert_eq!(resolver.resolve(&facts, &numbers).unwrap(), anew, "{cluster}");
+    anew.state
 }
 
 /// The policy as an agent gets it, in the maps.
