@@ -2,7 +2,7 @@
 #
 #   make demo            two hosts join a gateway, talk to pods, and are refused by a policy   (KEEP=1 leaves it running)
 #   make test            installs what is missing, builds, runs all tests
-#   make conformance     every case of the policy languages, and a report by feature
+#   make conformance     every case of the policy languages, with real packets too, and a report by feature; 5 minutes
 #   make stress          changes, kills and floods for an hour, and a checker   (SECONDS_TO_RUN=60, SEED=7)
 #   make fuzz TARGET=…   runs a fuzz target until it finds something   (RUNS=1000000 stops earlier; no TARGET lists them)
 #   YES=1                installs without asking

@@ -61,9 +61,7 @@ impl Task {
             Self::Bench { arguments } => bench(&arguments),
             Self::Bpf => bpf::build(),
             Self::Ci(selection) => ci::run(&selection),
-            Self::Conformance => {
-                command::run(command::cargo().args(["test", "--test", "conformance", "--", "--nocapture"]))
-            }
+            Self::Conformance => conformance(),
             Self::Demo { arguments } => demo(&arguments),
             Self::Deps { qemu } => deps(qemu),
             Self::Fuzz(selection) => fuzz::run(&selection),
@@ -75,6 +73,12 @@ impl Task {
             Self::VerifyKernel(selection) => kernel::verify(&selection),
         }
     }
+}
+
+fn conformance() -> Result<()> {
+    bpf::build()?;
+    command::run(command::cargo().args(["build", "--bins"]))?;
+    command::run(command::cargo().args(["test", "--test", "conformance", "--", "--nocapture"]))
 }
 
 fn deps(qemu: bool) -> Result<()> {
