@@ -22,6 +22,8 @@ use crate::{
 const SPACE: [u8; 2] = [1, 0];
 /// In the place of a flow's mark: somebody else's, whose address became this host's on the way out.
 const FORWARDED: u32 = 1;
+/// A connection from before anybody looked: either end may have opened it.
+const UNKNOWN_OPENER: u32 = 2;
 
 /// Whether a packet that the guard lets pass may pass this device.
 #[inline(never)]
@@ -91,16 +93,21 @@ fn judge<P: Packet, T: Tables>(view: &View<'_, T>, packet: &P, work: &mut Work) 
         Err(Reason::Arp | Reason::NeighbourDiscovery | Reason::UnknownEtherType) => return Reason::KeptOpen,
         Err(reason) => return reason,
     }
+    let is_later = matches!(work.parsed.fragment, Fragment::Later);
+    if is_later && !fragment::follow(view.tables, &mut work.parsed, view.now) {
+        return Reason::FragmentOrphan;
+    }
     if is_kept_open(&work.parsed) || is_tunnel(view, &work.parsed) {
+        if matches!(work.parsed.fragment, Fragment::First) {
+            // Refused by the map, its later fragments are orphans, and counted so.
+            let _is_remembered = fragment::remember(view.tables, &work.parsed, view.now);
+        }
         return Reason::KeptOpen;
     }
     if matches!(work.parsed.part, Part::Error) {
         return related(view, packet, work);
     }
     let Work { parsed, verdict, .. } = work;
-    if matches!(parsed.fragment, Fragment::Later) && !fragment::follow(view.tables, parsed, view.now) {
-        return Reason::FragmentOrphan;
-    }
     let tag = parsed.key.tag();
     let reason = if parsed.is_multicast() {
         // Answers come from another address: there is no flow.
@@ -139,7 +146,6 @@ fn is_tunnel<T: Tables>(view: &View<'_, T>, parsed: &Parsed) -> bool {
     parsed.key.protocol == protocol::UDP
         && destination.get() != 0
         && destination == view.settings.nic_tunnel_port
-        && !matches!(parsed.fragment, Fragment::Later)
         && identity(view, parsed.key.remote) == REMOTE_NODE
 }
 
@@ -158,10 +164,13 @@ fn known<T: Tables>(
     if !view.tables.is_still(slot, tag) {
         return open(view, parsed, None, arrived_by, verdict);
     }
-    // On the way out the packet says whose it is, and ports are used again.
+    // On the way out the packet says whose it is, and ports are used again. What came in first was for this host, also
+    // where it forwards the port.
     let is_anothers = matches!(view.direction, Direction::Egress)
+        && matches!(flow.opened(), Direction::Egress)
         && (flow.mark == FORWARDED) != is_forwarded(view.direction, arrived_by);
-    if is_anothers || flow.is_reopened_by(parsed, view.direction) {
+    let is_new = flow.mark == UNKNOWN_OPENER && matches!(parsed.part, Part::Opening);
+    if is_anothers || is_new || flow.is_reopened_by(parsed, view.direction) {
         return open(view, parsed, Some(slot), arrived_by, verdict);
     }
     let mut reason = Reason::Established;
@@ -189,8 +198,11 @@ fn known<T: Tables>(
 #[inline(never)]
 fn reevaluate<T: Tables>(view: &View<'_, T>, key: &FlowKey, slot: T::Slot) -> Reason {
     let mut answer = Answer { rule: 0, allowed: 1 };
-    let is_allowed = view.tables.load(slot).mark == FORWARDED
-        || ask(view, key, view.tables.load(slot).opened(), &mut answer);
+    let is_allowed = match view.tables.load(slot).mark {
+        FORWARDED => true,
+        UNKNOWN_OPENER => ask_both(view, key, &mut answer),
+        _ => ask(view, key, view.tables.load(slot).opened(), &mut answer),
+    };
     let is_refused = !is_allowed && !is_audit(view);
     let mut flow = view.tables.load(slot);
     flow.epoch = view.epoch;
@@ -226,10 +238,10 @@ fn open<T: Tables>(
     } else {
         is_allowed = match parsed.part {
             Part::Opening | Part::Datagram => ask(view, key, view.direction, &mut answer),
-            // A connection from before somebody looked: whoever opened it, policy would have let one of both.
+            // A connection from before somebody looked. What opens one is asked about all the same.
             Part::Continuing | Part::Closing if key.protocol == protocol::TCP => {
-                ask(view, key, Direction::Ingress, &mut answer)
-                    || ask(view, key, Direction::Egress, &mut answer)
+                verdict.mark = UNKNOWN_OPENER;
+                ask_both(view, key, &mut answer)
             }
             Part::Continuing | Part::Closing | Part::Error => return Reason::NoFlow,
         };
@@ -278,6 +290,12 @@ fn ask<T: Tables>(view: &View<'_, T>, key: &FlowKey, opener: Direction, answer: 
         direction: opener,
     };
     policy::ask(view.tables, Place::nic(view.bank), view.settings, &question, answer)
+}
+
+/// Whether policy would have let either end open the flow.
+#[inline(always)]
+fn ask_both<T: Tables>(view: &View<'_, T>, key: &FlowKey, answer: &mut Answer) -> bool {
+    ask(view, key, Direction::Ingress, answer) || ask(view, key, Direction::Egress, answer)
 }
 
 /// An ICMP error: it passes if it is about a live flow.

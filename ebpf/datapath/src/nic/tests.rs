@@ -190,6 +190,47 @@ fn connections_from_before_go_on_where_either_end_might_have_opened_them() {
 }
 
 #[test]
+fn connections_from_before_outlive_a_publication_whoever_spoke_first() {
+    let mut world = world();
+    allow(&mut world, Hook::GuardIngress, 6, 22);
+    let (own, other) = (HOST[0], ELSE[0]);
+    assert!(goes(&world, &tcp(own, 22, other, 4000, ACK)));
+    world.publish();
+    assert!(goes(&world, &tcp(own, 22, other, 4000, ACK)), "by the rule for what comes in");
+    assert!(comes(&world, &tcp(other, 4000, own, 22, ACK)));
+}
+
+#[test]
+fn no_segment_makes_way_for_an_opening_that_is_denied() {
+    let mut world = world();
+    world.settings().nic_egress_default = Action::Allow.number();
+    for (own, other) in HOST.into_iter().zip(ELSE) {
+        for flags in [0, ACK] {
+            assert!(comes(&world, &tcp(other, 443, own, 5432, flags)), "an answer to what went out before");
+            assert!(!comes(&world, &tcp(other, 443, own, 5432, SYN)));
+            world.publish();
+            world.settings().nic_egress_default = Action::Allow.number();
+            assert!(!comes(&world, &tcp(other, 443, own, 5432, SYN)));
+        }
+    }
+}
+
+#[test]
+fn what_comes_to_a_forwarded_port_stays_this_hosts() {
+    let mut world = world();
+    allow(&mut world, Hook::GuardIngress, 6, 8080);
+    assert!(comes(&world, &tcp(ELSE[0], 4000, HOST[0], 8080, SYN)));
+    // The container's answer, with the host's address again.
+    let answer = tcp(HOST[0], 8080, ELSE[0], 4000, SYN_ACK);
+    assert!(passes_from(&world, Hook::GuardEgress, &answer, NIC, 9));
+    assert!(comes(&world, &tcp(ELSE[0], 4000, HOST[0], 8080, ACK)));
+    world.publish();
+    world.model.policy.clear();
+    assert!(!comes(&world, &tcp(ELSE[0], 4000, HOST[0], 8080, ACK)), "a new refusal cuts it");
+    assert!(!passes_from(&world, Hook::GuardEgress, &tcp(HOST[0], 8080, ELSE[0], 4000, ACK), NIC, 9));
+}
+
+#[test]
 fn discovery_small_paths_and_tunnels_are_never_closed() {
     let world = world();
     for kind in [133, 134, 135, 136, 130, 143, 2] {
