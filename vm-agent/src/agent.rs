@@ -137,7 +137,8 @@ impl Agent {
     /// Shares these; not a member yet.
     #[must_use]
     pub fn new(config: Config, state: StateDir, machine: Machine, time: pki::TimeSource) -> Self {
-        let nic = Watched::of(Record::load(&state), &config.failsafes);
+        let now = time.current_time().map_or(0, |now| now.as_secs());
+        let nic = Watched::of(Record::load(&state), &config.failsafes, now);
         Self {
             config,
             nic,

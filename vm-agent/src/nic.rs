@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use policy::state::{Mode, Nic, NodeSettings};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::agent::Agent;
 use crate::failsafe::Failsafes;
-use crate::kernel::NicOrders;
+use crate::kernel::{HookStatus, NicOrders};
 use crate::member::Member;
 
 mod fallback;
@@ -27,10 +28,12 @@ pub use record::{Digest, Record};
 const BETWEEN_PROBES: Duration = Duration::from_millis(500);
 /// A probe takes no longer.
 const PROBE: Duration = Duration::from_secs(1);
-/// How much later than this process the kernel gives up.
-const GRACE: Duration = Duration::from_secs(2);
+/// How often the time is looked at while policy is only reported.
+const LOOK: Duration = Duration::from_mins(1);
 /// Within this time the kernel takes over what it is told.
-const APPLIED: Duration = Duration::from_secs(10);
+const APPLIED: Duration = Duration::from_secs(5);
+/// How much later than this process the kernel gives up: the policy is to be taken over, and the last probe to end.
+const GRACE: Duration = Duration::from_secs(8);
 
 /// What is known about policy on the NICs.
 #[derive(Debug)]
@@ -90,15 +93,34 @@ impl Watched {
     /// Of what an earlier process left on disk. A trial that was under way then has failed: that process did not live to
     /// confirm it. With other failsafes everything is tried anew.
     #[must_use]
-    pub fn of(record: Record, failsafes: &Failsafes) -> Self {
+    pub fn of(record: Record, failsafes: &Failsafes, now: u64) -> Self {
         let record = record.at_start(failsafes);
-        let orders = NicOrders { confirmed: record.confirmed(), trial: None, audit: false };
+        let orders =
+            NicOrders { confirmed: record.confirmed(), trial: None, audit: record.audit_until > now };
         Self {
             orders: watch::Sender::new(Arc::new(orders)),
             record: watch::Sender::new(record),
             outcome: watch::Sender::default(),
         }
     }
+
+    /// Forgets everything: this host is no member any more.
+    pub fn forget(&self) {
+        self.record.send_replace(Record::default());
+        self.orders.send_replace(Arc::default());
+        self.outcome
+            .send_modify(|outcome| *outcome = Outcome { reverted: outcome.reverted, ..Outcome::default() });
+    }
+}
+
+/// How a trial ended.
+enum End {
+    /// The host can still be reached.
+    Confirmed,
+    /// It cannot, and why that is thought.
+    Reverted(String),
+    /// Something else is wanted by now.
+    Superseded,
 }
 
 /// Watches over the NICs of whoever this host is.
@@ -126,12 +148,19 @@ pub async fn run(agent: Arc<Agent>) {
 /// Has policy only reported for so long; ends that with zero.
 ///
 /// # Errors
-/// When it cannot be written down.
+/// When it cannot be written down: it holds then until the agent ends.
 pub fn audit_for(agent: &Agent, time: Duration) -> Result<u64, String> {
     let until = if time.is_zero() { 0 } else { agent.now().as_secs() + time.as_secs() };
+    // At once, whatever else is under way.
+    agent.nic.orders.send_modify(|orders| Arc::make_mut(orders).audit = until != 0);
     let known = agent.nic.record.borrow().clone();
     let record = Record { audit_until: until, ..known };
-    save(agent, record)?;
+    let saved = save(agent, record.clone());
+    if saved.is_err() {
+        agent.nic.record.send_replace(record);
+    }
+    saved
+        .map_err(|error| format!("it holds until the agent ends, and could not be written down: {error}"))?;
     if until == 0 {
         tracing::warn!("an administrator has policy on the NICs enforced again");
     } else {
@@ -177,7 +206,8 @@ impl Keeper<'_> {
     async fn end_of_audit(&self, record: &Record) {
         let now = self.agent.now().as_secs();
         match record.audit_until {
-            until if until > now => sleep(Duration::from_secs(until - now)).await,
+            // A clock that is set changes how long that is.
+            until if until > now => sleep(Duration::from_secs(until - now).min(LOOK)).await,
             _ => std::future::pending().await,
         }
     }
@@ -205,7 +235,8 @@ impl Keeper<'_> {
         }
         if nic.mode == Mode::Audit || settings.mode == Mode::Audit {
             self.tell(Phase::Audit, "what policy denies is only reported".to_owned(), 0);
-            return false;
+            // Whoever enforces again begins anew.
+            return *record != Record::default() && self.decide(Record::default());
         }
         let digest = Digest::of(&nic.policy);
         if record.is_confirmed(digest) {
@@ -216,18 +247,18 @@ impl Keeper<'_> {
             self.tell(Phase::Reverted, reason.to_owned(), 0);
             return false;
         }
-        self.try_out(digest, nic, settings.tunnel_port, record).await;
+        self.try_out(digest, nic, settings.tunnel_port).await;
         true
     }
 
     /// Enforces a policy with a deadline, and confirms or reverts it.
-    async fn try_out(&self, digest: Digest, nic: &Nic, tunnel_port: u16, record: &Record) {
+    async fn try_out(&self, digest: Digest, nic: &Nic, tunnel_port: u16) {
         let within = self.agent.config.confirm_within;
+        let record = self.agent.nic.record.borrow().clone();
         if !self.decide(record.trying(digest, &self.agent.config.failsafes)) {
             // What cannot be remembered is not begun; the disk may have room later.
             return sleep(within).await;
         }
-        let ends = Instant::now() + within;
         let deadline = deadline(within + GRACE);
         self.tell(
             Phase::Trial,
@@ -236,17 +267,21 @@ impl Keeper<'_> {
         );
         tracing::warn!(?within, "policy on the NICs is tried");
         self.order(|orders| orders.trial = Some((digest, deadline)));
-        let outcome = self.watch(deadline, ends).await;
+        let end = self.watch(digest, deadline, within).await;
         let record = self.agent.nic.record.borrow().clone();
-        match outcome {
-            Ok(()) => {
+        match end {
+            End::Superseded => {
+                tracing::info!("policy on the NICs is not tried any further: something else is wanted");
+                self.decide(record.untried());
+            }
+            End::Confirmed => {
                 tracing::info!("policy on the NICs is confirmed");
                 let confirmed = record.confirming(&nic.policy, tunnel_port);
                 if !self.decide(confirmed) {
                     self.decide(record.rejecting(digest, "the confirmation could not be written down"));
                 }
             }
-            Err(reason) => {
+            End::Reverted(reason) => {
                 tracing::error!(reason, "policy on the NICs is reverted");
                 self.agent.nic.outcome.send_modify(|outcome| outcome.reverted += 1);
                 self.decide(record.rejecting(digest, &reason));
@@ -255,34 +290,82 @@ impl Keeper<'_> {
     }
 
     /// Until the time is over: whether gateways can be reached at its end, by new connections too.
-    async fn watch(&self, deadline: u32, ends: Instant) -> Result<(), String> {
+    async fn watch(&self, digest: Digest, deadline: u32, within: Duration) -> End {
         let mut status = self.member.kernel.status();
         let runs = status.wait_for(|status| status.nic.as_ref().is_some_and(|nic| nic.deadline == deadline));
         if timeout(APPLIED, runs).await.is_err() {
-            return Err("the kernel did not take the policy".to_owned());
+            return if self.is_wanted(digest) {
+                End::Reverted("the kernel did not take the policy".to_owned())
+            } else {
+                End::Superseded
+            };
         }
+        let ends = Instant::now() + within;
         let mut last = self.probe().await;
         while Instant::now() < ends {
             sleep_until(ends.min(Instant::now() + BETWEEN_PROBES)).await;
+            if !self.is_wanted(digest) {
+                return End::Superseded;
+            }
             last = self.probe().await;
         }
-        last?;
-        if self.agent.report().session.connected {
-            Ok(())
-        } else {
-            Err("the session with the gateway is lost".to_owned())
+        let status = self.member.kernel.status().borrow().clone();
+        let Some(nic) = status.nic.filter(|nic| nic.deadline == deadline && !nic.audit) else {
+            return End::Superseded;
+        };
+        if !self.is_wanted(digest) {
+            return End::Superseded;
+        }
+        let is_open = |hook: &&HookStatus| {
+            hook.attached.is_none() && hook.hook.starts_with("guard_") && nic.devices.contains(&hook.device)
+        };
+        if let Some(HookStatus { device, hook, .. }) = status.hooks.iter().find(is_open) {
+            return End::Reverted(format!("{device} has no {hook}: nothing was tried there"));
+        }
+        match last {
+            Err(reason) => End::Reverted(reason),
+            // From then on the programs let everything pass: a probe says nothing.
+            Ok(()) if self::deadline(Duration::ZERO) >= deadline => {
+                End::Reverted("gateways did not answer in time".to_owned())
+            }
+            Ok(()) if self.agent.report().session.connected => End::Confirmed,
+            Ok(()) => End::Reverted("the session with the gateway is lost".to_owned()),
         }
     }
 
-    /// Whether a gateway takes a new connection.
+    /// Whether this policy is still to be enforced.
+    fn is_wanted(&self, digest: Digest) -> bool {
+        let running = self.member.running.borrow().clone();
+        let settings = running.as_ref().map(|version| &version.state.settings);
+        settings.is_some_and(|settings| {
+            settings.mode == Mode::Enforce
+                && settings
+                    .nic
+                    .as_ref()
+                    .is_some_and(|nic| nic.mode == Mode::Enforce && Digest::of(&nic.policy) == digest)
+        }) && !self.agent.nic.orders.borrow().audit
+    }
+
+    /// Whether a gateway takes a new connection. All are asked at once: none of them may use up the time.
     async fn probe(&self) -> Result<(), String> {
         let dialer = self.agent.dialer();
-        let mut reasons = Vec::new();
+        let mut probes = JoinSet::new();
         for gateway in self.agent.gateways(&self.member.enrolment().gateways) {
-            match timeout(PROBE, dialer.probe(&gateway)).await {
+            let dialer = dialer.clone();
+            probes.spawn(async move {
+                match timeout(PROBE, dialer.probe(&gateway)).await {
+                    Ok(Ok(())) => Ok(()),
+                    Ok(Err(reason)) => Err(format!("{gateway}: {reason}")),
+                    Err(_elapsed) => Err(format!("{gateway}: no answer")),
+                }
+            });
+        }
+        let mut reasons = Vec::new();
+        while let Some(probed) = probes.join_next().await {
+            match probed {
                 Ok(Ok(())) => return Ok(()),
-                Ok(Err(reason)) => reasons.push(format!("{gateway}: {reason}")),
-                Err(_elapsed) => reasons.push(format!("{gateway}: no answer")),
+                Ok(Err(reason)) => reasons.push(reason),
+                Err(error) => reasons.push(error.to_string()),
             }
         }
         Err(format!("no gateway can be reached: {}", reasons.join("; ")))

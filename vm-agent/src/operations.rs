@@ -292,7 +292,8 @@ impl Operations {
         }
         let state = Arc::new(self.agent.nic.record.borrow().fallback(enrolment)?);
         tracing::warn!("the last confirmed policy of the NICs is enforced there until a gateway is reached");
-        Some(kernel::Target { tag: None, state, protected: member::literal_addresses(&enrolment.gateways) })
+        let protected = member::literal_addresses(&self.agent.gateways(&enrolment.gateways));
+        Some(kernel::Target { tag: None, state, protected })
     }
 
     /// The mesh is unreachable rather than reached by the default route.
@@ -371,7 +372,9 @@ impl Operations {
         let files: Vec<PathBuf> = {
             // What writes beside the operations looks at the membership under this lock.
             let _writing = self.agent.writing.lock().unwrap_or_else(PoisonError::into_inner);
-            self.agent.state.remove(&StateFile::ALL)?
+            let files = self.agent.state.remove(&StateFile::ALL)?;
+            self.agent.nic.forget();
+            files
         };
         removed.extend(files.iter().map(|path| format!("file {}", path.display())));
         self.agent.tell(|report| *report = Report::default());

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::sync::{Mutex, PoisonError};
 
 use datapath::abi::Hook;
 use hostnet::{
@@ -39,6 +40,8 @@ pub(super) struct Network {
     /// Whether the hooks were in place before, so that attaching one means that someone took it off.
     known: BTreeSet<(Hook, u32)>,
     reattached: u64,
+    /// What was found on the host last.
+    last_facts: Mutex<HostFacts>,
 }
 
 /// Addresses that no mesh prefix may cover, with what they are.
@@ -47,7 +50,18 @@ pub(super) struct Protected(Vec<(String, IpAddr)>);
 impl Network {
     pub(super) fn new(config: KernelConfig, netlink: Netlink, hooks: Hooks) -> Self {
         let (hooked, known) = (BTreeMap::new(), BTreeSet::new());
-        Self { config, netlink, hooks, governs_nics: false, role: None, hooked, known, reattached: 0 }
+        let last_facts = Mutex::default();
+        Self {
+            config,
+            netlink,
+            hooks,
+            governs_nics: false,
+            role: None,
+            hooked,
+            known,
+            reattached: 0,
+            last_facts,
+        }
     }
 
     pub(super) async fn inventory(&mut self) -> Result<Inventory, KernelError> {
@@ -64,7 +78,12 @@ impl Network {
         inventory: &Inventory,
     ) -> Result<Fit, KernelError> {
         let gathered = gather().await;
-        let mut facts = gathered.as_ref().map_or_else(|_| HostFacts::default(), HostFacts::clone);
+        let mut facts = match &gathered {
+            Ok(facts) => facts.clone(),
+            // What policy on the NICs leaves open does not close because a file cannot be read.
+            Err(_unreadable) => self.last_facts.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        };
+        self.last_facts.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&facts);
         facts.protected.clone_from(&protected.0);
         let nic = self.nic(settings, &facts, inventory).await?;
         match gathered {

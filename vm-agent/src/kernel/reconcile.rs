@@ -71,6 +71,17 @@ pub struct Reconcile {
     again: Option<Instant>,
 }
 
+/// What part of a target this host would take now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// The one in force.
+    Same,
+    /// Another one.
+    Other,
+    /// Another one on the NICs.
+    OtherNics,
+}
+
 /// A target and what follows from it alone.
 struct Prepared {
     target: Arc<Target>,
@@ -175,8 +186,10 @@ impl Reconcile {
 
     /// Tries a new target.
     async fn take(&mut self, target: Arc<Target>) {
-        let is_anything_in_force = self.control().map_or(true, |control| control != Control::UNPUBLISHED);
-        if target.tag.is_none() && is_anything_in_force {
+        let is_fallback = |running: &(Arc<Prepared>, Fit)| running.0.target.tag.is_none();
+        let is_any_in_force = self.control().map_or(true, |control| control != Control::UNPUBLISHED)
+            && !self.running.as_ref().is_some_and(is_fallback);
+        if target.tag.is_none() && is_any_in_force {
             return;
         }
         let prepared = Prepared { protected: Protected::of(&target), target };
@@ -292,7 +305,9 @@ impl Reconcile {
                 self.pending = pending;
                 // This host takes another part of the same target now.
                 if let Some(running) = self.keep_running().await {
+                    let waiting = self.pending.take();
                     self.attempt(running).await;
+                    self.pending = waiting.or(self.pending.take());
                 }
             }
         }
@@ -304,11 +319,14 @@ impl Reconcile {
     /// Sees to the network of the target in force, and returns it where this host takes another part of it now. Before
     /// the first one, what an earlier process left keeps its hooks; so does what a leave could not remove.
     async fn keep_running(&mut self) -> Option<Arc<Prepared>> {
-        let (mut anew, mut fit) = (None, Fit::default());
+        let (mut anew, mut fit, mut is_urgent) = (None, Fit::default(), false);
         let repaired = if let Some((running, known)) = self.running.clone() {
             let repaired = self.repair_network(&running, &known).await;
             fit = known;
-            repaired.map(|fits| anew = (!fits).then_some(running))
+            repaired.map(|part| {
+                is_urgent = part == Part::OtherNics;
+                anew = (part != Part::Same).then_some(running);
+            })
         } else if self.leaving {
             self.network.secure_device().await
         } else if self.control().is_ok_and(|control| control != Control::UNPUBLISHED) {
@@ -318,19 +336,24 @@ impl Reconcile {
         };
         self.report.reattached(self.network.take_reattached());
         warn(self.report.trouble(trouble(&fit, repaired.err().as_ref())));
-        anew.filter(|_| self.pending.is_none())
+        anew.filter(|_| is_urgent || self.pending.is_none())
     }
 
-    /// Repairs the network as it is in force; tells whether that is the part which this host would take now.
-    async fn repair_network(&mut self, running: &Prepared, fit: &Fit) -> Result<bool, KernelError> {
+    /// Repairs the network as it is in force; tells which part of the target this host would take now. What is ordered
+    /// about NICs waits for nothing.
+    async fn repair_network(&mut self, running: &Prepared, fit: &Fit) -> Result<Part, KernelError> {
         let settings = &running.target.state.settings;
         let inventory = self.network.inventory().await?;
         let now = self.network.fit(settings, &running.protected, &fit.prefixes, &inventory).await;
+        if now.as_ref().is_ok_and(|now| now.nic != fit.nic) {
+            return Ok(Part::OtherNics);
+        }
         let desired: Desired = self.network.desired(settings, &fit.prefixes, &inventory);
         self.network.raise(&desired, settings.role).await?;
         self.network.add(&desired).await?;
         self.network.remove(&desired).await?;
-        Ok(now? == *fit && mtu(&desired) == self.mtu)
+        let is_same = now? == *fit && mtu(&desired) == self.mtu;
+        Ok(if is_same { Part::Same } else { Part::Other })
     }
 
     /// Reports what is there now.

@@ -99,6 +99,12 @@ impl Record {
         Self { trial: Some(digest), rejected: None, failsafes, ..self.clone() }
     }
 
+    /// It ended, and nothing is known.
+    #[must_use]
+    pub fn untried(&self) -> Self {
+        Self { trial: None, ..self.clone() }
+    }
+
     /// It did no harm.
     #[must_use]
     pub fn confirming(&self, policy: &Arc<Policy>, tunnel_port: u16) -> Self {

@@ -431,16 +431,36 @@ impl Shell {
     async fn protect(&mut self) {
         let names = self.gateways.all().to_vec();
         let dialer = self.agent.dialer();
+        let before = self.protected.clone();
         let resolving = async move {
             let mut found = BTreeMap::new();
             for name in names {
-                let addresses = dialer.resolve(&name).await.unwrap_or_default();
-                found.extend(addresses.into_iter().map(|address| (address.ip(), format!("gateway {name}"))));
+                let label = format!("gateway {name}");
+                match dialer.resolve(&name).await {
+                    Ok(addresses) => {
+                        found.extend(addresses.into_iter().map(|address| (address.ip(), label.clone())));
+                    }
+                    // What was known may still be true.
+                    Err(_unknown) => found.extend(
+                        before
+                            .iter()
+                            .filter(|(known, _)| *known == label)
+                            .map(|(known, at)| (*at, known.clone())),
+                    ),
+                }
             }
             found
         };
         let found = self.answering(resolving).await;
         self.protected = found.into_iter().map(|(address, name)| (name, address)).collect();
+        // What runs protects them too, without waiting for the next state, which may be behind them.
+        self.member.targets.send_if_modified(|target| {
+            let Some(known) = target.as_ref().filter(|known| known.protected != self.protected) else {
+                return false;
+            };
+            *target = Some(Arc::new(Target { protected: self.protected.clone(), ..Target::clone(known) }));
+            true
+        });
     }
 }
 
