@@ -143,7 +143,11 @@ pub(crate) struct Monitor {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Policy {
     /// Lists the rules that apply to this host.
-    List,
+    List {
+        /// Those on the NICs, outside of the mesh, with what is never closed there.
+        #[arg(long)]
+        nic: bool,
+    },
     Trace(Trace),
 }
 
@@ -151,7 +155,8 @@ pub(crate) enum Policy {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  outrigger policy trace --direction in --remote 10.244.0.7 --protocol tcp --port 5432\n  \
-                        outrigger policy trace --direction out --remote fd00::7 --protocol icmp"
+                        outrigger policy trace --direction out --remote fd00::7 --protocol icmp\n  \
+                        outrigger policy trace --nic --direction in --remote 192.0.2.7 --port 22"
 )]
 pub(crate) struct Trace {
     /// Who opens the flow: `in` the remote, `out` this host.
@@ -166,6 +171,9 @@ pub(crate) struct Trace {
     /// The destination port of the flow; needed for tcp, udp and sctp. For icmp the type, else an echo request.
     #[arg(long)]
     pub(crate) port: Option<u16>,
+    /// On the NICs, outside of the mesh. Nodes of the mesh are known there, and addresses, but no pods.
+    #[arg(long)]
+    pub(crate) nic: bool,
 }
 
 #[derive(Debug, Subcommand)]

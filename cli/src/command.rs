@@ -27,7 +27,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Leave(leave) => leave::run(connect(&global).await?, leave.force, format).await,
         Command::Status => status::run(connect(&global).await?, format).await,
         Command::Monitor(monitor) => monitor::run(connect(&global).await?, &monitor, format).await,
-        Command::Policy(Policy::List) => policy::list(connect(&global).await?, format).await,
+        Command::Policy(Policy::List { nic }) => policy::list(connect(&global).await?, format, nic).await,
         Command::Policy(Policy::Trace(trace)) => {
             let request = policy::request(&trace)?;
             policy::trace(connect(&global).await?, request, format).await

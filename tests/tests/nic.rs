@@ -88,6 +88,14 @@ impl World {
         Ok(open.contains(&true))
     }
 
+    /// Verdict, rule, and the kernel's verdict for a connection to a port of the host.
+    fn trace(&self, remote: &str, port: u16) -> Result<[String; 3]> {
+        let port = port.to_string();
+        let words = ["policy", "trace", "--nic", "--direction", "in", "--remote", remote, "--port", &port];
+        let answer = self.db.command(&[&words[..], &["-o", "json"]].concat())?.ok()?.json()?;
+        Ok(["verdict", "rule", "kernel_verdict"].map(|key| json::text(&answer, key).to_owned()))
+    }
+
     fn wait_open(&self, port: u16, wanted: bool) -> Result<()> {
         wait_ok("the port", PATIENCE, || {
             ensure!(self.is_open(port)? == wanted, "port {port} is not {wanted}");
@@ -136,6 +144,18 @@ fn threat_lockout_logins_survive_a_policy_that_denies_everything() -> Result<()>
         lives(session)?;
     }
     ensure!(world.is_open(SSH)?, "new logins");
+    for remote in ["192.0.2.77", "2001:db8::77"] {
+        ensure!(
+            world.trace(remote, SSH)? == ["allow", "failsafe/ssh", "allow"],
+            "{:?}",
+            world.trace(remote, SSH)?
+        );
+        let [verdict, rule, kernel] = world.trace(remote, OTHER)?;
+        ensure!(
+            verdict == "deny" && rule.contains("closed") && kernel == "deny",
+            "{rule}: {verdict}, {kernel}"
+        );
+    }
     ensure!(!world.is_open(OTHER)?, "closed");
     ensure!(json::flag(&world.db.status()?, "connected"), "the gateway");
 
@@ -148,6 +168,7 @@ fn threat_lockout_logins_survive_a_policy_that_denies_everything() -> Result<()>
 
     world.set("")?;
     world.wait_state("off")?;
+    ensure!(world.trace("192.0.2.77", SSH).is_err(), "nothing governs the NIC");
     world.wait_open(OTHER, true)?;
     wait_for("the record to be gone", PATIENCE, || !world.db.state().join("nic.json").exists())?;
     for session in &sessions {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::Stream;
+use policy::pages::Pages;
+use policy::state::Policy;
 use proto::v1::agent_server::{Agent as AgentApi, AgentServer};
 use proto::v1::{
     AgentJoinRequest, AgentLeaveRequest, AgentLeaveResponse, AgentStatus, AgentStatusRequest,
@@ -180,8 +182,11 @@ impl AgentApi for Service {
 
     async fn list_policies(
         &self,
-        _request: Request<ListPoliciesRequest>,
+        request: Request<ListPoliciesRequest>,
     ) -> Result<Response<ListPoliciesResponse>, Status> {
+        if request.into_inner().nic {
+            return Ok(Response::new(policies::list(&*nic_policy(&*self.member()?)?, &Pages::default())));
+        }
         let (_, version) = self.running()?;
         Ok(Response::new(policies::list(&version.state.policy, &version.state.identities)))
     }
@@ -211,12 +216,17 @@ impl AgentApi for Service {
         &self,
         request: Request<TracePolicyRequest>,
     ) -> Result<Response<TracePolicyResponse>, Status> {
-        let (member, version) = self.running()?;
         let query = policies::Query::try_from(request.into_inner())
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         // Reads whole tables out of the kernel.
-        let traced =
-            tokio::task::spawn_blocking(move || policies::trace(&member, &version.state, &query)).await;
+        let traced = if query.nic {
+            let member = self.member()?;
+            let policy = nic_policy(&member)?;
+            tokio::task::spawn_blocking(move || policies::trace_on_nic(&member, &policy, &query)).await
+        } else {
+            let (member, version) = self.running()?;
+            tokio::task::spawn_blocking(move || policies::trace(&member, &version.state, &query)).await
+        };
         let traced = traced.map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(traced.map_err(|error| Status::aborted(error.to_string()))?))
     }
@@ -228,4 +238,10 @@ impl AgentApi for Service {
         let member = self.member()?;
         Ok(Response::new(Box::pin(connectivity::run(self.agent.clone(), member))))
     }
+}
+
+/// The policy that governs the NICs.
+fn nic_policy(member: &Member) -> Result<Arc<Policy>, Status> {
+    let nic = member.kernel.status().borrow().nic.as_ref().map(|nic| Arc::clone(&nic.policy));
+    nic.ok_or_else(|| Status::failed_precondition("policy governs no NIC of this host: its scope is mesh"))
 }

@@ -5,6 +5,7 @@
 //! is a secret, and nothing a gateway says ends up here.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -110,7 +111,7 @@ pub struct Options {
     pub failsafe: Option<List<Failsafe>>,
     /// TCP ports that it never closes, beside those of sshd. [default: none]
     #[arg(long, env = "OUTRIGGER_FAILSAFE_PORTS", value_name = "PORT,…")]
-    pub failsafe_ports: Option<List<u16>>,
+    pub failsafe_ports: Option<List<NonZeroU16>>,
     /// From where these and sshd's are never closed. [default: anywhere]
     #[arg(long, env = "OUTRIGGER_FAILSAFE_SOURCES", value_name = "CIDR,…")]
     pub failsafe_sources: Option<List<IpNet>>,
@@ -245,7 +246,10 @@ impl From<Options> for Config {
             on_failure: options.on_failure.unwrap_or_default(),
             failsafes: Failsafes {
                 kinds: options.failsafe.map_or_else(|| Failsafes::default().kinds, |list| list.0),
-                ports: options.failsafe_ports.map(|list| list.0).unwrap_or_default(),
+                ports: options
+                    .failsafe_ports
+                    .map(|list| list.0.into_iter().map(NonZeroU16::get).collect())
+                    .unwrap_or_default(),
                 sources: options.failsafe_sources.map(|list| list.0),
             },
             confirm_within: options.confirm_within.unwrap_or_default().into(),

@@ -153,11 +153,9 @@ pub fn audit_for(agent: &Agent, time: Duration) -> Result<u64, String> {
     let until = if time.is_zero() { 0 } else { agent.now().as_secs() + time.as_secs() };
     // At once, whatever else is under way.
     agent.nic.orders.send_modify(|orders| Arc::make_mut(orders).audit = until != 0);
-    let known = agent.nic.record.borrow().clone();
-    let record = Record { audit_until: until, ..known };
-    let saved = save(agent, record.clone());
+    let saved = save(agent, |known| Record { audit_until: until, ..known.clone() });
     if saved.is_err() {
-        agent.nic.record.send_replace(record);
+        agent.nic.record.send_modify(|known| known.audit_until = until);
     }
     saved
         .map_err(|error| format!("it holds until the agent ends, and could not be written down: {error}"))?;
@@ -169,8 +167,10 @@ pub fn audit_for(agent: &Agent, time: Duration) -> Result<u64, String> {
     Ok(until)
 }
 
-fn save(agent: &Agent, record: Record) -> Result<(), String> {
+/// Writes down what becomes of what is known: an administrator and a trial may both have something to say.
+fn save(agent: &Agent, change: impl FnOnce(&Record) -> Record) -> Result<(), String> {
     let _writing = agent.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let record = change(&agent.nic.record.borrow());
     record.save(&agent.state).map_err(|error| error.to_string())?;
     agent.nic.record.send_replace(record);
     Ok(())
@@ -188,11 +188,13 @@ impl Keeper<'_> {
         loop {
             let version = running.borrow_and_update().clone();
             let record = records.borrow_and_update().clone();
-            if let Some(version) = version {
-                let settings = &version.state.settings;
-                if self.see_to(settings, &record).await {
-                    continue;
+            match version {
+                Some(version) if self.see_to(&version.state.settings, &record).await => continue,
+                None if self.is_fallback() => {
+                    let text = "the last confirmed policy: the last good state could not be read";
+                    self.tell(Phase::Enforce, text.to_owned(), 0);
                 }
+                Some(_) | None => {}
             }
             tokio::select! {
                 changed = running.changed() => if changed.is_err() { return },
@@ -200,6 +202,11 @@ impl Keeper<'_> {
                 () = self.end_of_audit(&record) => {}
             }
         }
+    }
+
+    /// Whether what runs, if anything, is no state of a gateway.
+    fn is_fallback(&self) -> bool {
+        self.member.targets.borrow().as_ref().is_some_and(|target| target.tag.is_none())
     }
 
     /// Returns when the time is over in which policy is only reported.
@@ -222,12 +229,7 @@ impl Keeper<'_> {
         });
         let Some(nic) = &settings.nic else {
             self.tell(Phase::Off, String::new(), 0);
-            if *record != Record::default() {
-                // Another scope begins anew.
-                return self.decide(Record { audit_until: record.audit_until, ..Record::default() })
-                    && record.audit_until == 0;
-            }
-            return false;
+            return self.clear(record);
         };
         if let Some(until) = audit_until {
             self.tell(Phase::Audit, "an administrator of this host has it only reported".to_owned(), until);
@@ -235,8 +237,7 @@ impl Keeper<'_> {
         }
         if nic.mode == Mode::Audit || settings.mode == Mode::Audit {
             self.tell(Phase::Audit, "what policy denies is only reported".to_owned(), 0);
-            // Whoever enforces again begins anew.
-            return *record != Record::default() && self.decide(Record::default());
+            return self.clear(record);
         }
         let digest = Digest::of(&nic.policy);
         if record.is_confirmed(digest) {
@@ -251,11 +252,16 @@ impl Keeper<'_> {
         true
     }
 
+    /// Whoever enforces again begins anew; whether that was news.
+    fn clear(&self, record: &Record) -> bool {
+        let now = self.agent.now().as_secs();
+        record.cleared(now) != *record && self.decide(|known| known.cleared(now))
+    }
+
     /// Enforces a policy with a deadline, and confirms or reverts it.
     async fn try_out(&self, digest: Digest, nic: &Nic, tunnel_port: u16) {
         let within = self.agent.config.confirm_within;
-        let record = self.agent.nic.record.borrow().clone();
-        if !self.decide(record.trying(digest, &self.agent.config.failsafes)) {
+        if !self.decide(|known| known.trying(digest, &self.agent.config.failsafes)) {
             // What cannot be remembered is not begun; the disk may have room later.
             return sleep(within).await;
         }
@@ -267,24 +273,22 @@ impl Keeper<'_> {
         );
         tracing::warn!(?within, "policy on the NICs is tried");
         self.order(|orders| orders.trial = Some((digest, deadline)));
-        let end = self.watch(digest, deadline, within).await;
-        let record = self.agent.nic.record.borrow().clone();
-        match end {
+        match self.watch(digest, deadline, within).await {
             End::Superseded => {
                 tracing::info!("policy on the NICs is not tried any further: something else is wanted");
-                self.decide(record.untried());
+                self.decide(Record::untried);
             }
             End::Confirmed => {
                 tracing::info!("policy on the NICs is confirmed");
-                let confirmed = record.confirming(&nic.policy, tunnel_port);
-                if !self.decide(confirmed) {
-                    self.decide(record.rejecting(digest, "the confirmation could not be written down"));
+                if !self.decide(|known| known.confirming(&nic.policy, tunnel_port)) {
+                    let reason = "the confirmation could not be written down";
+                    self.decide(|known| known.rejecting(digest, reason));
                 }
             }
             End::Reverted(reason) => {
                 tracing::error!(reason, "policy on the NICs is reverted");
                 self.agent.nic.outcome.send_modify(|outcome| outcome.reverted += 1);
-                self.decide(record.rejecting(digest, &reason));
+                self.decide(|known| known.rejecting(digest, &reason));
             }
         }
     }
@@ -393,8 +397,8 @@ impl Keeper<'_> {
     }
 
     /// Writes down what was decided; whether that worked.
-    fn decide(&self, record: Record) -> bool {
-        let saved = save(self.agent, record);
+    fn decide(&self, change: impl FnOnce(&Record) -> Record) -> bool {
+        let saved = save(self.agent, change);
         if let Err(error) = &saved {
             tracing::error!(error, "what was decided about the NICs could not be written down");
         }

@@ -338,6 +338,7 @@ fn drops_are_counted_told_and_foretold() {
             protocol: 6,
             source_port: 40_000,
             destination_port: 5432,
+            nic: false,
         };
         let denied = host.kernel.trace(&query).unwrap();
         assert_eq!((denied.reason, denied.identity), (Reason::PolicyDenied, 3000));

@@ -11,8 +11,8 @@ use crate::failure::Failure;
 use crate::output::{self, Colour};
 
 /// Lists the rules that apply to this host, and the defaults.
-pub(crate) async fn list(mut client: Client, format: Format) -> Result<(), Failure> {
-    let response = client.list_policies(ListPoliciesRequest {}).await?.into_inner();
+pub(crate) async fn list(mut client: Client, format: Format, nic: bool) -> Result<(), Failure> {
+    let response = client.list_policies(ListPoliciesRequest { nic }).await?.into_inner();
     let ListPoliciesResponse { rules, ingress_default_deny, egress_default_deny, ingress_by, egress_by } =
         response;
     if format == Format::Json {
@@ -62,6 +62,7 @@ pub(crate) fn request(trace: &Trace) -> Result<TracePolicyRequest, Failure> {
         remote: trace.remote.to_canonical().to_string(),
         protocol: trace.protocol.0.clone(),
         port: trace.port.map(u32::from),
+        nic: trace.nic,
     })
 }
 
@@ -123,6 +124,7 @@ mod tests {
             remote: "::ffff:10.0.0.1".parse().unwrap(),
             protocol: Protocol("tcp".to_owned()),
             port: None,
+            nic: false,
         };
         assert!(matches!(request(&trace), Err(Failure::Usage(_))));
         trace.port = Some(5432);

@@ -87,7 +87,11 @@ impl Index {
         let (scope, mode) = self.scope(name, workload);
         let nic = told.nics.get(&(identity, scope));
         let nic = nic.map(|policy| Nic { scope, mode, policy: Arc::clone(policy) });
-        (nic, told.left_out.get(&(identity, scope)).cloned().unwrap_or_default())
+        let mut left_out = told.left_out.get(&(identity, scope)).cloned().unwrap_or_default();
+        if scope == Scope::Mesh && mode == Mode::Enforce {
+            left_out.push("nicMode enforce: the scope is mesh, nothing is enforced on NICs".to_owned());
+        }
+        (nic, left_out)
     }
 
     /// The identities and scopes of workloads whose NICs are governed; no walk over all where nobody asks for it.

@@ -110,6 +110,7 @@ fn pingable(state: &NodeState, own: IpAddr, wanted: impl Fn(&EndpointKind) -> bo
             remote: *address,
             protocol: icmp(*address),
             port: 0,
+            nic: false,
         };
         policy::evaluate(&state.policy, &flow(state, &query)).action == RuleAction::Allow
     };

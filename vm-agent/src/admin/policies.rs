@@ -29,6 +29,7 @@ pub(super) struct Query {
     pub(super) remote: IpAddr,
     pub(super) protocol: u8,
     pub(super) port: u16,
+    pub(super) nic: bool,
 }
 
 /// A question that makes no sense.
@@ -55,7 +56,7 @@ impl TryFrom<TracePolicyRequest> for Query {
     type Error = InvalidQuery;
 
     fn try_from(request: TracePolicyRequest) -> Result<Self, Self::Error> {
-        let TracePolicyRequest { direction, remote, protocol, port } = request;
+        let TracePolicyRequest { direction, remote, protocol, port, nic } = request;
         let direction = match direction.as_str() {
             "ingress" => Direction::Ingress,
             "egress" => Direction::Egress,
@@ -74,7 +75,7 @@ impl TryFrom<TracePolicyRequest> for Query {
             Some(port) => in_range(protocol, port)?,
             None => crate::kernel::default_port(protocol),
         };
-        Ok(Self { direction, remote, protocol, port })
+        Ok(Self { direction, remote, protocol, port, nic })
     }
 }
 
@@ -113,18 +114,41 @@ pub(super) fn trace(
     })
 }
 
+/// The same on the NICs: of a policy that knows nodes and addresses.
+pub(super) fn trace_on_nic(
+    member: &Member,
+    policy: &Policy,
+    query: &Query,
+) -> Result<TracePolicyResponse, KernelError> {
+    let traced = member.kernel.trace(&trace_query(query))?;
+    let Query { direction, remote, protocol, port, nic: _ } = *query;
+    let identity = Identity::try_new(traced.identity).ok();
+    let explanation = explain(policy, &Flow { direction, identity, remote, protocol, port });
+    Ok(TracePolicyResponse {
+        verdict: action(explanation.verdict.action).to_owned(),
+        rule: explanation.verdict.name(direction),
+        remote_identity: traced.identity,
+        rules: explanation.steps.iter().map(ToString::to_string).collect(),
+        kernel_verdict: kernel_verdict(traced.reason),
+        ..TracePolicyResponse::default()
+    })
+}
+
 /// The flow as the specification sees it.
 pub(super) fn flow(state: &NodeState, query: &Query) -> Flow {
-    let Query { direction, remote, protocol, port } = *query;
+    let Query { direction, remote, protocol, port, nic: _ } = *query;
     let identity = state.endpoints.get(&remote).map(|endpoint| endpoint.identity);
     Flow { direction, identity, remote, protocol, port }
 }
 
 /// Why the kernel would let the flow pass or not.
 pub(super) fn trace_kernel(member: &Member, query: &Query) -> Result<Reason, KernelError> {
-    let Query { direction, remote, protocol, port } = *query;
-    let query = TraceQuery { direction, remote, protocol, source_port: EPHEMERAL, destination_port: port };
-    member.kernel.trace(&query).map(|trace| trace.reason)
+    member.kernel.trace(&trace_query(query)).map(|trace| trace.reason)
+}
+
+const fn trace_query(query: &Query) -> TraceQuery {
+    let Query { direction, remote, protocol, port, nic } = *query;
+    TraceQuery { direction, remote, protocol, source_port: EPHEMERAL, destination_port: port, nic }
 }
 
 fn kernel_verdict(reason: Reason) -> String {
@@ -225,6 +249,7 @@ mod tests {
             remote: "fd00::7".to_owned(),
             protocol: "icmp".to_owned(),
             port: None,
+            nic: false,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use datapath::Direction;
-use policy::state::{Mode, Role, Scope};
+use policy::state::{Mode, Nic, Role, Scope};
 use proto::v1::{AgentStatus, Counter, NicStatus};
 
 use crate::agent::{Agent, Report, Source};
@@ -35,9 +35,13 @@ pub(super) fn status(agent: &Agent) -> AgentStatus {
         }
         (Err(error), _) | (_, Err(error)) => status.warnings.push(format!("reading counters: {error}")),
     }
-    if let Some(version) = member.running.borrow().as_ref() {
+    let running = member.running.borrow().clone();
+    if let Some(version) = &running {
         add_state(&mut status, version);
-        status.nic = Some(nic(&agent.nic.outcome.borrow(), kernel.nic.as_ref(), version));
+    }
+    if running.is_some() || kernel.nic.is_some() {
+        let governed = running.as_ref().and_then(|version| version.state.settings.nic.as_ref());
+        status.nic = Some(nic(&agent.nic.outcome.borrow(), kernel.nic.as_ref(), governed));
     }
     status
 }
@@ -97,9 +101,8 @@ fn add_state(status: &mut AgentStatus, version: &Version) {
     (status.role, status.mode) = (role.to_owned(), mode.to_owned());
 }
 
-fn nic(outcome: &Outcome, kernel: Option<&KernelNic>, version: &Version) -> NicStatus {
+fn nic(outcome: &Outcome, kernel: Option<&KernelNic>, governed: Option<&Nic>) -> NicStatus {
     let Outcome { phase, message, reverted, audit_until } = outcome;
-    let governed = version.state.settings.nic.as_ref();
     NicStatus {
         scope: governed.map_or(Scope::Mesh, |nic| nic.scope).name().to_owned(),
         state: phase.name().to_owned(),

@@ -67,7 +67,10 @@ async fn an_unjoined_agent_says_so_to_everything() {
     let code = |status: Status| Some(status.code());
     assert_eq!(agent.client.leave(AgentLeaveRequest { force: false }).await.err().and_then(code), not_joined);
     assert_eq!(agent.client.monitor(MonitorRequest::default()).await.err().and_then(code), not_joined);
-    assert_eq!(agent.client.list_policies(ListPoliciesRequest {}).await.err().and_then(code), not_joined);
+    assert_eq!(
+        agent.client.list_policies(ListPoliciesRequest::default()).await.err().and_then(code),
+        not_joined
+    );
     assert_eq!(agent.client.list_endpoints(ListEndpointsRequest {}).await.err().and_then(code), not_joined);
     assert_eq!(
         agent.client.test_connectivity(TestConnectivityRequest {}).await.err().and_then(code),

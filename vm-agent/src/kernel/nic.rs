@@ -67,8 +67,10 @@ pub(super) struct NicImage {
 }
 
 /// What runs on the NICs, for `status`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NicStatus {
+    /// The policy with what it never closes.
+    pub policy: Arc<Policy>,
     /// The devices.
     pub devices: Vec<String>,
     /// Whether what policy denies is only reported.

@@ -381,6 +381,7 @@ impl Reconcile {
     fn nic_status(&self) -> Option<NicStatus> {
         let nic = self.running.as_ref()?.1.nic.as_ref()?;
         Some(NicStatus {
+            policy: Arc::clone(&nic.policy),
             devices: nic.devices.values().cloned().collect(),
             audit: nic.audit,
             deadline: nic.deadline,

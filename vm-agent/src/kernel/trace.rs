@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use datapath::abi::{Control, Hook};
-use datapath::{Address, Direction, Moment, Outer, Reason};
+use datapath::{Address, Direction, Moment, Outer, Reason, Work};
 
 use super::error::KernelError;
 use super::pins::Pins;
@@ -31,6 +31,8 @@ pub struct TraceQuery {
     pub source_port: u16,
     /// Destination port, for protocols that have ports; the type of ICMP and `ICMPv6`.
     pub destination_port: u16,
+    /// On the NICs, not in the mesh.
+    pub nic: bool,
 }
 
 /// What would happen to it.
@@ -52,11 +54,36 @@ pub struct Trace {
 pub(super) fn trace(pins: &Pins, query: &TraceQuery) -> Result<Trace, KernelError> {
     let store = programs::store(pins)?;
     let control = store.switch.control()?;
-    Ok(decide(&Dump::read(&store, control.bank())?, control, query))
+    let dump = Dump::read(&store, control.bank())?;
+    Ok(if query.nic { decide_on_nic(&dump, control, query) } else { decide(&dump, control, query) })
+}
+
+/// A trial counts as what it would become.
+fn decide_on_nic(dump: &Dump, control: Control, query: &TraceQuery) -> Trace {
+    let TraceQuery { direction, remote, protocol, source_port, destination_port, nic: _ } = *query;
+    let local = dump.nic_address(remote.is_ipv4());
+    let remote = Address::from(remote);
+    let (hook, source, destination) = match direction {
+        Direction::Ingress => (Hook::GuardIngress, remote, local),
+        Direction::Egress => (Hook::GuardEgress, local, remote),
+    };
+    let packet = FirstPacket::new(source, destination, protocol, source_port, destination_port);
+    let moment = Moment { hook, control, now_ns: 1 };
+    let mut work = Work::new();
+    let passes = datapath::guard_in(&packet.at(dump.nic_device()), &moment, dump, &mut work);
+    let verdict = work.verdict;
+    Trace {
+        // Where no address or device is governed, nothing was asked.
+        reason: if passes && !verdict.reason.passes() { Reason::Forwarded } else { verdict.reason },
+        rule: verdict.rule,
+        identity: dump.nic_endpoint(remote).map_or(0, |entry| entry.identity),
+        tunnel: None,
+        epoch: control.epoch(),
+    }
 }
 
 fn decide(dump: &Dump, control: Control, query: &TraceQuery) -> Trace {
-    let TraceQuery { direction, remote, protocol, source_port, destination_port } = *query;
+    let TraceQuery { direction, remote, protocol, source_port, destination_port, nic: _ } = *query;
     let local = dump.own_address(remote.is_ipv4());
     let remote = Address::from(remote);
     let endpoint = dump.endpoint_at(remote);

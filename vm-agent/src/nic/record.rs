@@ -99,6 +99,13 @@ impl Record {
         Self { trial: Some(digest), rejected: None, failsafes, ..self.clone() }
     }
 
+    /// Nothing is known of any policy; what an administrator asked for holds for its time.
+    #[must_use]
+    pub fn cleared(&self, now: u64) -> Self {
+        let audit_until = if self.audit_until > now { self.audit_until } else { 0 };
+        Self { audit_until, ..Self::default() }
+    }
+
     /// It ended, and nothing is known.
     #[must_use]
     pub fn untried(&self) -> Self {

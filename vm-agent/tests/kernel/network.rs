@@ -17,6 +17,7 @@ fn outgoing(host: &Running) -> Reason {
         protocol: 6,
         source_port: 40_000,
         destination_port: 5432,
+        nic: false,
     };
     host.kernel.trace(&query).unwrap().reason
 }

@@ -67,7 +67,7 @@ fn denied(state: &NodeState) -> Option<(Query, String)> {
     };
     let of = |direction: Direction| {
         let queries = remotes().flat_map(move |remote| {
-            PORTS.map(|port| Query { direction, remote: *remote, protocol: TCP, port })
+            PORTS.map(|port| Query { direction, remote: *remote, protocol: TCP, port, nic: false })
         });
         queries.into_iter().find_map(|query| {
             let verdict = policy::evaluate(&state.policy, &flow(state, &query));

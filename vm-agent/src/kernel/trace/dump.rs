@@ -2,7 +2,7 @@
 
 use datapath::abi::{
     Bank, Bucket, CidrEntry, CidrKey, ClassKey, EndpointEntry, EndpointKey, Event, Flow, FlowKey,
-    FragmentEntry, FragmentKey, PolicyEntry, PolicyKey, PrefixKey, Settings, TunnelKey,
+    FragmentEntry, FragmentKey, Place, PolicyEntry, PolicyKey, PrefixKey, Settings, TunnelKey, endpoint_flag,
 };
 use datapath::{Address, FlowTable, Port, Tables};
 use policy::pages::Pages;
@@ -16,6 +16,7 @@ pub(super) struct Dump {
     contents: Contents,
 }
 
+const NIC: u8 = Place::nic(Bank::A).number();
 const ADDRESS_BITS: u32 = 128;
 const PORT_BITS: u32 = 16;
 
@@ -40,6 +41,23 @@ impl Dump {
     pub(super) fn own_address(&self, v4: bool) -> Address {
         let of = |settings: &Settings| if v4 { settings.address_v4 } else { settings.address_v6 };
         self.contents.settings.as_ref().map_or(Address::NONE, of)
+    }
+
+    /// An address of this host outside of the mesh.
+    pub(super) fn nic_address(&self, v4: bool) -> Address {
+        let is_own = |entry: &EndpointEntry| entry.flags & endpoint_flag::OWN != 0;
+        let mut own = self.contents.endpoints.iter().filter(|(key, entry)| key.bank == NIC && is_own(entry));
+        own.find(|(key, _)| key.address.is_v4() == v4).map_or(Address::NONE, |(key, _)| key.address)
+    }
+
+    /// A device on which policy governs; 0 = none.
+    pub(super) fn nic_device(&self) -> u32 {
+        self.contents.tunnels.iter().find(|(key, _)| key.bank == NIC).map_or(0, |(key, _)| key.set)
+    }
+
+    /// Who has an address, as far as NICs know it.
+    pub(super) fn nic_endpoint(&self, address: Address) -> Option<&EndpointEntry> {
+        self.contents.endpoints.get(&EndpointKey { bank: NIC, reserved: [0; 3], address })
     }
 
     pub(super) fn endpoint_at(&self, address: Address) -> Option<&EndpointEntry> {

@@ -7,6 +7,7 @@ use zerocopy::FromBytes;
 #[derive(Clone, Debug)]
 pub(super) struct FirstPacket {
     ethertype: u16,
+    ifindex: u32,
     bytes: Vec<u8>,
 }
 
@@ -39,10 +40,17 @@ impl FirstPacket {
     ) -> Self {
         let payload = payload(protocol, source_port, destination_port);
         if destination.is_v4() {
-            Self { ethertype: ETHERTYPE_V4, bytes: v4(source, destination, protocol, &payload) }
+            Self { ethertype: ETHERTYPE_V4, ifindex: 0, bytes: v4(source, destination, protocol, &payload) }
         } else {
-            Self { ethertype: ETHERTYPE_V6, bytes: v6(source, destination, protocol, &payload) }
+            Self { ethertype: ETHERTYPE_V6, ifindex: 0, bytes: v6(source, destination, protocol, &payload) }
         }
+    }
+}
+
+impl FirstPacket {
+    /// The same at a device.
+    pub(super) fn at(self, ifindex: u32) -> Self {
+        Self { ifindex, ..self }
     }
 }
 
@@ -81,7 +89,7 @@ impl Packet for FirstPacket {
     }
 
     fn ifindex(&self) -> u32 {
-        0
+        self.ifindex
     }
 
     fn load<T: FromBytes>(&self, offset: u32) -> Option<T> {

@@ -79,6 +79,7 @@ fn ask(direction: Direction, remote: &str, protocol: u8, destination_port: u16) 
         protocol,
         source_port: 40_000,
         destination_port,
+        nic: false,
     };
     let trace = decide(&Dump::of(contents), Control::new(Bank::A, 0, 1), &query);
     (trace.reason, rules.get(&trace.rule).map(ToString::to_string))
