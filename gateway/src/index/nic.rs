@@ -70,9 +70,13 @@ impl Index {
             (key, Arc::new(Policy::of_nic(policy.into_iter().chain(host).map(|policy| &**policy))))
         };
         beyond.told.nics = wanted.into_iter().map(nic).collect();
-        beyond.policies.clone_from(&state.policies);
-        beyond.host_policies.clone_from(&state.host_policies);
-        beyond.prefixes = prefixes.to_vec();
+        if !changed.is_empty() {
+            beyond.policies.clone_from(&state.policies);
+            beyond.host_policies.clone_from(&state.host_policies);
+        }
+        if beyond.prefixes != prefixes {
+            beyond.prefixes = prefixes.to_vec();
+        }
         beyond.told.clone()
     }
 

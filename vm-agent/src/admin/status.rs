@@ -103,8 +103,10 @@ fn add_state(status: &mut AgentStatus, version: &Version) {
 
 fn nic(outcome: &Outcome, kernel: Option<&KernelNic>, governed: Option<&Nic>) -> NicStatus {
     let Outcome { phase, message, reverted, audit_until } = outcome;
+    // Without a state of a gateway, what governs is the last confirmed policy of the host.
+    let scope = if kernel.is_some() { Scope::Host } else { Scope::Mesh };
     NicStatus {
-        scope: governed.map_or(Scope::Mesh, |nic| nic.scope).name().to_owned(),
+        scope: governed.map_or(scope, |nic| nic.scope).name().to_owned(),
         state: phase.name().to_owned(),
         message: message.clone(),
         devices: kernel.map(|nic| nic.devices.clone()).unwrap_or_default(),
