@@ -44,10 +44,11 @@ impl HostFacts {
 }
 
 fn read(path: &str) -> io::Result<String> {
-    match fs::read_to_string(Path::new(path)) {
+    match fs::read(Path::new(path)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
         Err(error) => Err(io::Error::new(error.kind(), format!("{path}: {error}"))),
-        text => text,
+        // A comment may have any bytes.
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
     }
 }
 

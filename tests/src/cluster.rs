@@ -86,7 +86,11 @@ impl Cluster {
 
     /// A host with these underlay families and further lines of its agent's configuration, joined.
     pub fn member_with(&self, group: &str, name: &str, families: Underlay, settings: &str) -> Result<Member> {
-        let host = self.net.host_with(name, families)?;
+        self.member_on(self.net.host_with(name, families)?, group, settings)
+    }
+
+    /// A machine joins, with further lines of its agent's configuration.
+    pub fn member_on(&self, host: Host, group: &str, settings: &str) -> Result<Member> {
         let agent = Agent::start_with(&host, settings)?;
         let token = self.gateway.token(&format!("shop/{group}"), &[])?;
         agent.join(&token.text)?;

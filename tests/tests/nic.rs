@@ -1,108 +1,18 @@
 //! Policy on the NICs: what it closes, what it never does, and that a host comes back by itself.
 
-use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+#[path = "nic/reach.rs"]
+mod reach;
+#[path = "nic/trials.rs"]
+mod trials;
+#[path = "nic/world.rs"]
+mod world;
 
 use anyhow::{Context, Result, ensure};
-use e2e::binaries::Binary;
-use e2e::cluster::{Cluster, Member, group};
-use e2e::host::Host;
 use e2e::json;
-use e2e::net::Underlay;
 use e2e::process::Process;
-use e2e::traffic::tcp::{EchoReport, StreamReport};
+use e2e::traffic::tcp::StreamReport;
 use e2e::wait::{wait_for, wait_ok};
-
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Where the "sshd" of these tests listens, and something else.
-const SSH: u16 = 2222;
-const OTHER: u16 = 9001;
-
-const DENY_ALL: &str = "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata:\n  name: closed\n\
-    spec:\n  nodeSelector:\n    matchLabels:\n      app: db\n  ingress:\n    - {}\n  egress:\n    - {}\n";
-
-struct World {
-    cluster: Cluster,
-    db: Member,
-    client: Host,
-    _servers: [Process; 2],
-}
-
-impl World {
-    /// A host whose agent has these further settings, with an "sshd" and another server.
-    fn new(settings: &str) -> Result<Self> {
-        let cluster = Cluster::try_new()?;
-        cluster.group("db")?;
-        let db = cluster.member_with("db", "db-1", Underlay::Dual, settings)?;
-        let client = cluster.net.host("client")?;
-        let sshd = db.host.folder().join("sshd");
-        std::os::unix::fs::symlink(Binary::Traffic.path()?, &sshd)?;
-        let sshd = sshd.display().to_string();
-        let servers = [
-            db.host.spawn("sshd", &[&sshd, "tcp-echo", "--port", &SSH.to_string()])?,
-            db.host.traffic("other", &format!("tcp-echo --port {OTHER}"))?,
-        ];
-        for server in &servers {
-            wait_for("the server", PATIENCE, || {
-                server.report::<EchoReport>().is_ok_and(|report| report.listening)
-            })?;
-        }
-        Ok(Self { cluster, db, client, _servers: servers })
-    }
-
-    fn addresses(&self) -> [IpAddr; 2] {
-        [self.db.host.v4().into(), self.db.host.v6().into()]
-    }
-
-    fn set(&self, more: &str) -> Result<()> {
-        self.cluster.publish("group-db.yaml", &group("db", &[("app", "db")], more))
-    }
-
-    fn wait_state(&self, state: &str) -> Result<()> {
-        wait_ok(state, PATIENCE, || {
-            let status = self.db.status()?;
-            let nic = json::at(&status, &["nic"]);
-            ensure!(json::text(nic, "state") == state, "{nic:#}");
-            Ok(())
-        })
-    }
-
-    /// A connection to a port of the host, whatever becomes of it.
-    fn connect(&self, address: IpAddr, port: u16) -> Result<Process> {
-        let to = SocketAddr::new(address, port);
-        self.client.traffic("connect", &format!("tcp-stream --to {to} --timeout-ms 700"))
-    }
-
-    /// Whether the host takes new connections to a port, by both families alike.
-    fn is_open(&self, port: u16) -> Result<bool> {
-        let mut open = BTreeSet::new();
-        for address in self.addresses() {
-            let stream = self.connect(address, port)?;
-            wait_for("an outcome", PATIENCE, || {
-                stream.report::<StreamReport>().is_ok_and(|report| report.connected || report.error.is_some())
-            })?;
-            open.insert(stream.report::<StreamReport>()?.connected);
-        }
-        ensure!(open.len() == 1, "IPv4 and IPv6 differ on port {port}");
-        Ok(open.contains(&true))
-    }
-
-    /// Verdict, rule, and the kernel's verdict for a connection to a port of the host.
-    fn trace(&self, remote: &str, port: u16) -> Result<[String; 3]> {
-        let port = port.to_string();
-        let words = ["policy", "trace", "--nic", "--direction", "in", "--remote", remote, "--port", &port];
-        let answer = self.db.command(&[&words[..], &["-o", "json"]].concat())?.ok()?.json()?;
-        Ok(["verdict", "rule", "kernel_verdict"].map(|key| json::text(&answer, key).to_owned()))
-    }
-
-    fn wait_open(&self, port: u16, wanted: bool) -> Result<()> {
-        wait_ok("the port", PATIENCE, || {
-            ensure!(self.is_open(port)? == wanted, "port {port} is not {wanted}");
-            Ok(())
-        })
-    }
-}
+use world::{DENY_ALL, OTHER, PATIENCE, SSH, World};
 
 /// Whether records still come back on a connection.
 fn lives(stream: &Process) -> Result<()> {

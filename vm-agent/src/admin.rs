@@ -200,16 +200,14 @@ impl AgentApi for Service {
     }
 
     async fn enforce(&self, request: Request<EnforceRequest>) -> Result<Response<EnforceResponse>, Status> {
-        let _joined = self.member()?;
+        let member = self.member()?;
         let time = Duration::from_secs(request.into_inner().audit_seconds);
         if time > LONGEST_AUDIT {
             let text = format!("at most {} hours", LONGEST_AUDIT.as_secs() / 3600);
             return Err(Status::invalid_argument(text));
         }
-        let agent = self.agent.clone();
-        let written = tokio::task::spawn_blocking(move || nic::audit_for(&agent, time)).await;
-        let written = written.map_err(|error| Status::internal(error.to_string()))?;
-        Ok(Response::new(EnforceResponse { audit_until: written.map_err(Status::aborted)? }))
+        let until = nic::audit_for(&self.agent, &member, time).await;
+        Ok(Response::new(EnforceResponse { audit_until: until.map_err(Status::aborted)? }))
     }
 
     async fn trace_policy(

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use policy::state::{Mode, Nic, NodeSettings};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::agent::Agent;
@@ -145,26 +145,37 @@ pub async fn run(agent: Arc<Agent>) {
     }
 }
 
-/// Has policy only reported for so long; ends that with zero.
+/// Has policy only reported for so long, and returns when the kernel does; ends that with zero.
 ///
 /// # Errors
-/// When it cannot be written down: it holds then until the agent ends.
-pub fn audit_for(agent: &Agent, time: Duration) -> Result<u64, String> {
+/// When it cannot be written down: it holds then until the agent ends. When the kernel takes long.
+pub async fn audit_for(agent: &Arc<Agent>, member: &Member, time: Duration) -> Result<u64, String> {
     let until = if time.is_zero() { 0 } else { agent.now().as_secs() + time.as_secs() };
     // At once, whatever else is under way.
     agent.nic.orders.send_modify(|orders| Arc::make_mut(orders).audit = until != 0);
-    let saved = save(agent, |known| Record { audit_until: until, ..known.clone() });
-    if saved.is_err() {
-        agent.nic.record.send_modify(|known| known.audit_until = until);
-    }
+    let writer = agent.clone();
+    let saved = spawn_blocking(move || {
+        save(&writer, |known| Record { audit_until: until, ..known.clone() }).inspect_err(|_not_saved| {
+            writer.nic.record.send_modify(|known| known.audit_until = until);
+        })
+    });
+    let saved = saved.await.map_err(|error| error.to_string())?;
     saved
         .map_err(|error| format!("it holds until the agent ends, and could not be written down: {error}"))?;
     if until == 0 {
         tracing::warn!("an administrator has policy on the NICs enforced again");
-    } else {
-        tracing::warn!(until, "an administrator has policy on the NICs only reported");
+        return Ok(until);
     }
-    Ok(until)
+    tracing::warn!(until, "an administrator has policy on the NICs only reported");
+    let mut status = member.kernel.status();
+    let reports = status.wait_for(|status| status.nic.as_ref().is_none_or(|nic| nic.audit));
+    match timeout(APPLIED, reports).await {
+        Ok(Ok(_reports)) => Ok(until),
+        Ok(Err(_)) | Err(_) => {
+            Err("it is written down, and the kernel does not know of it yet: see `outrigger status`"
+                .to_owned())
+        }
+    }
 }
 
 /// Writes down what becomes of what is known: an administrator and a trial may both have something to say.

@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::agent::Agent;
@@ -11,8 +12,10 @@ use e2e::cluster::Cluster;
 use e2e::host::Host;
 use e2e::net::Underlay;
 use e2e::process::Process;
+use e2e::wait::wait_for;
 
 const LOUD: &str = "logLevel: trace\n";
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The lines of a key in PEM that are not its frame, and its bytes as a careless log would show them.
 fn key_material(pem: &str) -> Vec<String> {
@@ -178,12 +181,14 @@ fn threat_57_sockets_and_files_are_roots() -> Result<()> {
     let member = cluster.member("db", "db-1")?;
     let gateway_state = cluster.gateway.audit_log();
     let gateway_state = gateway_state.parent().context("a folder")?;
+    let snapshot = member.state().join("snapshot.bin");
+    wait_for("a snapshot", PATIENCE, || snapshot.exists())?;
     for (path, expected) in [
         (member.socket(), 0o600),
         (cluster.gateway.socket(), 0o600),
         (member.state(), 0o700),
         (member.state().join("identity.key"), 0o600),
-        (member.state().join("snapshot.bin"), 0o600),
+        (snapshot, 0o600),
         (gateway_state.to_owned(), 0o700),
         (gateway_state.join("gateway.redb"), 0o600),
         (cluster.gateway.audit_log(), 0o600),
