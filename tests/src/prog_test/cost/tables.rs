@@ -106,7 +106,7 @@ const fn key(address: Address) -> EndpointKey {
     EndpointKey { bank: 0, reserved: [0; 3], address }
 }
 
-const fn own(identity: u32) -> EndpointEntry {
+pub(super) const fn own(identity: u32) -> EndpointEntry {
     EndpointEntry {
         identity,
         previous: 0,
