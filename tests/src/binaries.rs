@@ -9,6 +9,8 @@ use anyhow::{Context, Result, bail};
 pub enum Binary {
     /// The daemon of a host or transit node.
     Agent,
+    /// The double of the Kubernetes API server, of this package.
+    ApiServer,
     /// The command of a host.
     Command,
     /// The gateway and its command.
@@ -25,6 +27,7 @@ impl Binary {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Agent => "outrigger-agent",
+            Self::ApiServer => "apiserver",
             Self::Command => "outrigger",
             Self::Gateway => "outrigger-gateway",
             Self::Swarm => "swarm",

@@ -4,6 +4,7 @@
 #![expect(clippy::missing_errors_doc, reason = "a fixture fails with what it attempted, for a test to show")]
 
 pub mod agent;
+pub mod apiserver;
 pub mod bench;
 pub mod binaries;
 pub mod cluster;

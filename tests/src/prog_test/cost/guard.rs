@@ -10,8 +10,8 @@ use datapath::{Action, Address, Direction, Port};
 use super::super::frames::{ethernet, ipv4, ipv6, tcp, udp};
 use super::super::kernel::{Kernel, PASSED};
 use super::super::mesh::address;
-use super::tables::{own, tables};
 use super::Cost;
+use super::tables::{own, tables};
 
 /// The device of a test run.
 const LOOPBACK: u32 = 1;
@@ -46,8 +46,8 @@ pub(super) fn guard(kernel: &mut Kernel, empty: f64, rounds: u32) -> Result<Vec<
         best(kernel, "guard_ingress", &foreign)?,
         None,
     ));
-    for (index, family) in ["IPv4", "IPv6"].into_iter().enumerate() {
-        let [own, other] = [address(HOST[index]), address(ELSE[index])];
+    for (((index, family), own), other) in ["IPv4", "IPv6"].into_iter().enumerate().zip(HOST).zip(ELSE) {
+        let [own, other] = [address(own), address(other)];
         let packet = |from: Address, to: Address, segment: &[u8]| {
             ethernet(&if index == 0 {
                 ipv4(from, to, 6, [0; 4], segment)
