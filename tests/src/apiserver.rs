@@ -3,24 +3,33 @@
 
 pub mod fixture;
 
+mod admit;
+mod apply;
+mod cel;
 mod control;
+mod crd;
+mod delete;
 mod discovery;
 mod events;
 mod failure;
+mod gc;
 mod kind;
 mod kinds;
 mod object;
 mod patch;
 mod persist;
 mod query;
+mod rbac;
 mod read;
 mod review;
 mod routes;
+mod schema;
 mod selector;
 mod server;
 mod state;
 mod store;
 mod users;
+mod validate;
 mod watch;
 mod write;
 

@@ -14,6 +14,11 @@ use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher::{self, Event, watcher};
 use serde_json::json;
 
+#[path = "apiserver/custom.rs"]
+mod custom;
+#[path = "apiserver/rights.rs"]
+mod rights;
+
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn config_map(name: &str, value: &str) -> String {

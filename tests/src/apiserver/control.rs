@@ -108,6 +108,7 @@ pub(super) fn answer(shared: &Shared, word: &str, query: &Query) -> Answer<Value
             "save" => state.store.save(Path::new(query.text("file"))).map_err(|error| bad(&error))?,
             "restore" => {
                 state.store.restore(Path::new(query.text("file"))).map_err(|error| bad(&error))?;
+                state.begin()?;
                 state.control.cut += 1;
             }
             other => return Err(Failure::not_implemented(format!("/double/{other}"))),

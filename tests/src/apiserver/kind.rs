@@ -1,6 +1,10 @@
 //! A kind of objects that is served: its names and what may be done with it.
 
+use std::sync::Arc;
+
 use serde_json::Value;
+
+use super::schema::Schema;
 
 /// Where objects of one kind are kept, whatever version they are asked for in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +42,8 @@ pub(super) struct Kind {
 pub(super) enum Shape {
     /// As a type of Kubernetes' own.
     Typed(Typed),
+    /// As a definition says.
+    Custom(Arc<Schema>),
 }
 
 impl Kind {

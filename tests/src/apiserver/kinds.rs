@@ -91,6 +91,11 @@ impl Kinds {
         self.all.insert(key, Arc::new(kind));
     }
 
+    /// Serves a kind no longer, in no version.
+    pub(super) fn remove(&mut self, bucket: &Bucket) {
+        self.all.retain(|_, kind| kind.bucket() != *bucket);
+    }
+
     /// The kind of a path.
     pub(super) fn get(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Kind>> {
         self.all.get(&(group.to_owned(), version.to_owned(), plural.to_owned())).cloned()

@@ -9,6 +9,8 @@ use super::object;
 /// How a patch is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PatchType {
+    /// Server-side apply, which is elsewhere.
+    Apply,
     Json,
     Merge,
     Strategic,
@@ -38,6 +40,7 @@ pub(super) fn patched(how: PatchType, object: &Value, body: &[u8]) -> Answer<Val
                 })?;
             }
         }
+        PatchType::Apply => return Err(Failure::not_implemented("an apply as a patch")),
         PatchType::Merge => merge(&mut object, serde_json::from_slice(body).map_err(bad)?),
         PatchType::Strategic => {
             let patch: Value = serde_json::from_slice(body).map_err(bad)?;

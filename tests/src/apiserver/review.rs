@@ -4,15 +4,27 @@ use serde_json::{Value, json};
 
 use super::failure::{Answer, Failure};
 use super::object;
+use super::rbac::{self, Wish};
 use super::state::Shared;
+use super::users::User;
 
 /// Answers a review.
-pub(super) fn answer(shared: &Shared, kind: &str, mut review: Value) -> Answer<Value> {
+pub(super) fn answer(shared: &Shared, user: &User, kind: &str, mut review: Value) -> Answer<Value> {
     let status = match kind {
         "TokenReview" => match shared.users.of_token(object::text(&review, "/spec/token")) {
             Some(user) => json!({"authenticated": true, "user": user.show()}),
             None => json!({"authenticated": false, "error": "invalid bearer token"}),
         },
+        "SelfSubjectAccessReview" => {
+            let of = |key: &str| object::text(&review, &format!("/spec/resourceAttributes/{key}"));
+            let resource = match of("subresource") {
+                "" => of("resource").to_owned(),
+                sub => format!("{}/{sub}", of("resource")),
+            };
+            let (verb, group, namespace, name) = (of("verb"), of("group"), of("namespace"), of("name"));
+            let wish = Wish { verb, group, resource: &resource, namespace, name };
+            json!({"allowed": rbac::is_allowed(&shared.lock(), user, &wish)})
+        }
         other => return Err(Failure::not_implemented(format!("how to answer a {other}"))),
     };
     object::map_mut(&mut review).insert("status".to_owned(), status);

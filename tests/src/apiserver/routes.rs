@@ -6,17 +6,18 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use serde_json::{Value, json};
 
-use super::discovery;
 use super::failure::{Answer, Failure};
 use super::kind::Kind;
 use super::kinds::Kinds;
 use super::patch::PatchType;
 use super::query::Query;
+use super::rbac::{self, Wish};
 use super::read::{self, Form};
 use super::state::Shared;
 use super::users::User;
 use super::watch::Watch;
 use super::write::{self, Writer};
+use super::{delete, discovery};
 
 /// What a request is about.
 #[derive(Clone, Debug)]
@@ -113,7 +114,7 @@ pub(super) async fn answer(shared: &Arc<Shared>, ask: &Ask) -> Answer<Reply> {
     }
     match failure {
         Some(failure) => Err(failure),
-        None => dispatch(shared, &user, verb, target, ask),
+        None => check_and_dispatch(shared, &user, verb, target, ask),
     }
 }
 
@@ -167,6 +168,44 @@ fn target(kinds: &Kinds, parts: &[&str]) -> Answer<Target> {
     Ok(Target { kind, namespace: namespace.to_owned(), name: name.to_owned(), sub: sub.to_owned() })
 }
 
+fn check_and_dispatch(
+    shared: &Arc<Shared>,
+    user: &User,
+    verb: Verb,
+    target: Target,
+    ask: &Ask,
+) -> Answer<Reply> {
+    let resource = target.resource();
+    let named = named_by(&target, ask);
+    // To review oneself needs no right.
+    if target.kind.kind != "SelfSubjectAccessReview" {
+        let verb = verb.name();
+        let wish = Wish {
+            verb,
+            group: &target.kind.group,
+            resource: &resource,
+            namespace: &target.namespace,
+            name: &named,
+        };
+        rbac::check(&shared.lock(), user, &target.kind, &wish)?;
+        if how_patched(verb, ask) == Some(PatchType::Apply) && !shared.lock().exists(&target) {
+            rbac::check(&shared.lock(), user, &target.kind, &Wish { verb: "create", ..wish })?;
+        }
+    }
+    dispatch(shared, user, verb, target, ask)
+}
+
+/// The name that a right may be limited to: that of the path, or the one that a list or watch selects.
+fn named_by(target: &Target, ask: &Ask) -> String {
+    let selected =
+        ask.query.text("fieldSelector").strip_prefix("metadata.name=").filter(|name| !name.contains(','));
+    if target.name.is_empty() { selected.unwrap_or_default().to_owned() } else { target.name.clone() }
+}
+
+fn how_patched(verb: &str, ask: &Ask) -> Option<PatchType> {
+    if verb == "patch" { patch_type(&ask.headers).ok() } else { None }
+}
+
 fn dispatch(shared: &Arc<Shared>, user: &User, verb: Verb, target: Target, ask: &Ask) -> Answer<Reply> {
     let query = &ask.query;
     let form = form(&ask.headers)?;
@@ -178,7 +217,8 @@ fn dispatch(shared: &Arc<Shared>, user: &User, verb: Verb, target: Target, ask: 
     {
         return Err(Failure::method_not_allowed());
     }
-    let writer = Writer { query };
+    let agent = agent(&ask.headers);
+    let writer = Writer { query, agent: &agent };
     let object = match verb {
         Verb::Get => read::get(&shared.lock(), &target, query, form)?,
         Verb::List => read::list(&shared.lock(), &target, query, form)?,
@@ -189,7 +229,7 @@ fn dispatch(shared: &Arc<Shared>, user: &User, verb: Verb, target: Target, ask: 
         Verb::Create => {
             let body = body(ask)?;
             if target.kind.review {
-                return super::review::answer(shared, &target.kind.kind, body)
+                return super::review::answer(shared, user, &target.kind.kind, body)
                     .map(|review| Reply::Object(201, review));
             }
             let made = shared.change(|state| write::create(state, &target, &writer, body))?;
@@ -201,15 +241,20 @@ fn dispatch(shared: &Arc<Shared>, user: &User, verb: Verb, target: Target, ask: 
         }
         Verb::Patch => {
             let how = patch_type(&ask.headers)?;
+            if how == PatchType::Apply {
+                let (made, object) =
+                    shared.change(|state| write::apply(state, &target, &writer, &ask.body))?;
+                return Ok(Reply::Object(if made { 201 } else { 200 }, object));
+            }
             shared.change(|state| write::patch(state, &target, &writer, how, &ask.body))?
         }
         Verb::Delete => {
             let options = options(ask)?;
-            shared.change(|state| write::delete(state, &target, query, &options))?
+            shared.change(|state| delete::delete(state, &target, query, &options))?
         }
         Verb::DeleteCollection => {
             let options = options(ask)?;
-            shared.change(|state| write::delete_all(state, &target, query, &options))?
+            shared.change(|state| delete::delete_all(state, &target, query, &options))?
         }
     };
     Ok(Reply::Object(200, object))
@@ -256,6 +301,7 @@ fn options(ask: &Ask) -> Answer<Value> {
 
 fn patch_type(headers: &HeaderMap) -> Answer<PatchType> {
     match content_type(headers) {
+        "application/apply-patch+yaml" => Ok(PatchType::Apply),
         "application/json-patch+json" => Ok(PatchType::Json),
         "application/merge-patch+json" => Ok(PatchType::Merge),
         "application/strategic-merge-patch+json" => Ok(PatchType::Strategic),
@@ -264,4 +310,11 @@ fn patch_type(headers: &HeaderMap) -> Answer<PatchType> {
             "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
         )),
     }
+}
+
+/// What a client calls itself, which is the manager of fields for those that do not name one.
+fn agent(headers: &HeaderMap) -> String {
+    let given =
+        headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("unknown");
+    given.split('/').next().unwrap_or_default().to_owned()
 }

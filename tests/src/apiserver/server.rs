@@ -25,6 +25,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::control::Control;
 use super::failure::{Answer, Failure};
+use super::gc::Owners;
 use super::kinds::Kinds;
 use super::query::Query;
 use super::routes::{self, Ask, Reply};
@@ -79,8 +80,9 @@ async fn serve(arguments: &Arguments) -> Result<()> {
     let first = arguments.listen.first().context("no address")?;
     let users = Users::open(&arguments.folder, &arguments.user, *first)?;
     let store = Store::open(&arguments.state, arguments.history)?;
-    let mut state = State { store, kinds: Kinds::built_in(), control: Control::default() };
-    state.bootstrap().map_err(|failure| anyhow::anyhow!(failure.message))?;
+    let mut state =
+        State { store, kinds: Kinds::built_in(), control: Control::default(), owners: Owners::default() };
+    state.begin().map_err(|failure| anyhow::anyhow!(failure.message))?;
     let shared = Arc::new(Shared::new(state, users, arguments.bookmark_ms));
     for address in &arguments.listen {
         let listener =

@@ -6,10 +6,13 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::control::Control;
+use super::crd;
 use super::failure::{Answer, Failure};
+use super::gc::Owners;
 use super::kind::{Bucket, Kind};
 use super::kinds::Kinds;
 use super::object;
+use super::routes::Target;
 use super::store::Store;
 use super::users::Users;
 
@@ -30,6 +33,7 @@ pub(super) struct State {
     pub(super) store: Store,
     pub(super) kinds: Kinds,
     pub(super) control: Control,
+    pub(super) owners: Owners,
 }
 
 impl Shared {
@@ -44,15 +48,25 @@ impl Shared {
 
     /// Changes the state, and wakes those who watch.
     pub(super) fn change<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
-        let done = work(&mut self.lock());
+        let mut state = self.lock();
+        let done = work(&mut state);
+        if let Err(failure) = state.collect() {
+            eprintln!("garbage is not collected: {}", failure.message);
+        }
+        drop(state);
         self.changed.send_modify(|count| *count += 1);
         done
     }
 }
 
 impl State {
-    /// What a server has from its first moment on.
-    pub(super) fn bootstrap(&mut self) -> Answer<()> {
+    /// Begins with the objects of the store, and what a server has from its first moment on.
+    pub(super) fn begin(&mut self) -> Answer<()> {
+        self.serve_all()?;
+        self.owners = Owners::default();
+        for (bucket, object) in self.store.all() {
+            self.owners.stored(bucket, object);
+        }
         for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
             let namespaces = Bucket { group: String::new(), plural: "namespaces".to_owned() };
             if self.store.get(&namespaces, "", name).is_none() {
@@ -73,7 +87,12 @@ impl State {
 
     /// Stores an object.
     pub(super) fn put(&mut self, bucket: &Bucket, object: Value) -> Answer<Arc<Value>> {
-        self.store.put(bucket, object).map_err(|error| broken(&error))
+        let stored = self.store.put(bucket, object).map_err(|error| broken(&error))?;
+        self.owners.stored(bucket, &stored);
+        if *bucket == crd::bucket() {
+            self.serve(&stored)?;
+        }
+        Ok(stored)
     }
 
     /// Removes an object.
@@ -83,7 +102,19 @@ impl State {
         namespace: &str,
         name: &str,
     ) -> Answer<Option<Arc<Value>>> {
-        self.store.remove(bucket, namespace, name).map_err(|error| broken(&error))
+        let removed = self.store.remove(bucket, namespace, name).map_err(|error| broken(&error))?;
+        if let Some(removed) = &removed {
+            self.owners.removed(bucket, removed);
+            if *bucket == crd::bucket() {
+                self.unserve(removed)?;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Whether the object of a request is there.
+    pub(super) fn exists(&self, target: &Target) -> bool {
+        self.store.get(&target.kind.bucket(), &target.namespace, &target.name).is_some()
     }
 
     /// An object that has to be there.

@@ -105,6 +105,16 @@ impl Store {
         self.shelves.get(bucket).into_iter().flat_map(|row| row.objects.values())
     }
 
+    /// The objects in a namespace.
+    pub(super) fn inside(&self, namespace: &str) -> Vec<(Bucket, Arc<Value>)> {
+        let of = |(bucket, row): (&Bucket, &Shelf)| {
+            let found = row.objects.range((namespace.to_owned(), String::new())..);
+            let found = found.take_while(|((inside, _), _)| inside == namespace);
+            found.map(|(_, object)| (bucket.clone(), Arc::clone(object))).collect::<Vec<_>>()
+        };
+        self.shelves.iter().flat_map(of).collect()
+    }
+
     /// The objects of a kind as they were.
     pub(super) fn at(&self, bucket: &Bucket, version: u64) -> Result<Objects, Forgotten> {
         let Some(row) = self.shelves.get(bucket) else { return Ok(Objects::new()) };
