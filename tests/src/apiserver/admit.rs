@@ -200,7 +200,9 @@ pub(super) fn checked(
             schema.prune("", &mut known, &mut unknown);
             schema.complete(&mut known);
             schema::metadata(&mut known).map_err(bad)?;
-            lost("metadata", &object["metadata"], &known["metadata"], &mut unknown);
+            if let (Some(given), Some(kept)) = (object.get("metadata"), known.get("metadata")) {
+                lost("metadata", given, kept, &mut unknown);
+            }
             known
         }
     };

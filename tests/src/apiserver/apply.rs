@@ -96,7 +96,7 @@ pub(super) fn note(kind: &Kind, old: Option<&Value>, new: &mut Value, manager: M
     let layout = Layout::of(kind);
     let mut all = old.map(entries).unwrap_or_default();
     let after = managed(new);
-    let changed = Fields::changed(&layout, &old.map(managed).unwrap_or_else(|| json!({})), &after);
+    let changed = Fields::changed(&layout, &old.map_or_else(|| json!({}), managed), &after);
     for entry in &mut all {
         let mine = entry.is(manager, false);
         entry.fields = entry.fields.present(&layout, &after);
@@ -119,14 +119,15 @@ fn add(
     change: impl FnOnce(&mut Fields),
 ) {
     let found = all.iter().position(|entry| entry.is(manager, applied));
-    let mut entry = found.map(|index| all.remove(index)).unwrap_or_else(|| Entry {
+    let new = || Entry {
         manager: manager.name.to_owned(),
         applied,
         api_version: kind.api_version(),
         subresource: manager.sub.to_owned(),
         time: String::new(),
         fields: Fields::default(),
-    });
+    };
+    let mut entry = found.map_or_else(new, |index| all.remove(index));
     let before = entry.fields.clone();
     change(&mut entry.fields);
     if entry.fields != before || entry.time.is_empty() {

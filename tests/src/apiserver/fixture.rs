@@ -19,9 +19,13 @@ use crate::binaries::Binary;
 use crate::daemon::Daemon;
 use crate::host::Host;
 use crate::json;
+use crate::process::Process;
 use crate::wait::wait_ok;
 
 mod client;
+mod real;
+
+use real::Real;
 
 /// The port it serves.
 const PORT: u16 = 6443;
@@ -33,17 +37,24 @@ pub struct ApiServer {
     host: Host,
     folder: PathBuf,
     options: Vec<String>,
-    daemon: Daemon,
+    back: Back,
     runtime: Runtime,
     admin: Option<kube::Client>,
     known: Mutex<BTreeMap<(String, String), (ApiResource, ApiCapabilities)>>,
+}
+
+/// What answers.
+#[derive(Debug)]
+enum Back {
+    Double(Daemon),
+    Real(Real),
 }
 
 impl fmt::Debug for ApiServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ApiServer")
             .field("folder", &self.folder)
-            .field("daemon", &self.daemon)
+            .field("back", &self.back)
             .finish_non_exhaustive()
     }
 }
@@ -58,24 +69,40 @@ impl ApiServer {
     pub fn start_with(host: &Host, users: &[&str], options: &[&str]) -> Result<Self> {
         let folder = host.folder().join("apiserver");
         std::fs::create_dir_all(&folder)?;
+        let names: Vec<String> = users.iter().map(|user| (*user).to_owned()).collect();
         let users = users.iter().flat_map(|user| ["--user", user]);
         let options = users.chain(options.iter().copied()).map(str::to_owned).collect();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let mut server = Self {
-            host: host.clone(),
-            folder,
-            options,
-            daemon: Daemon::new("apiserver"),
-            runtime,
-            admin: None,
-            known: Mutex::default(),
+        let back = match Real::assets() {
+            Some(assets) => Back::Real(Real::start(host, &folder, assets, &names)?),
+            None => Back::Double(Daemon::new("apiserver")),
         };
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let mut server =
+            Self { host: host.clone(), folder, options, back, runtime, admin: None, known: Mutex::default() };
         server.launch()?;
         Ok(server)
     }
 
     /// Starts the process again, with the objects that it had.
     pub fn launch(&mut self) -> Result<()> {
+        let process = match &mut self.back {
+            Back::Double(_) => Some(self.spawn()?),
+            Back::Real(real) => {
+                real.launch(&self.host, &self.folder)?;
+                None
+            }
+        };
+        let socket = self.control_socket();
+        if let (Back::Double(daemon), Some(process)) = (&mut self.back, process) {
+            daemon.serves(process, &socket)?;
+        }
+        self.admin = Some(self.client("admin")?);
+        let ready = wait_ok("a ready API server", READY, || self.text("/readyz")).map(|_| ());
+        ready.with_context(|| self.output())
+    }
+
+    /// Starts the double's process.
+    fn spawn(&self) -> Result<Process> {
         Binary::ApiServer.path()?;
         let (state, folder) = (self.folder.join("objects"), self.folder.display().to_string());
         let (v4, v6) = (format!("{}:{PORT}", self.host.v4()), format!("[{}]:{PORT}", self.host.v6()));
@@ -84,27 +111,39 @@ impl ApiServer {
             vec![Binary::ApiServer.name(), "--state", &state, "--folder", &folder, "--control", &control];
         words.extend(["--listen", &v4, "--listen", &v6]);
         words.extend(self.options.iter().map(String::as_str));
-        let process = self.host.spawn("apiserver", &words)?;
-        self.daemon.serves(process, &self.control_socket())?;
-        self.admin = Some(self.client("admin")?);
-        let path = "/readyz";
-        wait_ok("a ready API server", READY, || self.text(path)).map(|_| ())
+        self.host.spawn("apiserver", &words)
     }
 
     /// Kills it (`SIGKILL`).
     pub fn kill(&mut self) -> Result<()> {
-        self.daemon.kill()
+        match &mut self.back {
+            Back::Double(daemon) => daemon.kill(),
+            Back::Real(real) => real.kill(),
+        }
     }
 
     /// Stops it as a service manager would.
     pub fn stop(&mut self) -> Result<()> {
-        self.daemon.stop()
+        match &mut self.back {
+            Back::Double(daemon) => daemon.stop(),
+            Back::Real(real) => real.stop(),
+        }
     }
 
     /// What answers: `apiserver` or `double`. Results of tests name it.
     #[must_use]
     pub fn back_end(&self) -> &'static str {
-        "double"
+        match self.back {
+            Back::Double(_) => "double",
+            Back::Real(_) => "apiserver",
+        }
+    }
+
+    /// Whether it is the double, which alone can be controlled; says so if it is not.
+    #[must_use]
+    pub fn is_double(&self) -> bool {
+        println!("back end: {}", self.back_end());
+        matches!(self.back, Back::Double(_))
     }
 
     /// The machine it is on.
@@ -116,7 +155,10 @@ impl ApiServer {
     /// What its process wrote, for messages.
     #[must_use]
     pub fn output(&self) -> String {
-        self.daemon.output()
+        match &self.back {
+            Back::Double(daemon) => daemon.output(),
+            Back::Real(real) => real.output(),
+        }
     }
 
     /// The kubeconfig of `admin`, or of a user that it was started with.
@@ -159,12 +201,29 @@ impl ApiServer {
             done => done,
         };
         let mut stored = stored.with_context(|| format!("cannot apply the {what}"))?;
+        if object::text(&object, "/kind") == "CustomResourceDefinition" {
+            self.wait_established(&path)?;
+            return Ok(stored);
+        }
         let Some(status) = status.filter(|status| stored.get("status") != Some(status)) else {
             return Ok(stored);
         };
         object::map_mut(&mut stored).insert("status".to_owned(), status);
         self.send("PUT", &format!("{path}/status"), &stored)
             .with_context(|| format!("cannot set the status of the {what}"))
+    }
+
+    /// Waits until a definition is in force, which takes a real server a moment.
+    fn wait_established(&self, path: &str) -> Result<()> {
+        wait_ok("the definition to be in force", READY, || {
+            let crd = self.read(path)?;
+            let conditions = crd.pointer("/status/conditions").and_then(Value::as_array);
+            let is = |condition: &Value| {
+                json::text(condition, "type") == "Established" && json::text(condition, "status") == "True"
+            };
+            ensure!(conditions.is_some_and(|all| all.iter().any(is)), "{crd:#}");
+            Ok(())
+        })
     }
 
     /// An object; an error if it is not there.

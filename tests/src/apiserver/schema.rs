@@ -11,6 +11,7 @@ use super::failure::Cause;
 use super::object;
 
 /// What a value has to look like.
+#[expect(clippy::struct_excessive_bools, reason = "they are keywords of schemas")]
 #[derive(Debug, Default)]
 pub(super) struct Schema {
     /// Empty where any type will do.
@@ -144,7 +145,7 @@ impl Reader {
             }
             "additionalProperties" if value.is_boolean() => schema.preserve |= flag,
             "additionalProperties" => {
-                schema.additional = Some(Box::new(self.schema(value, path, structural)))
+                schema.additional = Some(Box::new(self.schema(value, path, structural)));
             }
             "items" => schema.items = Some(Box::new(self.schema(value, path, structural))),
             "required" => schema.required = texts(value),
@@ -209,12 +210,12 @@ impl Reader {
             "pattern" => match Regex::new(value.as_str().unwrap_or_default()) {
                 Ok(pattern) => schema.pattern = Some(pattern),
                 Err(error) => {
-                    self.wrong(path, &format!("must be a valid regular expression, but isn't: {error}"))
+                    self.wrong(path, &format!("must be a valid regular expression, but isn't: {error}"));
                 }
             },
             // Of formats that are not known a real server takes no notice, and this one none of some that it knows.
             "format" => {
-                schema.format = value.as_str().unwrap_or_default().to_owned();
+                value.as_str().unwrap_or_default().clone_into(&mut schema.format);
                 let known = FORMATS.contains(&schema.format.as_str()) || schema.format.starts_with("uint");
                 if !known {
                     self.wrong(path, &format!("the API double does not know the format {:?}", schema.format));
@@ -255,14 +256,14 @@ impl Schema {
 
     fn prune_fields(&self, path: &str, map: &mut Map<String, Value>, found: &mut Vec<String>) {
         let keep = |name: &str| self.preserve || self.embedded && ALWAYS.contains(&name);
-        map.retain(|name, value| match self.field(name) {
-            Some(field) => !value.is_null() || field.nullable,
-            None => {
-                if !keep(name) {
-                    found.push(join(path, name));
-                }
-                keep(name)
+        map.retain(|name, value| {
+            if let Some(field) = self.field(name) {
+                return !value.is_null() || field.nullable;
             }
+            if !keep(name) {
+                found.push(join(path, name));
+            }
+            keep(name)
         });
         for (name, value) in map.iter_mut() {
             if let Some(field) = self.field(name) {
@@ -285,7 +286,9 @@ impl Schema {
                 }
             }
         } else if let (Some(list), Some(items)) = (value.as_array_mut(), &self.items) {
-            list.iter_mut().for_each(|item| items.complete(item));
+            for item in list {
+                items.complete(item);
+            }
         }
     }
 }

@@ -69,6 +69,11 @@ impl Users {
         Ok(Self(tokens.into_iter().map(|(name, token)| (token, User::named(&name))).collect()))
     }
 
+    /// The users with their tokens.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&String, &User)> {
+        self.0.iter()
+    }
+
     /// Whose token it is.
     pub(super) fn of_token(&self, token: &str) -> Option<&User> {
         self.0.get(token)

@@ -54,19 +54,16 @@ spec:
     schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
 "#;
 
-fn widgets(client: kube::Client, version: &str) -> Api<DynamicObject> {
-    let resource = ApiResource::from_gvk_with_plural(
-        &GroupVersionKind::gvk("example.org", version, "Widget"),
-        "widgets",
-    );
-    Api::default_namespaced_with(client, &resource)
+fn resource(version: &str) -> ApiResource {
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("example.org", version, "Widget"), "widgets")
 }
 
-fn widget(version: &str, name: &str, spec: &Value) -> DynamicObject {
-    let object = json!({
-        "apiVersion": format!("example.org/{version}"), "kind": "Widget", "metadata": {"name": name}, "spec": spec,
-    });
-    serde_json::from_value(object).unwrap()
+fn widgets(client: kube::Client, version: &str) -> Api<DynamicObject> {
+    Api::default_namespaced_with(client, &resource(version))
+}
+
+fn widget(name: &str, spec: &Value) -> DynamicObject {
+    DynamicObject::new(name, &resource("v1")).data(json!({"spec": spec}))
 }
 
 #[test]
@@ -76,8 +73,8 @@ fn custom_resources_are_served_checked_and_gone_with_their_definition() -> Resul
     server.apply(DEFINITION)?;
     let api = widgets(server.client("admin")?, "v1");
     let post = PostParams::default();
-    let made = server
-        .block_on(api.create(&post, &widget("v1", "a", &json!({"size": 1, "unknown": 1, "name": "x"}))))?;
+    let made =
+        server.block_on(api.create(&post, &widget("a", &json!({"size": 1, "unknown": 1, "name": "x"}))))?;
     assert_eq!(made.data["spec"], json!({"size": 1, "color": "red", "name": "x"}), "pruned and completed");
 
     let patched =
@@ -110,7 +107,7 @@ fn custom_resources_are_served_checked_and_gone_with_their_definition() -> Resul
     }
     let request =
         http::Request::post("/apis/example.org/v1/namespaces/default/widgets?fieldValidation=Strict");
-    let body = serde_json::to_vec(&widget("v1", "b", &json!({"size": 1, "sise": 1})))?;
+    let body = serde_json::to_vec(&widget("b", &json!({"size": 1, "sise": 1})))?;
     let request = request.header("content-type", "application/json").body(body)?;
     let (code, message) = refusal(server.block_on(server.client("admin")?.request::<Value>(request)));
     assert_eq!(code, 400);

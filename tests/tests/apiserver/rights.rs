@@ -69,6 +69,10 @@ subjects: [{kind: ServiceAccount, name: gateway, namespace: shop}]
 fn finalizers_hold_owners_take_with_them_and_namespaces_empty_themselves() -> Result<()> {
     let net = Net::try_new()?;
     let server = ApiServer::start(&net.host("api")?)?;
+    if !server.is_double() {
+        // Controllers of a cluster do this, and there are none beside a bare API server.
+        return Ok(());
+    }
     let gone = |name: &str| {
         wait_ok("the object to be gone", LIMIT, || match server.get("v1", "ConfigMap", "shop", name) {
             Err(error) if is(&error, 404) => Ok(()),
@@ -144,6 +148,9 @@ fn applies_conflict_share_and_take_fields() -> Result<()> {
 fn the_double_fails_counts_and_returns_to_yesterday() -> Result<()> {
     let net = Net::try_new()?;
     let server = ApiServer::start_with(&net.host("api")?, &["other"], &["--history", "3"])?;
+    if !server.is_double() {
+        return Ok(());
+    }
     server.apply(&config_map("one", "1"))?;
     let copy = net.folder().join("yesterday");
     server.control(&format!("save?file={}", copy.display()))?;
