@@ -21,6 +21,8 @@ pub(crate) enum Task {
     Ci(ci::Selection),
     /// Builds and runs the conformance suite of the policy languages.
     Conformance,
+    /// Writes the definitions of the custom resources to `packaging/crds`.
+    Crds,
     /// Builds and runs the demo; what follows is passed to it.
     Demo {
         /// Arguments of the demo.
@@ -62,6 +64,7 @@ impl Task {
             Self::Bpf => bpf::build(),
             Self::Ci(selection) => ci::run(&selection),
             Self::Conformance => conformance(),
+            Self::Crds => crds(),
             Self::Demo { arguments } => demo(&arguments),
             Self::Deps { qemu } => deps(qemu),
             Self::Fuzz(selection) => fuzz::run(&selection),
@@ -79,6 +82,11 @@ fn conformance() -> Result<()> {
     bpf::build()?;
     command::run(command::cargo().args(["build", "--bins"]))?;
     command::run(command::cargo().args(["test", "--test", "conformance", "--", "--nocapture"]))
+}
+
+fn crds() -> Result<()> {
+    let folder = workspace::root().join("packaging/crds");
+    command::run(command::cargo().args(["run", "--package", "crds", "--bin", "crds", "--"]).arg(folder))
 }
 
 fn deps(qemu: bool) -> Result<()> {

@@ -9,9 +9,10 @@ use super::Finding;
 use crate::workspace;
 
 /// How far each crate is from the packet. A crate may use those that are strictly nearer.
-const RANKS: [(&str, u32); 14] = [
+const RANKS: [(&str, u32); 15] = [
     ("config", 0),
     ("console", 0),
+    ("crds", 0),
     ("datapath", 0),
     ("ebpf", 1),
     ("hostnet", 1),
