@@ -12,15 +12,18 @@ use pki::TrustDomain;
 use serde::Deserialize;
 use telemetry::logging::LogFormat;
 
+use crate::source::cluster;
 use crate::store::{InvalidPools, Pools};
 
 mod value;
 
 use ::config::{HostPort, InvalidFile, List};
-pub use value::{InvalidValue, Lasting};
+pub use value::{InvalidValue, Lasting, Source, SourceKind};
 
 /// Where the configuration file is unless `--config` says otherwise. A missing file there is no error.
 pub const DEFAULT_FILE: &str = "/etc/outrigger/gateway.yaml";
+/// Where manifests are unless something else is said.
+const DEFAULT_MANIFESTS: &str = "/etc/outrigger/manifests";
 /// Where the socket of the administration is unless something else is said.
 pub const DEFAULT_SOCKET: &str = "/run/outrigger-gateway/admin.sock";
 /// The shortest time a certificate may be valid: certificates count in whole seconds.
@@ -43,7 +46,14 @@ pub struct Arguments {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, clap::Args)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct Options {
-    /// Folder of the manifests; read again when something in it changes. [default: /etc/outrigger/manifests]
+    /// Where pods, policies and groups are read: a folder of manifests, or the API of a cluster. [default: files]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_SOURCE", value_name = "files|kubernetes")]
+    #[serde(deserialize_with = "::config::text")]
+    pub source: Option<SourceKind>,
+    /// With the source `kubernetes`: how the API is reached. [default: as a pod of the cluster]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// With the source `files`: the folder; read again when something in it changes. [default: /etc/outrigger/manifests]
     #[arg(long, env = "OUTRIGGER_GATEWAY_MANIFESTS", value_name = "DIR")]
     pub manifests: Option<PathBuf>,
     /// Folder of the store, which also holds the root's key: back it up. [default: /var/lib/outrigger-gateway]
@@ -119,8 +129,8 @@ pub struct Options {
 /// The configuration: every key with its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Folder of the manifests.
-    pub manifests: PathBuf,
+    /// Where objects are read.
+    pub source: Source,
     /// Folder of the store.
     pub state_dir: PathBuf,
     /// Where hosts are served.
@@ -218,7 +228,7 @@ impl Config {
         let listen = options.listen.unwrap_or(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 7443)));
         let pool_prefixes = options.workload_pools.map(|list| list.0).unwrap_or_default();
         let config = Self {
-            manifests: folder(options.manifests, "/etc/outrigger/manifests"),
+            source: source(options.source, options.manifests, options.kubeconfig, path)?,
             advertise: advertised(options.advertise, listen),
             listen,
             trust_domain: match options.trust_domain {
@@ -280,6 +290,8 @@ impl Options {
     /// These options, and `other`'s where these say nothing.
     fn or(self, other: Self) -> Self {
         Self {
+            source: self.source.or(other.source),
+            kubeconfig: self.kubeconfig.or(other.kubeconfig),
             manifests: self.manifests.or(other.manifests),
             state_dir: self.state_dir.or(other.state_dir),
             listen: self.listen.or(other.listen),
@@ -300,6 +312,27 @@ impl Options {
             audit_log: self.audit_log.or(other.audit_log),
             log_format: self.log_format.or(other.log_format),
             log_level: self.log_level.or(other.log_level),
+        }
+    }
+}
+
+/// A key of another source is no mistake to pass over: somebody expects something of it.
+fn source(
+    kind: Option<SourceKind>,
+    manifests: Option<PathBuf>,
+    kubeconfig: Option<PathBuf>,
+    path: &Path,
+) -> Result<Source, InvalidConfig> {
+    let of_another =
+        |key, source: &str| Err(value(path, key, format!("means nothing with the source {source}")));
+    match (kind.unwrap_or_default(), manifests, kubeconfig) {
+        (SourceKind::Files, _, Some(_)) => of_another("kubeconfig", "files"),
+        (SourceKind::Kubernetes, Some(_), _) => of_another("manifests", "kubernetes"),
+        (SourceKind::Files, manifests, None) => {
+            Ok(Source::Files(manifests.unwrap_or_else(|| PathBuf::from(DEFAULT_MANIFESTS))))
+        }
+        (SourceKind::Kubernetes, None, kubeconfig) => {
+            Ok(Source::Kubernetes(cluster::Settings { kubeconfig }))
         }
     }
 }

@@ -112,11 +112,27 @@ pub struct Manifest {
 /// Bytes of the longest name that Kubernetes gives.
 const LONGEST_NAME: usize = 253;
 
+/// A kind as a cluster's API serves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resource {
+    /// The kind.
+    pub kind: Kind,
+    /// Group and version, as `apiVersion` has them.
+    pub api_version: &'static str,
+    /// The kind's name there.
+    pub name: &'static str,
+    /// The name in addresses.
+    pub plural: &'static str,
+    /// Whether every cluster has it.
+    pub built_in: bool,
+}
+
 /// One row of the table of kinds.
 struct Row {
     kind: Kind,
     api_version: &'static str,
     name: &'static str,
+    plural: &'static str,
     namespaced: bool,
     decode: fn(&Node, Metadata) -> Result<Object, InvalidField>,
 }
@@ -126,6 +142,7 @@ const KINDS: [Row; 14] = [
         kind: Kind::Namespace,
         api_version: "v1",
         name: "Namespace",
+        plural: "namespaces",
         namespaced: false,
         decode: |node, metadata| namespace::decode(node, metadata).map(Arc::new).map(Object::Namespace),
     },
@@ -133,6 +150,7 @@ const KINDS: [Row; 14] = [
         kind: Kind::Pod,
         api_version: "v1",
         name: "Pod",
+        plural: "pods",
         namespaced: true,
         decode: |node, metadata| Pod::decode(node, metadata).map(Arc::new).map(Object::Pod),
     },
@@ -140,6 +158,7 @@ const KINDS: [Row; 14] = [
         kind: Kind::Service,
         api_version: "v1",
         name: "Service",
+        plural: "services",
         namespaced: true,
         decode: |node, metadata| Service::decode(node, metadata).map(Arc::new).map(Object::Service),
     },
@@ -147,6 +166,7 @@ const KINDS: [Row; 14] = [
         kind: Kind::EndpointSlice,
         api_version: "discovery.k8s.io/v1",
         name: "EndpointSlice",
+        plural: "endpointslices",
         namespaced: true,
         decode: |node, metadata| {
             EndpointSlice::decode(node, &metadata).map(Arc::new).map(Object::EndpointSlice)
@@ -156,6 +176,7 @@ const KINDS: [Row; 14] = [
         kind: Kind::NetworkPolicy,
         api_version: "networking.k8s.io/v1",
         name: "NetworkPolicy",
+        plural: "networkpolicies",
         namespaced: true,
         decode: |node, _metadata| Language::NetworkPolicy.decode(node),
     },
@@ -163,6 +184,7 @@ const KINDS: [Row; 14] = [
         kind: Kind::CiliumNetworkPolicy,
         api_version: "cilium.io/v2",
         name: "CiliumNetworkPolicy",
+        plural: "ciliumnetworkpolicies",
         namespaced: true,
         decode: |node, _metadata| Language::Cilium(cilium::Kind::Namespaced).decode(node),
     },
@@ -170,6 +192,7 @@ const KINDS: [Row; 14] = [
         kind: Kind::CiliumClusterwideNetworkPolicy,
         api_version: "cilium.io/v2",
         name: "CiliumClusterwideNetworkPolicy",
+        plural: "ciliumclusterwidenetworkpolicies",
         namespaced: false,
         decode: |node, _metadata| Language::Cilium(cilium::Kind::Clusterwide).decode(node),
     },
@@ -177,6 +200,7 @@ const KINDS: [Row; 14] = [
         kind: Kind::CiliumCidrGroup,
         api_version: "cilium.io/v2",
         name: "CiliumCIDRGroup",
+        plural: "ciliumcidrgroups",
         namespaced: false,
         decode: |node, metadata| cidr_group::decode(node, metadata).map(Arc::new).map(Object::CidrGroup),
     },
@@ -184,6 +208,7 @@ const KINDS: [Row; 14] = [
         kind: Kind::CiliumCidrGroup,
         api_version: "cilium.io/v2alpha1",
         name: "CiliumCIDRGroup",
+        plural: "ciliumcidrgroups",
         namespaced: false,
         decode: |node, metadata| cidr_group::decode(node, metadata).map(Arc::new).map(Object::CidrGroup),
     },
@@ -191,6 +216,7 @@ const KINDS: [Row; 14] = [
         kind: Kind::ClusterNetworkPolicy,
         api_version: "policy.networking.k8s.io/v1alpha2",
         name: "ClusterNetworkPolicy",
+        plural: "clusternetworkpolicies",
         namespaced: false,
         decode: |node, _metadata| Language::Cluster(clusternetworkpolicy::Kind::Cluster).decode(node),
     },
@@ -198,6 +224,7 @@ const KINDS: [Row; 14] = [
         kind: Kind::AdminNetworkPolicy,
         api_version: "policy.networking.k8s.io/v1alpha1",
         name: "AdminNetworkPolicy",
+        plural: "adminnetworkpolicies",
         namespaced: false,
         decode: |node, _metadata| Language::Cluster(clusternetworkpolicy::Kind::Admin).decode(node),
     },
@@ -205,6 +232,7 @@ const KINDS: [Row; 14] = [
         kind: Kind::BaselineAdminNetworkPolicy,
         api_version: "policy.networking.k8s.io/v1alpha1",
         name: "BaselineAdminNetworkPolicy",
+        plural: "baselineadminnetworkpolicies",
         namespaced: false,
         decode: |node, _metadata| Language::Cluster(clusternetworkpolicy::Kind::Baseline).decode(node),
     },
@@ -212,6 +240,7 @@ const KINDS: [Row; 14] = [
         kind: Kind::ExternalWorkloadGroup,
         api_version: "outrigger.dev/v1alpha1",
         name: "ExternalWorkloadGroup",
+        plural: "externalworkloadgroups",
         namespaced: true,
         decode: |node, _metadata| Group::decode(node).map(Arc::new).map(Object::Group),
     },
@@ -219,6 +248,7 @@ const KINDS: [Row; 14] = [
         kind: Kind::ExternalWorkload,
         api_version: "outrigger.dev/v1alpha1",
         name: "ExternalWorkload",
+        plural: "externalworkloads",
         namespaced: true,
         decode: |node, _metadata| Workload::decode(node).map(Arc::new).map(Object::Workload),
     },
@@ -291,6 +321,17 @@ impl Row {
             let place = node.get("kind").unwrap_or(node);
             let message = format!("unknown kind \"{api_version} {kind}\"; known are {}", known.join(", "));
             InvalidField::new(place, "kind", message)
+        })
+    }
+}
+
+impl Resource {
+    /// Every kind in every version that is understood, of a kind the best version first.
+    pub fn all() -> impl Iterator<Item = Self> {
+        KINDS.iter().map(|row| {
+            let Row { kind, api_version, name, plural, namespaced: _, decode: _ } = *row;
+            let built_in = matches!(api_version, "v1" | "discovery.k8s.io/v1" | "networking.k8s.io/v1");
+            Self { kind, api_version, name, plural, built_in }
         })
     }
 }

@@ -1,8 +1,7 @@
-//! The loop that joins the parts: files and workloads go into catalog and index, what is compiled goes to sessions and
+//! The loop that joins the parts: the source and workloads go into catalog and index, what is compiled goes to sessions and
 //! to whoever looks at the mesh. The only owner of catalog and index.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,11 +14,8 @@ use crate::audit::{Audit, Event as Audited};
 use crate::clock::Clock;
 use crate::index::MeshSettings;
 use crate::session::{Feed, Registry};
-use crate::source::Change;
 use crate::source::catalog::{Catalog, FileChange};
-use crate::source::files::{Files, Report};
-use crate::source::folder::UnreadableFolder;
-use crate::source::last_good;
+use crate::source::{Change, Opened, Report, Source, last_good};
 use crate::store::{IdentityError, Store, StoreError, Workloads};
 
 mod publication;
@@ -38,25 +34,12 @@ const RETRY: Duration = Duration::from_secs(1);
 /// What the pipeline needs to know.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The folder of manifests.
-    pub manifests: PathBuf,
     /// The mesh.
     pub mesh: MeshSettings,
     /// Where gateways listen, `host:port`, as agents are told.
     pub gateways: Vec<String>,
     /// Learns which manifests a state was made of.
     pub audit: Arc<Audit>,
-}
-
-/// Why the pipeline cannot begin.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// There is no folder of manifests.
-    #[error(transparent)]
-    Folder(#[from] UnreadableFolder),
-    /// The first state cannot be made.
-    #[error(transparent)]
-    Compile(#[from] CompileError),
 }
 
 /// Why there is no new state; the last one stays.
@@ -77,7 +60,7 @@ pub enum CompileError {
 #[derive(Debug)]
 pub struct Pipeline {
     core: Core,
-    files: Files,
+    source: Source,
     inquiries: mpsc::UnboundedReceiver<oneshot::Sender<Facts>>,
 }
 
@@ -92,7 +75,7 @@ struct Core {
     audit: Arc<Audit>,
     /// What became of files since the last published state, as the audit log has it.
     files: BTreeMap<String, String>,
-    /// Why the folder cannot be read.
+    /// What of the source cannot be read, and why.
     unreadable: Option<String>,
     /// Why there is no newer state, and when to try again.
     failed: Option<(String, Instant)>,
@@ -107,15 +90,19 @@ enum Event {
 }
 
 impl Pipeline {
-    /// Reads the folder and compiles the first state. Blocks on the disk.
+    /// Compiles the first state of what the source has. Blocks on the disk.
     ///
     /// # Errors
-    /// [`OpenError`].
-    pub fn open(settings: Settings, store: Arc<Store>, clock: Clock) -> Result<(Self, Arc<Mesh>), OpenError> {
-        let Settings { manifests, mesh, gateways, audit } = settings;
-        let kept = store.kept_objects().map_err(CompileError::from)?;
-        let catalog = Catalog::with_last_good(last_good::decode(&kept));
-        let (files, changes) = Files::open(&manifests, catalog.remembered_files())?;
+    /// [`CompileError`].
+    pub fn open(
+        settings: Settings,
+        opened: Opened,
+        store: Arc<Store>,
+        clock: Clock,
+    ) -> Result<(Self, Arc<Mesh>), CompileError> {
+        let Settings { mesh, gateways, audit } = settings;
+        let Opened { source, kept, changes } = opened;
+        let catalog = Catalog::with_last_good(kept);
         let registry = Arc::new(Registry::default());
         let (feed, feed_receiver) = watch::channel(None);
         let (overview, overview_receiver) = watch::channel(Arc::default());
@@ -135,14 +122,14 @@ impl Pipeline {
         core.begin(changes)?;
         let (inquirer, inquiries) = mpsc::unbounded_channel();
         let mesh = Mesh::new(feed_receiver, overview_receiver, registry, inquirer);
-        Ok((Self { core, files, inquiries }, Arc::new(mesh)))
+        Ok((Self { core, source, inquiries }, Arc::new(mesh)))
     }
 
-    /// Follows files, workloads and acknowledgements until shutdown.
+    /// Follows the source, workloads and acknowledgements until shutdown.
     pub async fn run(self, shutdown: Shutdown) {
-        let Self { mut core, files, mut inquiries } = self;
+        let Self { mut core, source, mut inquiries } = self;
         let (sender, mut reports) = mpsc::channel(1);
-        let watching = tokio::spawn(files.run(sender));
+        let watching = tokio::spawn(source.run(sender));
         let mut workloads = core.store.watch_workloads();
         workloads.mark_changed();
         let mut progress = core.registry.progress();
@@ -156,7 +143,7 @@ impl Pipeline {
                 () = shutdown.wait() => break,
                 report = reports.recv() => {
                     let Some(report) = report else {
-                        tracing::error!("the manifests are not followed any more: restart the gateway");
+                        tracing::error!("the source is not followed any more: restart the gateway");
                         break;
                     };
                     Event::Source(report)
@@ -195,7 +182,7 @@ impl Core {
             time,
         )?;
         self.catalog.set_groups_in_use(self.publication.index.groups_in_use());
-        self.files.extend(changes.iter().map(FileChange::digest));
+        self.files.extend(changes.iter().filter_map(FileChange::digest));
         self.catalog.apply(changes);
         self.catalog.forget_unclaimed();
         let in_force = self.catalog.in_force();
@@ -215,18 +202,13 @@ impl Core {
     fn step(&mut self, event: Event, now: Instant) {
         let rejected_before: BTreeSet<_> = self.catalog.rejected().into_iter().collect();
         let changes = match event {
-            Event::Source(Report::Changes(changes)) => {
-                self.unreadable = None;
-                self.files.extend(changes.iter().map(FileChange::digest));
+            Event::Source(Report { changes, trouble }) => {
+                if let Some(reason) = trouble.as_ref().filter(|_| trouble != self.unreadable) {
+                    tracing::error!(reason, "the source cannot be read: what it said stays in force");
+                }
+                self.unreadable = trouble;
+                self.files.extend(changes.iter().filter_map(FileChange::digest));
                 self.catalog.apply(changes)
-            }
-            Event::Source(Report::Unreadable(reason)) => {
-                tracing::error!(
-                    error = reason,
-                    "the manifests cannot be read: what they said stays in force"
-                );
-                self.unreadable = Some(reason);
-                Vec::new()
             }
             Event::Workloads(workloads) => {
                 self.registry.retain(|name| workloads.contains_key(name));

@@ -27,6 +27,7 @@ use crate::metrics::{Gauges, Metrics};
 use crate::pipeline::{self, Mesh, Pipeline};
 use crate::server::{self, Services};
 use crate::session::{MeshService, SessionMetrics, WRITE_DEADLINE};
+use crate::source::Opened;
 use crate::store::{self, Store};
 use crate::tls::{self, ConnectionMetrics, OwnCertificate};
 
@@ -65,12 +66,13 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         listen(config.listen).with_context(|| format!("cannot listen on {} (`listen`)", config.listen))?;
     let socket = UnixListener::from_std(::config::bind_socket(&config.admin_socket, "gateway")?)?;
     let foundation = Foundation::lay(&config, &clock)?;
+    let Some(source) = open_source(&config, &foundation, &shutdown).await? else { return Ok(()) };
     let opened = {
         let settings = pipeline_settings(&config, &foundation);
         let (store, clock) = (foundation.store.clone(), clock.clone());
-        tokio::task::spawn_blocking(move || Pipeline::open(settings, store, clock)).await?
+        tokio::task::spawn_blocking(move || Pipeline::open(settings, source, store, clock)).await?
     };
-    let (pipeline, mesh) = opened.context("the manifests cannot be compiled")?;
+    let (pipeline, mesh) = opened.context("what the source has cannot be compiled")?;
     let parts = Parts { config, clock, foundation, mesh };
 
     let mut tasks = JoinSet::new();
@@ -101,6 +103,20 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     tracing::info!("gateway stopped");
     anyhow::ensure!(!early, "a part of the gateway ended; see its log");
     Ok(())
+}
+
+/// Reads the source whole; `None` if the gateway is to end before that.
+async fn open_source(
+    config: &Config,
+    foundation: &Foundation,
+    shutdown: &Shutdown,
+) -> Result<Option<Opened>> {
+    let kept = foundation.store.kept_objects()?;
+    service::status("reading the source");
+    tokio::select! {
+        opened = Opened::of(&config.source, &kept) => Ok(Some(opened.context("the source cannot be read")?)),
+        () = shutdown.wait() => Ok(None),
+    }
 }
 
 /// Listens. All agents come back at once when another gateway is gone: one whose connection finds no room in the queue
@@ -181,7 +197,10 @@ impl Parts {
         let health = Health::default();
         // The pipeline has read the source and published a state before anything is served.
         health.ready("source");
-        background.spawn(self.mesh.watch_source(health.clone(), "source"));
+        // A gateway without its folder is broken; one whose cluster is away serves hosts as before.
+        if matches!(self.config.source, crate::config::Source::Files(_)) {
+            background.spawn(self.mesh.watch_source(health.clone(), "source"));
+        }
         let listener = Listener::bind(self.config.metrics_listen, Arc::new(registry), health).await?;
         tasks.spawn(listener.serve(shutdown.clone()));
         Ok(())
@@ -336,7 +355,6 @@ impl Parts {
 
 fn pipeline_settings(config: &Config, foundation: &Foundation) -> pipeline::Settings {
     pipeline::Settings {
-        manifests: config.manifests.clone(),
         mesh: MeshSettings {
             cluster: config.cluster_name.clone(),
             pools: config.workload_pools.prefixes(),

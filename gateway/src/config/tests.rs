@@ -51,7 +51,7 @@ fn every_key_of_the_file_is_read() {
         &[],
     )
     .unwrap();
-    assert_eq!(config.manifests, Path::new("/m"));
+    assert_eq!(config.source, Source::Files("/m".into()));
     assert_eq!(config.state_dir, Path::new("/s"));
     assert_eq!(config.advertise, ["gw.example:7443", "[2001:db8::1]:7443"]);
     assert_eq!((config.cluster_name.as_str(), config.cluster_id), ("east", 7));
@@ -119,4 +119,23 @@ fn a_file_that_is_named_must_exist() {
     let arguments =
         Arguments { config: Some("/nonexistent/gateway.yaml".into()), options: Options::default() };
     assert!(Config::load(arguments).unwrap_err().to_string().contains("/nonexistent/gateway.yaml"));
+}
+
+#[test]
+fn a_key_of_another_source_is_refused() {
+    let config = load("source: kubernetes\nkubeconfig: /k\n", &[]).unwrap();
+    let kubeconfig = Some("/k".into());
+    assert_eq!(config.source, Source::Kubernetes(cluster::Settings { kubeconfig }));
+    assert_eq!(
+        load("source: kubernetes\n", &[]).unwrap().source,
+        Source::Kubernetes(cluster::Settings::default())
+    );
+    for (text, wanted) in [
+        ("source: kubernetes\nmanifests: /m\n", "manifests: means nothing with the source kubernetes"),
+        ("kubeconfig: /k\n", "kubeconfig: means nothing with the source files"),
+        ("source: etcd\n", "`files` or `kubernetes`"),
+    ] {
+        let error = load(text, &[]).unwrap_err().to_string();
+        assert!(error.contains(wanted), "{error}");
+    }
 }

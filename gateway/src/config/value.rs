@@ -1,9 +1,43 @@
 //! The types of values: each refuses what is invalid, saying which value and why.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use jiff::{Span, SpanRelativeTo};
+
+use crate::source::cluster;
+
+/// Where objects are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A folder of manifests.
+    Files(PathBuf),
+    /// The API of a cluster.
+    Kubernetes(cluster::Settings),
+}
+
+/// The kinds of sources.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SourceKind {
+    /// A folder of manifests.
+    #[default]
+    Files,
+    /// The API of a cluster.
+    Kubernetes,
+}
+
+impl FromStr for SourceKind {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "files" => Ok(Self::Files),
+            "kubernetes" => Ok(Self::Kubernetes),
+            _ => Err(InvalidValue::Source),
+        }
+    }
+}
 
 /// A value that a key cannot have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -11,6 +45,9 @@ pub enum InvalidValue {
     /// No time.
     #[error("a time is a number and a unit, such as 45s, 30m, 24h or 90d")]
     Lasting,
+    /// No source.
+    #[error("a source is `files` or `kubernetes`")]
+    Source,
 }
 
 /// A length of time: `45s`, `24h`, `90d`.

@@ -73,7 +73,7 @@ fn settings(folder: &Path) -> Settings {
         tunnel_port: 8479,
     };
     let audit = Arc::new(Audit::open(&folder.join("audit.log")).unwrap());
-    Settings { manifests: folder.join("manifests"), mesh, gateways: vec!["gateway:7443".into()], audit }
+    Settings { mesh, gateways: vec!["gateway:7443".into()], audit }
 }
 
 impl Gateway {
@@ -88,8 +88,9 @@ impl Gateway {
     }
 
     async fn start_in(folder: TempDir, store: Arc<Store>) -> Self {
-        let (pipeline, mesh) =
-            Pipeline::open(settings(folder.path()), store.clone(), Clock::system()).unwrap();
+        let opened = folder::open(folder.path(), &store).await;
+        let settings = settings(folder.path());
+        let (pipeline, mesh) = Pipeline::open(settings, opened, store.clone(), Clock::system()).unwrap();
         let shutdown = Shutdown::default();
         tokio::spawn(pipeline.run(shutdown.clone()));
         let service = MeshService {

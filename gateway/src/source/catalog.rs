@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sha2::{Digest as _, Sha256};
 
 use super::{Change, Instead, Rejected};
-use crate::manifest::{InvalidYaml, Kind, Manifest, Object, ObjectKey, Position, manifests};
+use crate::manifest::{InvalidYaml, Kind, Manifest, Node, Object, ObjectKey, Position, manifests};
 
 mod file;
 #[cfg(test)]
@@ -19,6 +19,8 @@ use file::File;
 pub enum FileChange {
     /// It has this text now.
     Text(String, Vec<u8>),
+    /// It is one object of a cluster, and its name tells kind, namespace and name.
+    Object(String, serde_json::Value),
     /// It is there and cannot be read.
     Unreadable(String, String),
     /// It is gone.
@@ -26,16 +28,34 @@ pub enum FileChange {
 }
 
 impl FileChange {
-    /// The file's name, and the SHA-256 of its text or what became of it instead.
+    /// The file's name.
     #[must_use]
-    pub fn digest(&self) -> (String, String) {
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Text(name, _) | Self::Object(name, _) | Self::Unreadable(name, _) | Self::Gone(name) => {
+                name
+            }
+        }
+    }
+
+    /// The file's name, and the SHA-256 of its text or what became of it instead. Of a cluster's objects only those that
+    /// decide: who pods are is told by their generation.
+    #[must_use]
+    pub fn digest(&self) -> Option<(String, String)> {
         let (name, state) = match self {
+            Self::Object(name, _) | Self::Gone(name) if is_plain(name) => return None,
             Self::Text(name, bytes) => (name, hex::encode(Sha256::digest(bytes))),
+            Self::Object(name, value) => (name, hex::encode(Sha256::digest(value.to_string()))),
             Self::Unreadable(name, _) => (name, "unreadable".to_owned()),
             Self::Gone(name) => (name, "gone".to_owned()),
         };
-        (name.clone(), state)
+        Some((name.clone(), state))
     }
+}
+
+/// Whether that is an object of a cluster that grants nothing: there are many of them.
+fn is_plain(name: &str) -> bool {
+    ["Pod/", "EndpointSlice/", "Service/", "Namespace/"].iter().any(|kind| name.starts_with(kind))
 }
 
 /// A version of an object that was valid, and the file it came from.
@@ -146,6 +166,9 @@ impl Catalog {
                 (name, Some(Err((Position::default(), message))))
             }
             FileChange::Text(name, bytes) => (name, Some(read(bytes))),
+            FileChange::Object(name, value) => {
+                (name, Some(Ok(vec![Manifest::read(Node::from_json(&value))])))
+            }
         };
         let old = self.files.remove(&name).unwrap_or_default();
         let former = self.good_of.get(&name).cloned().unwrap_or_default();

@@ -8,18 +8,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::Report;
 use super::catalog::FileChange;
 use super::folder::{Folder, Noticed, UnreadableFolder};
 use super::watcher::Watcher;
-
-/// What the folder reports.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Report {
-    /// What became of files.
-    Changes(Vec<FileChange>),
-    /// The folder cannot be read, and why; what it had stays.
-    Unreadable(String),
-}
 
 /// A folder that was read whole once.
 #[derive(Debug)]
@@ -67,11 +59,14 @@ impl Files {
                     if scan.replaced || again_readable {
                         self.watcher.restart();
                     }
-                    (again_readable || !scan.changes.is_empty()).then_some(Report::Changes(scan.changes))
+                    let is_news = again_readable || !scan.changes.is_empty();
+                    is_news.then_some(Report { changes: scan.changes, trouble: None })
                 }
                 Err(error) => {
                     self.again_in = None;
-                    std::mem::replace(&mut was_readable, false).then(|| Report::Unreadable(error.to_string()))
+                    let is_news = std::mem::replace(&mut was_readable, false);
+                    let report = || Report { changes: Vec::new(), trouble: Some(error.to_string()) };
+                    is_news.then(report)
                 }
             };
             if let Some(report) = report

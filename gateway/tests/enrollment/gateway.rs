@@ -10,6 +10,7 @@ use gateway::admin::AdminService;
 use gateway::audit::Audit;
 use gateway::ca::Ca;
 use gateway::clock::Clock;
+use gateway::config::Source;
 use gateway::enrollment::{EnrollmentService, Settings};
 use gateway::index::MeshSettings;
 use gateway::mesh_view::MeshView;
@@ -17,6 +18,7 @@ use gateway::metrics::Metrics;
 use gateway::pipeline::{self, Pipeline};
 use gateway::server::{self, Services};
 use gateway::session::{MeshService, Registry, SessionMetrics};
+use gateway::source::Opened;
 use gateway::store::{self, Pools, Store, unix_time};
 use gateway::tls::{self, ConnectionMetrics, OwnCertificate};
 use pki::{Authority, SpiffeId, TrustDomain, UnixTime};
@@ -127,13 +129,15 @@ impl Gateway {
             tunnel_port: 8479,
         };
         let audit = Arc::new(Audit::open(&gateway.audit_log()).unwrap());
-        let settings = pipeline::Settings { manifests, mesh, gateways: vec![], audit };
-        gateway.serve(listener, &clock, settings);
+        let settings = pipeline::Settings { mesh, gateways: vec![], audit };
+        let kept = gateway.store.kept_objects().unwrap();
+        let opened = Opened::of(&Source::Files(manifests), &kept).await.unwrap();
+        gateway.serve(listener, &clock, settings, opened);
         gateway
     }
 
-    fn serve(&self, listener: TcpListener, clock: &Clock, settings: pipeline::Settings) {
-        let (pipeline, mesh) = Pipeline::open(settings, self.store.clone(), clock.clone()).unwrap();
+    fn serve(&self, listener: TcpListener, clock: &Clock, settings: pipeline::Settings, opened: Opened) {
+        let (pipeline, mesh) = Pipeline::open(settings, opened, self.store.clone(), clock.clone()).unwrap();
         tokio::spawn(pipeline.run(self.shutdown.clone()));
         self.registry.set(mesh.registry().clone()).unwrap();
         let services = self.services(clock, &mesh);

@@ -1,12 +1,20 @@
 //! A folder that is not there, or not any more.
 
 use super::*;
+use crate::config;
 
-#[test]
-fn without_a_folder_there_is_no_start() {
+/// Reads the folder of manifests.
+pub(super) async fn open(folder: &Path, store: &Store) -> Opened {
+    let source = config::Source::Files(folder.join("manifests"));
+    Opened::of(&source, &store.kept_objects().unwrap()).await.unwrap()
+}
+
+#[tokio::test]
+async fn without_a_folder_there_is_no_start() {
     let folder = tempfile::tempdir().unwrap();
-    let error = Pipeline::open(settings(folder.path()), store(folder.path()), Clock::system()).unwrap_err();
-    let (text, path) = (error.to_string(), folder.path().join("manifests"));
+    let path = folder.path().join("manifests");
+    let opened = Opened::of(&config::Source::Files(path.clone()), &BTreeMap::new()).await;
+    let text = opened.unwrap_err().to_string();
     assert!(text.contains(&path.display().to_string()) && text.contains("No such file"), "{text}");
 }
 

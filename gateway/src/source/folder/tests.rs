@@ -33,6 +33,7 @@ impl Fixture {
         let scan = self.folder.scan(self.now, noticed).unwrap();
         let shown = |change| match change {
             FileChange::Text(name, bytes) => format!("{name}={}", String::from_utf8(bytes).unwrap()),
+            FileChange::Object(..) => unreachable!("a folder has files"),
             FileChange::Unreadable(name, _) => format!("{name}!"),
             FileChange::Gone(name) => format!("{name} gone"),
         };
