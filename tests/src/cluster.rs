@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use crate::agent::Agent;
 use crate::gateway::Gateway;
+use crate::gateway::objects::Objects;
 use crate::host::Host;
 use crate::net::{Net, Underlay};
 use crate::node::{Node, Pod};
@@ -52,6 +53,19 @@ impl Cluster {
         let net = Net::try_new()?;
         let node = net.node("node-1", 1)?;
         let gateway = Gateway::configured(node.host(), families, settings)?;
+        Self::started(net, node, gateway)
+    }
+
+    /// The same with a cluster's API as the source, on a machine of its own.
+    pub fn of_api() -> Result<Self> {
+        let net = Net::try_new()?;
+        let node = net.node("node-1", 1)?;
+        let objects = Objects::cluster(&net.host("api")?)?;
+        let gateway = Gateway::with_objects(node.host(), Underlay::Dual, "", objects)?;
+        Self::started(net, node, gateway)
+    }
+
+    fn started(net: Net, node: Node, gateway: Gateway) -> Result<Self> {
         gateway.apply("namespace.yaml", &namespace("shop", &[("team", "shop")]))?;
         let mut cluster = Self { transit: Agent::configured(node.host(), "")?, gateway, node, net };
         cluster.gateway.launch()?;

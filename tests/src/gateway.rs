@@ -1,7 +1,7 @@
 //! The gateway on a simulated machine, with its folder of manifests.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -14,7 +14,11 @@ use crate::host::Host;
 use crate::json;
 use crate::net::Underlay;
 use crate::process::Process;
-use crate::wait::{monotonic_ns, wait_ok};
+use crate::wait::wait_ok;
+
+pub mod objects;
+
+use objects::Objects;
 
 /// How long the gateway may take to be ready.
 const READY: Duration = Duration::from_secs(10);
@@ -30,6 +34,7 @@ pub const POD_PREFIXES: [&str; 2] = ["10.100.0.0/16", "fd00:100::/32"];
 pub struct Gateway {
     host: Host,
     folder: PathBuf,
+    objects: Objects,
     daemon: Daemon,
 }
 
@@ -49,7 +54,16 @@ impl Gateway {
     /// A gateway that does not run yet.
     pub fn configured(host: &Host, advertised: Underlay, settings: &str) -> Result<Self> {
         let folder = host.folder().join("gateway");
-        std::fs::create_dir_all(folder.join("manifests"))?;
+        let manifests = folder.join("manifests");
+        std::fs::create_dir_all(&manifests)?;
+        let objects = Objects::try_new(host, &manifests)?;
+        Self::with_objects(host, advertised, settings, objects)
+    }
+
+    /// The same, with objects in a place of their own.
+    pub fn with_objects(host: &Host, advertised: Underlay, settings: &str, objects: Objects) -> Result<Self> {
+        let folder = host.folder().join("gateway");
+        std::fs::create_dir_all(&folder)?;
         let (v4, v6) = (format!("\"{}:7443\"", host.v4()), format!("\"[{}]:7443\"", host.v6()));
         let advertise = match advertised {
             Underlay::Dual => format!("{v4}, {v6}"),
@@ -57,7 +71,7 @@ impl Gateway {
             Underlay::V6 => v6,
         };
         let mut text = String::new();
-        writeln!(text, "manifests: {}", folder.join("manifests").display())?;
+        text.push_str(&objects.settings());
         writeln!(text, "stateDir: {}", folder.join("state").display())?;
         writeln!(text, "advertise: [{advertise}]")?;
         for (key, prefixes) in [("workloadPools", POOLS), ("podPrefixes", POD_PREFIXES)] {
@@ -67,7 +81,7 @@ impl Gateway {
         }
         text.push_str(settings);
         std::fs::write(folder.join("gateway.yaml"), text)?;
-        Ok(Self { host: host.clone(), folder, daemon: Daemon::new("gateway") })
+        Ok(Self { host: host.clone(), folder, objects, daemon: Daemon::new("gateway") })
     }
 
     /// Starts the process and waits until it has read its manifests.
@@ -133,18 +147,17 @@ impl Gateway {
 
     /// Saves a manifest, as an editor does; returns when, by the monotonic clock.
     pub fn apply(&self, file: &str, yaml: &str) -> Result<u64> {
-        let path = self.manifests().join(file);
-        let draft = self.folder.join("draft");
-        std::fs::write(&draft, yaml).with_context(|| format!("cannot write {}", draft.display()))?;
-        let saved = monotonic_ns();
-        std::fs::rename(&draft, &path).with_context(|| format!("cannot save {}", path.display()))?;
-        Ok(saved)
+        self.objects.apply(file, yaml)
     }
 
     /// Removes a manifest.
     pub fn remove(&self, file: &str) -> Result<()> {
-        let path: &Path = &self.manifests().join(file);
-        std::fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))
+        self.objects.remove(file)
+    }
+
+    /// Where its objects are.
+    pub fn objects(&mut self) -> &mut Objects {
+        &mut self.objects
     }
 
     /// Runs `outrigger-gateway` with these words, whatever it answers.

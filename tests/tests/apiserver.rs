@@ -206,32 +206,3 @@ fn what_the_double_does_not_know_it_refuses_by_name() -> Result<()> {
     assert_eq!((code, message.contains("pods/log")), (501, true), "{message}");
     Ok(())
 }
-
-#[test]
-fn both_apis_of_events_show_the_same_events() -> Result<()> {
-    let net = Net::try_new()?;
-    let server = ApiServer::start(&net.host("api")?)?;
-    println!("back end: {}", server.back_end());
-    server.apply(
-        &json!({
-            "apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "x", "namespace": "default"},
-            "eventTime": "2026-01-01T00:00:00.000000Z", "type": "Normal", "reason": "Joined", "action": "Join",
-            "note": "joined", "reportingController": "example.org/gateway", "reportingInstance": "gateway-0",
-            "regarding": {"apiVersion": "v1", "kind": "ConfigMap", "name": "one", "namespace": "default"},
-        })
-        .to_string(),
-    )?;
-    let core = server.get("v1", "Event", "default", "x")?;
-    assert_eq!(
-        (&core["message"], &core["involvedObject"]["name"]),
-        (&json!("joined"), &json!("one")),
-        "{core}"
-    );
-    let event = server.get("events.k8s.io/v1", "Event", "default", "x")?;
-    assert_eq!(
-        (&event["note"], &event["apiVersion"]),
-        (&json!("joined"), &json!("events.k8s.io/v1")),
-        "{event}"
-    );
-    Ok(())
-}

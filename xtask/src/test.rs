@@ -15,6 +15,21 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::{bpf, command, steps::Steps};
 use tally::Tally;
 
+/// Tests that are run again with a cluster's API as the gateways' source, but for those of what only a file can say.
+const OF_A_CLUSTER: [&str; 11] = [
+    "--test",
+    "join",
+    "--test",
+    "policy",
+    "--test",
+    "restart",
+    "--",
+    "--skip",
+    "that_is_no_yaml",
+    "--skip",
+    "that_was_never_valid",
+];
+
 /// Builds and runs all tests, and ends with the sum of their results.
 pub(crate) fn run() -> Result<()> {
     ensure!(command::read(command::program("id").arg("-u"))?.trim() == "0", "the end-to-end tests need root");
@@ -24,17 +39,20 @@ pub(crate) fn run() -> Result<()> {
     steps
         .run("build", || command::run(command::cargo().args(["build", "--bins", "--tests", "--examples"])))?;
     // Each run goes on after a failed one: a person wants to see all that is broken.
-    steps.note("unit tests", |_| cargo_test(&["--lib", "--bins"], &mut tally));
-    steps.note("end-to-end tests", |_| cargo_test(&["--test", "*"], &mut tally));
+    steps.note("unit tests", |_| cargo_test(&["--lib", "--bins"], "files", &mut tally));
+    steps.note("end-to-end tests", |_| cargo_test(&["--test", "*"], "files", &mut tally));
+    steps.note("end-to-end tests with a cluster as the source", |_| {
+        cargo_test(&OF_A_CLUSTER, "kubernetes", &mut tally)
+    });
     steps.print(Duration::ZERO);
     println!("{tally}");
     steps.outcome()
 }
 
 /// Runs one selection of tests and shows its output while counting.
-fn cargo_test(selection: &[&str], tally: &mut Tally) -> Result<()> {
+fn cargo_test(selection: &[&str], source: &str, tally: &mut Tally) -> Result<()> {
     let mut cargo = command::cargo();
-    cargo.args(["test", "--no-fail-fast"]).args(selection);
+    cargo.args(["test", "--no-fail-fast"]).args(selection).env("OUTRIGGER_TEST_SOURCE", source);
     if stream(&mut cargo, tally)? { Ok(()) } else { bail!("cargo test {} failed", selection.join(" ")) }
 }
 

@@ -180,20 +180,37 @@ fn with_pool(mut options: gateway::config::Options) -> gateway::config::Options 
 /// The values are each valid, and do not fit together: the key is named.
 fn misfit(error: &InvalidConfig) {
     let said = error.to_string();
-    let keys = ["workloadPools", "podPrefixes", "certificateTtl", "clusterName", "tunnelPort"];
+    let keys = [
+        "workloadPools",
+        "podPrefixes",
+        "certificateTtl",
+        "clusterName",
+        "tunnelPort",
+        "manifests",
+        "kubeconfig",
+    ];
     assert!(said.starts_with(FILE) && keys.iter().any(|key| said.contains(key)), "{said}");
 }
 
 fn write_gateway(config: &gateway::config::Config) -> String {
-    let mut out = format!(
-        "manifests: {}\nstateDir: {}\nlisten: {}\nadvertise: {}\ntrustDomain: {}\nclusterName: {}\n",
-        path(&config.manifests),
+    let mut out = match &config.source {
+        gateway::config::Source::Files(folder) => format!("manifests: {}\n", path(folder)),
+        gateway::config::Source::Kubernetes(settings) => {
+            let kubeconfig = settings.kubeconfig.as_deref();
+            let kubeconfig = kubeconfig.map(|file| format!("kubeconfig: {}\n", path(file)));
+            format!("source: kubernetes\n{}", kubeconfig.unwrap_or_default())
+        }
+    };
+    write!(
+        out,
+        "stateDir: {}\nlisten: {}\nadvertise: {}\ntrustDomain: {}\nclusterName: {}\n",
         path(&config.state_dir),
         quoted(&config.listen),
         list(&config.advertise),
         quoted(&config.trust_domain),
         quoted(&config.cluster_name),
-    );
+    )
+    .unwrap();
     writeln!(out, "clusterId: {}\ntunnelPort: {}", config.cluster_id, config.tunnel_port).unwrap();
     writeln!(out, "workloadPools: {}", list(config.workload_pools.prefixes())).unwrap();
     writeln!(out, "podPrefixes: {}", list(&config.pod_prefixes)).unwrap();

@@ -1,0 +1,158 @@
+//! Where a gateway's objects are: in a folder of manifests, or in a cluster's API. Tests say what a file has, and do not
+//! know which it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::apiserver::fixture::ApiServer;
+use crate::host::Host;
+use crate::json;
+use crate::wait::monotonic_ns;
+
+/// When it says `kubernetes`, the gateways of all tests have a cluster as their source.
+const SOURCE: &str = "OUTRIGGER_TEST_SOURCE";
+/// Kinds that other projects define; their own definitions are not ours to copy, and the gateway checks all by itself.
+const FOREIGN: [(&str, &str, &str, &str); 6] = [
+    ("cilium.io", "v2", "CiliumNetworkPolicy", "Namespaced"),
+    ("cilium.io", "v2", "CiliumClusterwideNetworkPolicy", "Cluster"),
+    ("cilium.io", "v2", "CiliumCIDRGroup", "Cluster"),
+    ("policy.networking.k8s.io", "v1alpha2", "ClusterNetworkPolicy", "Cluster"),
+    ("policy.networking.k8s.io", "v1alpha1", "AdminNetworkPolicy", "Cluster"),
+    ("policy.networking.k8s.io", "v1alpha1", "BaselineAdminNetworkPolicy", "Cluster"),
+];
+
+/// Where objects are.
+#[derive(Debug)]
+pub enum Objects {
+    /// A folder.
+    Folder(PathBuf),
+    /// A cluster's API.
+    Cluster(Box<Cluster>),
+}
+
+/// A cluster's API, and what each file has there.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The API server.
+    pub server: ApiServer,
+    files: Mutex<BTreeMap<String, BTreeSet<Named>>>,
+}
+
+/// Version, kind, namespace and name.
+type Named = [String; 4];
+
+impl Objects {
+    /// As the variable of the environment says.
+    pub fn try_new(host: &Host, folder: &Path) -> Result<Self> {
+        match std::env::var(SOURCE).as_deref() {
+            Ok("kubernetes") => Self::cluster(host),
+            Ok(other) if other != "files" => anyhow::bail!("{SOURCE}={other}: `files` or `kubernetes`"),
+            _ => Ok(Self::Folder(folder.to_owned())),
+        }
+    }
+
+    /// In a cluster's API on this machine, which has the kinds of all projects.
+    pub fn cluster(host: &Host) -> Result<Self> {
+        let server = ApiServer::start(host)?;
+        for definition in crds::definitions() {
+            server.apply(&serde_json::to_string(&definition)?)?;
+        }
+        for (group, version, kind, scope) in FOREIGN {
+            server.apply(&foreign(group, version, kind, scope).to_string())?;
+        }
+        Ok(Self::Cluster(Box::new(Cluster { server, files: Mutex::default() })))
+    }
+
+    /// Lines of a gateway's configuration.
+    #[must_use]
+    pub fn settings(&self) -> String {
+        match self {
+            Self::Folder(folder) => format!("manifests: {}\n", folder.display()),
+            Self::Cluster(cluster) => {
+                format!("source: kubernetes\nkubeconfig: {}\n", cluster.server.kubeconfig("admin").display())
+            }
+        }
+    }
+
+    /// Makes a file have this text; returns when, by the monotonic clock.
+    pub fn apply(&self, file: &str, yaml: &str) -> Result<u64> {
+        match self {
+            Self::Folder(folder) => {
+                let (path, draft) = (folder.join(file), folder.with_extension("draft"));
+                std::fs::write(&draft, yaml).with_context(|| format!("cannot write {}", draft.display()))?;
+                let saved = monotonic_ns();
+                std::fs::rename(&draft, &path).with_context(|| format!("cannot save {}", path.display()))?;
+                Ok(saved)
+            }
+            Self::Cluster(cluster) => cluster.apply(file, yaml),
+        }
+    }
+
+    /// Removes a file.
+    pub fn remove(&self, file: &str) -> Result<()> {
+        match self {
+            Self::Folder(folder) => {
+                let path = folder.join(file);
+                std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
+            }
+            Self::Cluster(cluster) => cluster.replace(file, &BTreeSet::new()),
+        }
+    }
+}
+
+impl Cluster {
+    fn apply(&self, file: &str, yaml: &str) -> Result<u64> {
+        let saved = monotonic_ns();
+        let stored = self.server.apply(yaml).with_context(|| file.to_owned())?;
+        self.replace(file, &stored.iter().map(named).collect())?;
+        Ok(saved)
+    }
+
+    /// Deletes what a file had and has no more.
+    fn replace(&self, file: &str, now: &BTreeSet<Named>) -> Result<()> {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = files.insert(file.to_owned(), now.clone()).unwrap_or_default();
+        for [version, kind, namespace, name] in before.difference(now) {
+            self.server.delete(version, kind, namespace, name)?;
+        }
+        Ok(())
+    }
+}
+
+fn named(object: &Value) -> Named {
+    let metadata = json::at(object, &["metadata"]);
+    [
+        json::text(object, "apiVersion"),
+        json::text(object, "kind"),
+        json::text(metadata, "namespace"),
+        json::text(metadata, "name"),
+    ]
+    .map(str::to_owned)
+}
+
+/// A definition that takes every field.
+fn foreign(group: &str, version: &str, kind: &str, scope: &str) -> Value {
+    let singular = kind.to_lowercase();
+    let plural =
+        singular.strip_suffix('y').map_or_else(|| format!("{singular}s"), |stem| format!("{stem}ies"));
+    serde_json::json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": format!("{plural}.{group}"),
+            // Names of this group are given by the project that it belongs to.
+            "annotations": {"api-approved.kubernetes.io": "unapproved, for tests"},
+        },
+        "spec": {
+            "group": group, "scope": scope,
+            "names": {"kind": kind, "plural": plural, "singular": singular, "listKind": format!("{kind}List")},
+            "versions": [{
+                "name": version, "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
+            }],
+        },
+    })
+}
