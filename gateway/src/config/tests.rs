@@ -123,19 +123,17 @@ fn a_file_that_is_named_must_exist() {
 
 #[test]
 fn a_key_of_another_source_is_refused() {
-    let config = load("source: kubernetes\nkubeconfig: /k\n", &[]).unwrap();
-    let kubeconfig = Some("/k".into());
-    assert_eq!(config.source, Source::Kubernetes(cluster::Settings { kubeconfig }));
-    assert_eq!(
-        load("source: kubernetes\n", &[]).unwrap().source,
-        Source::Kubernetes(cluster::Settings::default())
-    );
+    let load = |text: &str| load(&format!("{POOLS}{text}"), &[]);
+    let cluster = |kubeconfig| Source::Kubernetes(cluster::Settings { kubeconfig });
+    let config = load("source: kubernetes\nkubeconfig: /k\n").unwrap();
+    assert_eq!(config.source, cluster(Some("/k".into())));
+    assert_eq!(load("source: kubernetes\n").unwrap().source, cluster(None));
     for (text, wanted) in [
         ("source: kubernetes\nmanifests: /m\n", "manifests: means nothing with the source kubernetes"),
         ("kubeconfig: /k\n", "kubeconfig: means nothing with the source files"),
         ("source: etcd\n", "`files` or `kubernetes`"),
     ] {
-        let error = load(text, &[]).unwrap_err().to_string();
+        let error = load(text).unwrap_err().to_string();
         assert!(error.contains(wanted), "{error}");
     }
 }
