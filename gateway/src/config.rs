@@ -121,7 +121,8 @@ pub struct Options {
     #[arg(long, env = "OUTRIGGER_GATEWAY_LOG_FORMAT", value_name = "text|json|journald")]
     #[serde(deserialize_with = "::config::text")]
     pub log_format: Option<LogFormat>,
-    /// What is logged: a level, or directives such as `info,gateway=debug`. [default: info]
+    /// What is logged: a level, or directives such as `info,gateway=debug`. [default: info, without what the Kubernetes
+    /// client says itself]
     #[arg(long, env = "OUTRIGGER_GATEWAY_LOG_LEVEL", value_name = "LEVEL")]
     pub log_level: Option<String>,
 }
@@ -251,7 +252,7 @@ impl Config {
             proxies: options.proxies.map(|list| list.0).unwrap_or_default(),
             audit_log: options.audit_log.unwrap_or_else(|| state_dir.join("audit.log")),
             log_format: options.log_format.unwrap_or_default(),
-            log_level: options.log_level.unwrap_or_else(|| "info".to_owned()),
+            log_level: options.log_level.unwrap_or_else(|| "info,kube_runtime=off".to_owned()),
             state_dir,
         };
         config.checked(path)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use e2e::apiserver::fixture::{ApiServer, WRITES};
 use e2e::cluster::{Cluster, Member, allow_ingress, group, namespace, pod_manifest};
-use e2e::gateway::objects::Objects;
+use e2e::gateway::objects::{Objects, RIGHTS};
 use e2e::json;
 use e2e::net::Net;
 use e2e::wait::wait_ok;
@@ -138,6 +138,38 @@ fn an_object_that_slips_through_isolates_and_is_told() -> Result<()> {
     world.wait_verdict(&web, 5432, "allow").context("it is valid now")?;
     world.cluster.gateway.apply("namespace.yaml", &namespace("shop", &[("team", "other")]))?;
     Ok(())
+}
+
+#[test]
+fn what_it_may_not_read_is_named_and_no_host_is_served_meanwhile() -> Result<()> {
+    let mut world = World::try_new()?;
+    world.cluster.gateway.kill()?;
+    let Objects::Cluster(api) = world.cluster.gateway.objects() else { anyhow::bail!("no cluster") };
+    let without: Vec<_> = RIGHTS.into_iter().filter(|(group, _)| *group != "networking.k8s.io").collect();
+    api.grant(&without)?;
+    let mut gateway = world.cluster.gateway.spawn()?;
+    wait_ok("the refusal", PATIENCE, || {
+        let said = gateway.output();
+        let names =
+            ["gateway", "cannot list resource", "networkpolicies"].iter().all(|word| said.contains(word));
+        ensure!(names, "{said}");
+        Ok(())
+    })?;
+    ensure!(!json::flag(&world.db.status()?, "connected"), "a policy that cannot be seen would not apply");
+    gateway.kill()?;
+    let Objects::Cluster(api) = world.cluster.gateway.objects() else { anyhow::bail!("no cluster") };
+    api.grant(&RIGHTS)?;
+    world.cluster.gateway.launch()?;
+    world.db.wait_enforcing()?;
+    // Rights that are taken away later change nothing that is in force.
+    let web = world.cluster.pod("web", 1)?.v4().to_string();
+    world.cluster.publish("policy.yaml", &allow_ingress("db", "db", &["web"], Some(5432)))?;
+    let Objects::Cluster(api) = world.cluster.gateway.objects() else { anyhow::bail!("no cluster") };
+    api.grant(&without)?;
+    api.server.control("drop-watches")?;
+    world.wait_trouble("cannot ")?;
+    world.wait_verdict(&web, 5432, "allow")?;
+    world.wait_verdict(&web, 5433, "deny")
 }
 
 /// What the API server says to an object of our kinds; empty if it takes it.

@@ -6,15 +6,30 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::apiserver::fixture::ApiServer;
 use crate::host::Host;
-use crate::json;
+use crate::json as values;
 use crate::wait::monotonic_ns;
 
 /// When it says `kubernetes`, the gateways of all tests have a cluster as their source.
 const SOURCE: &str = "OUTRIGGER_TEST_SOURCE";
+/// Whom the gateway is to the API server.
+pub const USER: &str = "gateway";
+/// What it may list and watch, as `docs/kubernetes.md` has it.
+pub const RIGHTS: [(&str, &[&str]); 6] = [
+    ("", &["namespaces", "pods", "services"]),
+    ("discovery.k8s.io", &["endpointslices"]),
+    ("networking.k8s.io", &["networkpolicies"]),
+    ("cilium.io", &["ciliumnetworkpolicies", "ciliumclusterwidenetworkpolicies", "ciliumcidrgroups"]),
+    (
+        "policy.networking.k8s.io",
+        &["clusternetworkpolicies", "adminnetworkpolicies", "baselineadminnetworkpolicies"],
+    ),
+    ("outrigger.dev", &["externalworkloads", "externalworkloadgroups"]),
+];
+
 /// Kinds that other projects define; their own definitions are not ours to copy, and the gateway checks all by itself.
 const FOREIGN: [(&str, &str, &str, &str); 6] = [
     ("cilium.io", "v2", "CiliumNetworkPolicy", "Namespaced"),
@@ -57,14 +72,16 @@ impl Objects {
 
     /// In a cluster's API on this machine, which has the kinds of all projects.
     pub fn cluster(host: &Host) -> Result<Self> {
-        let server = ApiServer::start(host)?;
+        let server = ApiServer::start_with(host, &[USER], &[])?;
         for definition in crds::definitions() {
             server.apply(&serde_json::to_string(&definition)?)?;
         }
         for (group, version, kind, scope) in FOREIGN {
             server.apply(&foreign(group, version, kind, scope).to_string())?;
         }
-        Ok(Self::Cluster(Box::new(Cluster { server, files: Mutex::default() })))
+        let cluster = Cluster { server, files: Mutex::default() };
+        cluster.grant(&RIGHTS)?;
+        Ok(Self::Cluster(Box::new(cluster)))
     }
 
     /// Lines of a gateway's configuration.
@@ -73,7 +90,7 @@ impl Objects {
         match self {
             Self::Folder(folder) => format!("manifests: {}\n", folder.display()),
             Self::Cluster(cluster) => {
-                format!("source: kubernetes\nkubeconfig: {}\n", cluster.server.kubeconfig("admin").display())
+                format!("source: kubernetes\nkubeconfig: {}\n", cluster.server.kubeconfig(USER).display())
             }
         }
     }
@@ -105,6 +122,24 @@ impl Objects {
 }
 
 impl Cluster {
+    /// Lets the gateway list and watch these resources of groups, and nothing else.
+    pub fn grant(&self, rights: &[(&str, &[&str])]) -> Result<()> {
+        let rule = |(group, resources): &(&str, &[&str])| json!({"apiGroups": [group], "resources": resources, "verbs": ["list", "watch"]});
+        let rules: Vec<_> = rights.iter().map(rule).collect();
+        let role = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": USER},
+            "rules": rules,
+        });
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+            "metadata": {"name": USER},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": USER},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": USER}],
+        });
+        self.server.apply(&role.to_string())?;
+        self.server.apply(&binding.to_string()).map(|_| ())
+    }
+
     fn apply(&self, file: &str, yaml: &str) -> Result<u64> {
         let saved = monotonic_ns();
         let stored = self.server.apply(yaml).with_context(|| file.to_owned())?;
@@ -124,12 +159,12 @@ impl Cluster {
 }
 
 fn named(object: &Value) -> Named {
-    let metadata = json::at(object, &["metadata"]);
+    let metadata = values::at(object, &["metadata"]);
     [
-        json::text(object, "apiVersion"),
-        json::text(object, "kind"),
-        json::text(metadata, "namespace"),
-        json::text(metadata, "name"),
+        values::text(object, "apiVersion"),
+        values::text(object, "kind"),
+        values::text(metadata, "namespace"),
+        values::text(metadata, "name"),
     ]
     .map(str::to_owned)
 }
@@ -139,7 +174,7 @@ fn foreign(group: &str, version: &str, kind: &str, scope: &str) -> Value {
     let singular = kind.to_lowercase();
     let plural =
         singular.strip_suffix('y').map_or_else(|| format!("{singular}s"), |stem| format!("{stem}ies"));
-    serde_json::json!({
+    json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": {
             "name": format!("{plural}.{group}"),

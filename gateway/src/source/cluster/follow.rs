@@ -40,6 +40,8 @@ pub(super) struct Follower {
     /// What was passed on: a hash of each object.
     known: BTreeMap<String, u64>,
     pause: Duration,
+    /// The last failure, until there is none.
+    failed: Option<String>,
     /// Since when the API server does not know the kind.
     unknown_since: Option<Instant>,
 }
@@ -62,7 +64,16 @@ impl Follower {
         updates: mpsc::Sender<Update>,
     ) -> Self {
         let [pause, _] = PAUSES;
-        Self { client, kind, versions, updates, known: BTreeMap::new(), pause, unknown_since: None }
+        Self {
+            client,
+            kind,
+            versions,
+            updates,
+            known: BTreeMap::new(),
+            pause,
+            failed: None,
+            unknown_since: None,
+        }
     }
 
     /// Follows until nobody wants to know.
@@ -77,7 +88,10 @@ impl Follower {
                 End::Closed => return,
                 End::Unknown => self.unknown().await,
                 End::Failed(reason) => {
-                    tracing::warn!(kind = %self.kind, reason, "objects of the cluster cannot be followed");
+                    if self.failed.as_ref() != Some(&reason) {
+                        tracing::warn!(kind = %self.kind, reason, "objects of the cluster cannot be followed");
+                        self.failed = Some(reason.clone());
+                    }
                     let is_told = self.send(Vec::new(), State::Trouble(reason)).await;
                     let [_, longest] = PAUSES;
                     sleep(self.pause).await;
@@ -147,7 +161,7 @@ impl Follower {
                     failures += 1;
                     match failed(&error) {
                         Some(inner) if is_unknown(inner) => return End::Unknown,
-                        _ if failures < FAILURES => {
+                        _ if failures < FAILURES && !is_of_list(&error) => {
                             tracing::debug!(kind = %self.kind, %error, "a watch failed and is tried again");
                             continue;
                         }
@@ -156,8 +170,8 @@ impl Follower {
                     }
                 }
             };
-            failures = 0;
             let changes = match event {
+                // Comes before each attempt to list, and says nothing of its success.
                 Event::Init => {
                     listed.clear();
                     continue;
@@ -177,9 +191,13 @@ impl Follower {
                     self.known.remove(&name).map(|_hash| FileChange::Gone(name)).into_iter().collect()
                 }
             };
+            failures = 0;
             let [least, _] = PAUSES;
             self.pause = least;
             self.unknown_since = None;
+            if self.failed.take().is_some() {
+                tracing::info!(kind = %self.kind, "objects of the cluster are followed again");
+            }
             if !self.send(changes, State::Followed).await {
                 return End::Closed;
             }
@@ -227,6 +245,11 @@ const fn failed(error: &watcher::Error) -> Option<&Error> {
         | watcher::Error::WatchFailed(inner) => Some(inner),
         watcher::Error::WatchError(_) | watcher::Error::NoResourceVersion => None,
     }
+}
+
+/// Whether it is the list that failed: there is nothing to go on from.
+const fn is_of_list(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::InitialListFailed(_))
 }
 
 /// Whether the history was too old: a list follows, and nothing is wrong.
