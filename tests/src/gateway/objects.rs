@@ -124,11 +124,14 @@ impl Objects {
 impl Cluster {
     /// Lets the gateway list and watch these resources of groups, and nothing else.
     pub fn grant(&self, rights: &[(&str, &[&str])]) -> Result<()> {
-        let rule = |(group, resources): &(&str, &[&str])| json!({"apiGroups": [group], "resources": resources, "verbs": ["list", "watch"]});
-        let rules: Vec<_> = rights.iter().map(rule).collect();
+        let verbs = ["list", "watch"];
+        let allowed = rights
+            .iter()
+            .map(|(group, resources)| json!({"apiGroups": [group], "resources": resources, "verbs": verbs}));
+        let all: Vec<_> = allowed.collect();
         let role = json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": USER},
-            "rules": rules,
+            "rules": all,
         });
         let binding = json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
