@@ -27,8 +27,8 @@ fn lives(stream: &Process) -> Result<()> {
 #[test]
 fn threat_lockout_logins_survive_a_policy_that_denies_everything() -> Result<()> {
     let world = World::new("confirmWithin: 3\n")?;
-    let sessions = world.addresses().map(|address| world.connect(address, SSH));
-    let sessions = sessions.into_iter().collect::<Result<Vec<_>>>()?;
+    let sessions = world.addresses().into_iter().map(|address| world.connect(address, SSH));
+    let sessions = sessions.collect::<Result<Vec<_>>>()?;
     for session in &sessions {
         wait_for("a login", PATIENCE, || {
             session.report::<StreamReport>().is_ok_and(|report| report.connected)

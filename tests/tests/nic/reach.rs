@@ -3,13 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Result, ensure};
-use e2e::cluster::Cluster;
+use e2e::cluster::{Cluster, allow_ingress};
 use e2e::host::Host;
 use e2e::json;
+use e2e::net::Underlay;
 use e2e::traffic::tcp::{EchoReport, StreamReport};
 use e2e::wait::{wait_for, wait_ok};
 
-use crate::world::{DENY_ALL, OTHER, PATIENCE, World};
+use crate::world::{DENY_ALL, OTHER, PATIENCE, SSH, World};
 
 const DNS: u16 = 53;
 
@@ -75,10 +76,10 @@ fn threat_lockout_a_gateway_by_name_stays_reachable_wherever_it_moves() -> Resul
     Ok(())
 }
 
-/// Whether the host can ask someone there.
-fn asks(world: &World, to: IpAddr, port: u16) -> Result<bool> {
+/// Whether a machine can ask someone there.
+fn asks(from: &Host, to: IpAddr, port: u16) -> Result<bool> {
     let to = SocketAddr::new(to, port);
-    let stream = world.db.host.traffic("ask", &format!("tcp-stream --to {to} --timeout-ms 700"))?;
+    let stream = from.traffic("ask", &format!("tcp-stream --to {to} --timeout-ms 700"))?;
     wait_for("an outcome", PATIENCE, || {
         stream.report::<StreamReport>().is_ok_and(|report| report.connected || report.error.is_some())
     })?;
@@ -109,8 +110,8 @@ fn threat_lockout_resolvers_stay_reachable_while_their_file_cannot_be_read() -> 
     world.set("  scope: host\n  nicMode: enforce\n")?;
     world.wait_state("enforce")?;
     for resolver in resolvers {
-        ensure!(asks(&world, resolver, DNS)?, "{resolver} is asked");
-        ensure!(!asks(&world, resolver, OTHER)?, "{resolver} is nothing else");
+        ensure!(asks(&world.db.host, resolver, DNS)?, "{resolver} is asked");
+        ensure!(!asks(&world.db.host, resolver, OTHER)?, "{resolver} is nothing else");
     }
 
     // A folder there is an error to whoever reads it, root too.
@@ -120,8 +121,35 @@ fn threat_lockout_resolvers_stay_reachable_while_their_file_cannot_be_read() -> 
     world.cluster.publish("again.yaml", &other.replacen("toEntities", "fromEntities", 1))?;
     world.wait_state("enforce")?;
     for resolver in resolvers {
-        ensure!(asks(&world, resolver, DNS)?, "{resolver} is asked as before");
+        ensure!(asks(&world.db.host, resolver, DNS)?, "{resolver} is asked as before");
     }
     world.set("")?;
     world.wait_state("off")
+}
+
+#[test]
+fn threat_41_policy_on_the_nics_holds_on_every_underlay_and_leaves_the_mesh_alone() -> Result<()> {
+    for families in [Underlay::V4, Underlay::V6, Underlay::Dual] {
+        let world = World::on(families, "confirmWithin: 2\n")?;
+        let web = world.cluster.pod("web", 1)?;
+        let server = web.traffic("server", &format!("tcp-echo --port {OTHER}"))?;
+        wait_for("the server", PATIENCE, || {
+            server.report::<EchoReport>().is_ok_and(|report| report.listening)
+        })?;
+        world.cluster.publish("mesh.yaml", &allow_ingress("mesh", "db", &["web"], Some(OTHER)))?;
+        world.cluster.publish("closed.yaml", DENY_ALL)?;
+        world.set("  scope: host\n  nicMode: enforce\n")?;
+        world.wait_state("enforce")?;
+        world.wait_open(OTHER, false)?;
+        ensure!(world.is_open(SSH)?, "{families:?}: logins");
+        for (own, pod) in world.db.addresses()?.into_iter().zip(web.addresses()) {
+            ensure!(asks(&web, own, OTHER)?, "{families:?}: {pod} is allowed to {own}");
+            ensure!(
+                !asks(&web, own, SSH)?,
+                "{families:?}: in the mesh its own policy decides, without failsafes"
+            );
+            ensure!(asks(&world.db.host, pod, OTHER)?, "{families:?}: {own} to {pod}");
+        }
+    }
+    Ok(())
 }

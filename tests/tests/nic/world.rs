@@ -9,6 +9,7 @@ use e2e::binaries::Binary;
 use e2e::cluster::{Cluster, Member, group};
 use e2e::host::Host;
 use e2e::json;
+use e2e::net::Underlay;
 use e2e::process::Process;
 use e2e::traffic::tcp::{EchoReport, StreamReport};
 use e2e::wait::{wait_for, wait_ok};
@@ -25,6 +26,7 @@ pub(crate) struct World {
     pub(crate) cluster: Cluster,
     pub(crate) db: Member,
     pub(crate) client: Host,
+    families: Underlay,
     _servers: [Process; 2],
 }
 
@@ -34,14 +36,27 @@ impl World {
         Self::prepared(settings, |_cluster, _host| Ok(()))
     }
 
+    /// The same on an underlay of these families.
+    pub(crate) fn on(families: Underlay, settings: &str) -> Result<Self> {
+        Self::made(families, settings, |_cluster, _host| Ok(()))
+    }
+
     /// The same, on a machine that is prepared first.
     pub(crate) fn prepared(
         settings: &str,
         prepare: impl FnOnce(&Cluster, &Host) -> Result<()>,
     ) -> Result<Self> {
-        let cluster = Cluster::try_new()?;
+        Self::made(Underlay::Dual, settings, prepare)
+    }
+
+    fn made(
+        families: Underlay,
+        settings: &str,
+        prepare: impl FnOnce(&Cluster, &Host) -> Result<()>,
+    ) -> Result<Self> {
+        let cluster = Cluster::try_with(families, "")?;
         cluster.group("db")?;
-        let host = cluster.net.host("db-1")?;
+        let host = cluster.net.host_with("db-1", families)?;
         prepare(&cluster, &host)?;
         let db = cluster.member_on(host, "db", settings)?;
         let client = cluster.net.host("client")?;
@@ -57,11 +72,17 @@ impl World {
                 server.report::<EchoReport>().is_ok_and(|report| report.listening)
             })?;
         }
-        Ok(Self { cluster, db, client, _servers: servers })
+        Ok(Self { cluster, db, client, families, _servers: servers })
     }
 
-    pub(crate) fn addresses(&self) -> [IpAddr; 2] {
-        [self.db.host.v4().into(), self.db.host.v6().into()]
+    /// The host's own addresses, outside of the mesh.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        let [v4, v6] = [IpAddr::from(self.db.host.v4()), self.db.host.v6().into()];
+        match self.families {
+            Underlay::V4 => vec![v4],
+            Underlay::V6 => vec![v6],
+            Underlay::Dual => vec![v4, v6],
+        }
     }
 
     pub(crate) fn set(&self, more: &str) -> Result<()> {
