@@ -63,14 +63,14 @@ fn server(cluster: &mut Cluster) -> Result<&mut ApiServer> {
 #[test]
 fn what_the_api_says_is_in_the_kernels() -> Result<()> {
     let mut world = World::try_new()?;
-    let web = world.cluster.pod("web", 1)?;
+    let web = world.cluster.pod("web", 2)?;
     let web = web.v4().to_string();
     world.wait_verdict(&web, 5432, "allow")?;
     world.cluster.publish("policy.yaml", &allow_ingress("db", "db", &["web"], Some(5432)))?;
     world.wait_verdict(&web, 5432, "allow")?;
     world.wait_verdict(&web, 5433, "deny")?;
     // A pod gets another label, its namespace does, and the policy goes.
-    let labelled = world.cluster.node.pod("other", 2)?;
+    let labelled = world.cluster.node.pod("other", 3)?;
     world.cluster.gateway.apply("pod-other.yaml", &pod_manifest(&labelled, &[("app", "other")]))?;
     let other = labelled.v4().to_string();
     world.wait_verdict(&other, 5432, "deny")?;
@@ -89,7 +89,7 @@ fn what_the_api_says_is_in_the_kernels() -> Result<()> {
 #[test]
 fn kinds_come_and_go_and_what_was_deleted_meanwhile_is_gone() -> Result<()> {
     let mut world = World::try_new()?;
-    let web = world.cluster.pod("web", 1)?.v4().to_string();
+    let web = world.cluster.pod("web", 2)?.v4().to_string();
     world.cluster.publish("policy.yaml", &allow_ingress("db", "db", &[], None))?;
     world.wait_verdict(&web, 5432, "deny")?;
     // Nobody watches while it is deleted, and the history of it is forgotten.
@@ -110,7 +110,7 @@ fn kinds_come_and_go_and_what_was_deleted_meanwhile_is_gone() -> Result<()> {
 #[test]
 fn without_an_api_server_everything_stays() -> Result<()> {
     let mut world = World::try_new()?;
-    let web = world.cluster.pod("web", 1)?.v4().to_string();
+    let web = world.cluster.pod("web", 2)?.v4().to_string();
     world.cluster.publish("policy.yaml", &allow_ingress("db", "db", &["web"], Some(5432)))?;
     world.wait_verdict(&web, 5433, "deny")?;
     world.server()?.kill()?;
@@ -127,7 +127,7 @@ fn without_an_api_server_everything_stays() -> Result<()> {
 #[test]
 fn an_object_that_slips_through_isolates_and_is_told() -> Result<()> {
     let world = World::try_new()?;
-    let web = world.cluster.pod("web", 1)?.v4().to_string();
+    let web = world.cluster.pod("web", 2)?.v4().to_string();
     world.wait_verdict(&web, 5432, "allow")?;
     let policy = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: odd, namespace: shop}\nspec:\n  \
         endpointSelector: {matchLabels: {app: db}}\n  ingress:\n    - fromEndpoints: [{}]\n      constraint: x\n";
@@ -162,7 +162,7 @@ fn what_it_may_not_read_is_named_and_no_host_is_served_meanwhile() -> Result<()>
     world.cluster.gateway.launch()?;
     world.db.wait_enforcing()?;
     // Rights that are taken away later change nothing that is in force.
-    let web = world.cluster.pod("web", 1)?.v4().to_string();
+    let web = world.cluster.pod("web", 2)?.v4().to_string();
     world.cluster.publish("policy.yaml", &allow_ingress("db", "db", &["web"], Some(5432)))?;
     let Objects::Cluster(api) = world.cluster.gateway.objects() else { anyhow::bail!("no cluster") };
     api.grant(&without)?;

@@ -131,7 +131,7 @@ fn threat_lockout_resolvers_stay_reachable_while_their_file_cannot_be_read() -> 
 fn threat_41_policy_on_the_nics_holds_on_every_underlay_and_leaves_the_mesh_alone() -> Result<()> {
     for families in [Underlay::V4, Underlay::V6, Underlay::Dual] {
         let world = World::on(families, "confirmWithin: 2\n")?;
-        let web = world.cluster.pod("web", 1)?;
+        let web = world.cluster.pod("web", 2)?;
         let server = web.traffic("server", &format!("tcp-echo --port {OTHER}"))?;
         wait_for("the server", PATIENCE, || {
             server.report::<EchoReport>().is_ok_and(|report| report.listening)
