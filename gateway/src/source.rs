@@ -1,5 +1,6 @@
 //! Where objects come from. `folder` reads a folder of manifests, `watcher` says when to look again, `files` joins
-//! both; `cluster` follows the API of a cluster; `catalog` decides which version of each object is in force, `last_good` keeps those versions over a restart.
+//! both; `cluster` follows the API of a cluster; `catalog` decides which version of each object is in force, `last_good`
+//! keeps those versions over a restart.
 //! Knows nothing of what objects mean together.
 
 use std::collections::{BTreeMap, BTreeSet};

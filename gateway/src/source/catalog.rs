@@ -135,12 +135,6 @@ impl Catalog {
         self.good.iter().map(|(key, good)| (key, &good.object))
     }
 
-    /// The files that last good versions came from.
-    #[must_use]
-    pub fn remembered_files(&self) -> BTreeSet<String> {
-        self.good_of.keys().cloned().collect()
-    }
-
     /// What is in force.
     #[must_use]
     pub fn in_force(&self) -> &BTreeMap<ObjectKey, Object> {
