@@ -35,8 +35,12 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Shows the counters.
+    /// Shows the counters. What is good is counted from 0, so that the first one is an increase too.
     pub fn register(&self, registry: &mut Registry) {
+        for counter in [&self.joins, &self.renewals] {
+            let _zero = counter.get_or_create(&Outcome { result: "ok" });
+        }
+        let _zero = self.certificates.get_or_create(&Holder { holder: "workload" });
         let registry = registry.sub_registry_with_prefix("outrigger_gateway");
         registry.register("joins", "Joins, by result: ok, or why they were refused", self.joins.clone());
         registry.register(

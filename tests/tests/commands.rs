@@ -1,5 +1,7 @@
 //! What the commands and the listeners tell a person and a program.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -55,6 +57,23 @@ fn metrics_and_health_are_served_on_loopback() {
         let outside = format!("http://{}:9465/metrics", shop.db.host.v4());
         let refused = shop.batch.host.run(&["traffic", "get", &outside])?;
         ensure!(!refused.succeeded(), "metrics are served to everybody");
+        Ok(())
+    });
+}
+
+#[test]
+fn the_dashboard_shows_metrics_that_there_are() {
+    SHOP.test(|shop| {
+        let text = get(shop.cluster.node.host(), "http://127.0.0.1:9464/metrics")?;
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        let known: BTreeSet<&str> = samples.filter_map(|line| line.split(['{', ' ']).next()).collect();
+        let file =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/helm/outrigger/files/dashboard.json");
+        let dashboard = std::fs::read_to_string(file)?;
+        let shown: BTreeSet<&str> =
+            regex::Regex::new("outrigger_[a-z_]+")?.find_iter(&dashboard).map(|name| name.as_str()).collect();
+        let unknown: Vec<_> = shown.difference(&known).collect();
+        ensure!(shown.len() > 15 && unknown.is_empty(), "not served: {unknown:?}, of {shown:?}: {text}");
         Ok(())
     });
 }

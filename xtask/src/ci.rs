@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, ValueEnum as _};
 
-use crate::{bpf, command, gate::Gate, steps::Steps, stress, test};
+use crate::{bpf, chart, command, gate::Gate, steps::Steps, stress, test};
 
 /// Steps that take this long are marked.
 const SLOW: Duration = Duration::from_mins(1);
@@ -29,6 +29,7 @@ enum Step {
     Gate(Gate),
     Cargo { name: &'static str, arguments: &'static [&'static str], strict_docs: bool },
     Bpf,
+    Chart,
     Test,
     Stress,
 }
@@ -54,7 +55,7 @@ impl Step {
             ],
         ));
         steps.push(cargo("doc", &["doc", "--no-deps"]));
-        steps.extend([Self::Test, Self::Stress]);
+        steps.extend([Self::Chart, Self::Test, Self::Stress]);
         steps
     }
 
@@ -63,6 +64,7 @@ impl Step {
             Self::Gate(gate) => gate.name(),
             Self::Cargo { name, .. } => (*name).to_owned(),
             Self::Bpf => "bpf".to_owned(),
+            Self::Chart => "chart".to_owned(),
             Self::Test => "test".to_owned(),
             Self::Stress => "stress".to_owned(),
         }
@@ -79,6 +81,7 @@ impl Step {
         match self {
             Self::Gate(gate) => gate.check(),
             Self::Bpf => bpf::build(),
+            Self::Chart => chart::check(),
             Self::Test => test::run(),
             Self::Stress => {
                 let arguments = ["--seconds", "60"].map(str::to_owned);

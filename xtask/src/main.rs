@@ -1,6 +1,7 @@
 //! The one runner of the workspace: what a person, `make` and CI start goes through here.
 
 mod bpf;
+mod chart;
 mod ci;
 mod command;
 mod fuzz;

@@ -73,8 +73,10 @@ pub(super) enum Answer {
 }
 
 impl SessionMetrics {
-    /// Shows the counters.
+    /// Shows the counters. What is usual is counted from 0, so that the first one is an increase too.
     pub fn register(&self, registry: &mut Registry) {
+        let _zero = self.ended.get_or_create(&End { reason: EndReason::Closed.name() });
+        let _zero = self.answers.get_or_create(&First { answer: Answer::Snapshot.name() });
         let registry = registry.sub_registry_with_prefix("outrigger_gateway");
         registry.register(
             "sessions_ended",

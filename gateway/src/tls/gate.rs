@@ -53,8 +53,11 @@ pub struct Pass {
 }
 
 impl ConnectionMetrics {
-    /// Shows the counters.
+    /// Shows the counters; refusals from 0, so that the first one is an increase too.
     pub fn register(&self, registry: &mut Registry) {
+        for reason in ["accept", "handshake", "limit", "silent", "source"] {
+            let _zero = self.refused.get_or_create(&Refused { reason });
+        }
         let registry = registry.sub_registry_with_prefix("outrigger_gateway");
         registry.register("connections", "TLS connections, open or opening", self.open.clone());
         registry.register("connections_opened", "TLS connections since the start", self.opened.clone());

@@ -1,0 +1,23 @@
+{{/* What a schema cannot say: values that only together make no sense, and what is needed. */}}
+{{- define "outrigger.checks" -}}
+{{- if not .Values.image.repository -}}
+{{- fail "image.repository: needed: where the image of packaging/container was pushed to" -}}
+{{- end -}}
+{{- if not .Values.config.workloadPools -}}
+{{- fail "config.workloadPools: needed: prefixes that hosts get mesh addresses from, outside of those of pods, Services and nodes, such as [10.244.240.0/20]" -}}
+{{- end -}}
+{{- with .Values.service -}}
+{{- if and (ne .type "ClusterIP") (eq .externalTrafficPolicy "Cluster") (not $.Values.config.proxies) -}}
+{{- fail "service.externalTrafficPolicy: Cluster hides the hosts' addresses behind those of nodes, and no host could join: list these in config.proxies, or use Local" -}}
+{{- end -}}
+{{- if and (eq .type "ClusterIP") (or .nodePort .loadBalancerClass .loadBalancerSourceRanges) -}}
+{{- fail "service: nodePort, loadBalancerClass and loadBalancerSourceRanges mean nothing with the type ClusterIP" -}}
+{{- end -}}
+{{- if and (eq .type "NodePort") (or .loadBalancerClass .loadBalancerSourceRanges) -}}
+{{- fail "service: loadBalancerClass and loadBalancerSourceRanges mean nothing with the type NodePort" -}}
+{{- end -}}
+{{- end -}}
+{{- if and (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) -}}
+{{- fail "serviceAccount.name: needed where the chart makes none" -}}
+{{- end -}}
+{{- end }}

@@ -1,0 +1,165 @@
+//! What the gateway itself has to say: about its configuration, what it may do, and what it is to the Service.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::Path;
+
+use e2e::gateway::objects::RIGHTS;
+use e2e::json;
+use gateway::config::{Config, Options, Source};
+use serde_json::Value;
+
+use super::rendered::{Rendered, gateway_yaml, name, object, of_kind};
+
+fn config(text: &str) -> Result<Config, String> {
+    let path = Path::new("gateway.yaml");
+    let options: Options = config::parse(path, text).map_err(|error| error.to_string())?;
+    Config::from_options(options, path).map_err(|error| error.to_string())
+}
+
+#[test]
+#[ignore = "`cargo xtask ci chart` renders what this reads"]
+fn it_accepts_its_configuration() {
+    let all = Rendered::read();
+    for case in all.accepted() {
+        let text = gateway_yaml(case);
+        let config = config(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        assert!(matches!(config.source, Source::Kubernetes(_)), "{text}");
+    }
+    let config = config(gateway_yaml(&all.answer["base"])).unwrap();
+    let defaults = Config::from_options(
+        Options {
+            workload_pools: Some(config::List(config.workload_pools.prefixes())),
+            ..Options::default()
+        },
+        Path::new(""),
+    )
+    .unwrap();
+    let Config { source: _, metrics_listen: _, log_format: _, .. } = &config;
+    // Where the chart shows a default, it is the gateway's.
+    let expected = Config {
+        source: config.source.clone(),
+        metrics_listen: config.metrics_listen,
+        log_format: config.log_format,
+        ..defaults
+    };
+    assert_eq!(config, expected);
+}
+
+#[test]
+#[ignore = "`cargo xtask ci chart` renders what this reads"]
+fn every_key_is_a_value_or_the_charts_own() {
+    let answer = Rendered::read().answer;
+    let unknown = config("nothing: 1").unwrap_err();
+    let (_, list) = unknown.split_once("expected one of ").expect("the keys that there are");
+    let known: BTreeSet<&str> = list.split(", ").collect();
+    assert!(known.contains("workloadPools"), "{unknown}");
+    let values = answer["schema"]["properties"]["config"]["properties"].as_object().unwrap();
+    let values: BTreeSet<&str> = values.keys().map(String::as_str).collect();
+    let own = BTreeSet::from([
+        "source",
+        "stateDir",
+        "listen",
+        "metricsListen",
+        "adminSocket",
+        "auditLog",
+        "kubeconfig",
+        "manifests",
+    ]);
+    assert_eq!(values.union(&own).copied().collect::<BTreeSet<_>>(), known);
+}
+
+#[test]
+#[ignore = "`cargo xtask ci chart` renders what this reads"]
+fn it_may_do_what_the_tests_let_it_do_and_nothing_else() {
+    let all = Rendered::read();
+    let role = object(&all.answer["base"], "ClusterRole/mesh-gw-outrigger");
+    let mut granted = BTreeMap::new();
+    for rule in json::list(role, "rules") {
+        assert_eq!(json::texts(rule, "verbs"), ["list", "watch"], "{rule}");
+        let [group] = &json::texts(rule, "api_groups")[..] else { panic!("{rule}") };
+        let resources: BTreeSet<_> = json::texts(rule, "resources").into_iter().collect();
+        assert!(granted.insert(group.clone(), resources).is_none(), "{group} twice");
+    }
+    let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+    let expected: BTreeMap<String, BTreeSet<String>> =
+        RIGHTS.iter().map(|(group, resources)| ((*group).to_owned(), owned(resources))).collect();
+    assert_eq!(granted, expected);
+}
+
+#[test]
+#[ignore = "`cargo xtask ci chart` renders what this reads"]
+fn roles_are_bound_to_the_pods_account_and_aggregated_nowhere() {
+    for case in Rendered::read().accepted() {
+        let pod = &of_kind(case, "Deployment").next().unwrap()["spec"]["template"]["spec"];
+        for binding in of_kind(case, "ClusterRoleBinding") {
+            assert_eq!(binding["subjects"][0]["name"], pod["serviceAccountName"], "{}", case["values"]);
+            assert_eq!(binding["subjects"][0]["namespace"], "mesh");
+            let role = format!("ClusterRole/{}", json::text(&binding["roleRef"], "name"));
+            assert_eq!(object(case, &role)["kind"], "ClusterRole", "{role}");
+        }
+        for role in of_kind(case, "ClusterRole") {
+            let text = role.to_string();
+            assert!(!text.contains("rbac.authorization.k8s.io/aggregate-to-"), "{}", name(role));
+            assert!(!text.contains("\"*\""), "{}: everything", name(role));
+        }
+        for account in of_kind(case, "ServiceAccount") {
+            assert_eq!(account["metadata"]["name"], pod["serviceAccountName"], "{}", case["values"]);
+        }
+    }
+}
+
+#[test]
+#[ignore = "`cargo xtask ci chart` renders what this reads"]
+fn probes_and_services_reach_where_it_listens() {
+    for case in Rendered::read().accepted() {
+        let config = config(gateway_yaml(case)).unwrap();
+        let deployment = of_kind(case, "Deployment").next().unwrap();
+        let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+        let ports: BTreeMap<&str, u64> = json::list(container, "ports")
+            .iter()
+            .map(|port| (json::text(port, "name"), json::number(port, "containerPort")))
+            .collect();
+        let at = |address: SocketAddr| u64::from(address.port());
+        assert_eq!(
+            ports,
+            BTreeMap::from([("hosts", at(config.listen)), ("metrics", at(config.metrics_listen))])
+        );
+        assert!(config.listen.ip().is_unspecified() && config.metrics_listen.ip().is_unspecified());
+        for (probe, path) in [("startup", "/healthz"), ("liveness", "/healthz"), ("readiness", "/readyz")] {
+            let get = &container[format!("{probe}Probe")]["httpGet"];
+            assert_eq!((json::text(get, "path"), json::text(get, "port")), (path, "metrics"), "{probe}");
+        }
+        for service in of_kind(case, "Service") {
+            let [port] = json::list(&service["spec"], "ports") else { panic!("{service}") };
+            let wanted = if name(service).ends_with("-metrics") { "metrics" } else { "hosts" };
+            assert_eq!(json::text(port, "targetPort"), wanted, "{}", name(service));
+        }
+    }
+}
+
+#[test]
+#[ignore = "`cargo xtask ci chart` renders what this reads"]
+fn its_folders_are_writable_and_its_configuration_is_where_it_looks() {
+    for case in Rendered::read().accepted() {
+        let config = config(gateway_yaml(case)).unwrap();
+        let pod = &of_kind(case, "Deployment").next().unwrap()["spec"]["template"]["spec"];
+        let container = &pod["containers"][0];
+        let mounts: BTreeMap<&str, &str> = json::list(container, "volume_mounts")
+            .iter()
+            .map(|mount| (json::text(mount, "mountPath"), json::text(mount, "name")))
+            .collect();
+        let volume = |path: &Path| -> Value {
+            let wanted = mounts.get(path.to_str().unwrap()).unwrap_or_else(|| panic!("{path:?}: {mounts:?}"));
+            let mut all = json::list(pod, "volumes").iter();
+            all.find(|volume| volume["name"] == **wanted).cloned().unwrap_or_else(|| panic!("no {wanted}"))
+        };
+        let state = volume(&config.state_dir);
+        assert!(state["persistentVolumeClaim"].is_object(), "the store does not last: {state}");
+        assert!(volume(config.admin_socket.parent().unwrap())["emptyDir"].is_object());
+        assert_eq!(config.audit_log.parent(), Some(config.state_dir.as_path()));
+        let map = json::text(&volume(Path::new("/etc/outrigger"))["configMap"], "name").to_owned();
+        assert!(object(case, &format!("ConfigMap/{map}"))["data"]["gateway.yaml"].is_string());
+        assert_eq!(json::texts(container, "args"), ["serve", "--config", "/etc/outrigger/gateway.yaml"]);
+    }
+}

@@ -1,0 +1,107 @@
+//! How the gateway's pod is confined, and what selects it.
+
+use e2e::json;
+use serde_json::{Value, json};
+
+use super::rendered::{Rendered, name, of_kind};
+
+fn template(case: &Value) -> &Value {
+    &of_kind(case, "Deployment").next().unwrap()["spec"]["template"]
+}
+
+/// What the restricted Pod Security Standard asks for, and a root file system that nobody writes to.
+#[test]
+#[ignore = "`cargo xtask ci chart` renders what this reads"]
+fn the_pod_has_no_rights_on_its_node() {
+    for case in Rendered::read().accepted() {
+        let pod = &template(case)["spec"];
+        let of_pod = &pod["securityContext"];
+        assert_eq!(of_pod["runAsNonRoot"], true);
+        assert_ne!(of_pod["runAsUser"], 0);
+        assert_eq!(of_pod["seccompProfile"], json!({"type": "RuntimeDefault"}));
+        for key in ["hostNetwork", "hostPID", "hostIPC"] {
+            assert_eq!(pod[key], Value::Null, "{key}");
+        }
+        assert_eq!(json::list(pod, "containers").len(), 1);
+        assert_eq!(
+            pod["containers"][0]["securityContext"],
+            json!({
+                "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": true,
+            })
+        );
+        for volume in json::list(pod, "volumes") {
+            assert_eq!(volume["hostPath"], Value::Null, "{volume}");
+        }
+        assert!(json::number(&pod["containers"][0]["startupProbe"], "failureThreshold") >= 1);
+    }
+}
+
+#[test]
+#[ignore = "`cargo xtask ci chart` renders what this reads"]
+fn all_selectors_select_the_pod() {
+    for case in Rendered::read().accepted() {
+        let labels = &template(case)["metadata"]["labels"];
+        let selects = |selector: &Value, what: &str| {
+            let selector = selector.as_object().unwrap_or_else(|| panic!("{what} selects everything"));
+            assert!(!selector.is_empty(), "{what} selects everything");
+            for (key, value) in selector {
+                assert_eq!(labels[key], *value, "{what}: {}", case["values"]);
+            }
+        };
+        selects(
+            &of_kind(case, "Deployment").next().unwrap()["spec"]["selector"]["matchLabels"],
+            "Deployment",
+        );
+        for service in of_kind(case, "Service") {
+            selects(&service["spec"]["selector"], name(service));
+        }
+        for budget in of_kind(case, "PodDisruptionBudget") {
+            selects(&budget["spec"]["selector"]["matchLabels"], "PodDisruptionBudget");
+        }
+        for policy in of_kind(case, "NetworkPolicy") {
+            selects(&policy["spec"]["podSelector"]["matchLabels"], "NetworkPolicy");
+            assert_eq!(json::texts(&policy["spec"], "policyTypes"), ["Ingress", "Egress"]);
+        }
+        for spread in json::list(&template(case)["spec"], "topologySpreadConstraints") {
+            selects(&spread["labelSelector"]["matchLabels"], "topologySpreadConstraints");
+        }
+        for monitor in of_kind(case, "ServiceMonitor") {
+            let wanted = monitor["spec"]["selector"]["matchLabels"].as_object().unwrap();
+            let fits = |service: &&Value| {
+                wanted.iter().all(|(key, value)| service["metadata"]["labels"][key] == *value)
+            };
+            let found: Vec<_> = of_kind(case, "Service").filter(fits).map(name).collect();
+            assert!(matches!(found[..], [only] if only.ends_with("-metrics")), "{found:?}");
+        }
+    }
+}
+
+/// One writer of the store: the old pod ends before the new one begins, and no drain waits for ever.
+#[test]
+#[ignore = "`cargo xtask ci chart` renders what this reads"]
+fn one_gateway_at_a_time() {
+    for case in Rendered::read().accepted() {
+        let deployment = &of_kind(case, "Deployment").next().unwrap()["spec"];
+        assert!(json::number(deployment, "replicas") <= 1);
+        assert_eq!(deployment["strategy"], json!({"type": "Recreate"}));
+        for budget in of_kind(case, "PodDisruptionBudget") {
+            assert_eq!(
+                (&budget["spec"]["maxUnavailable"], &budget["spec"]["minAvailable"]),
+                (&json!(1), &Value::Null)
+            );
+        }
+    }
+}
+
+#[test]
+#[ignore = "`cargo xtask ci chart` renders what this reads"]
+fn another_configuration_is_another_pod() {
+    let all = Rendered::read();
+    let checksum = |case: &Value| template(case)["metadata"]["annotations"]["checksum/config"].clone();
+    let base = checksum(&all.answer["base"]);
+    for effect in json::list(&all.answer, "effects") {
+        let changes = effect["see"].get("gateway.yaml").is_some();
+        let others = effect["set"].get("config").is_some();
+        assert_eq!(checksum(effect) != base, changes || others, "{}", effect["set"]);
+    }
+}
