@@ -1,7 +1,10 @@
-"""Lints and renders the chart with Helm's own engine, which is a library here, and checks each object by the schemas of
-Kubernetes. Everything else is judged elsewhere, by what this writes.
+"""Helm's own engine, which is a library here. What it does is judged elsewhere.
 
-usage: helm.py CHART CASES RESULT
+helm.py render CHART CASES RESULT
+    lints and renders the chart for value sets, and checks each object by the schemas of Kubernetes
+helm.py release CHART KUBECONFIG STORAGE
+    does what lines of its standard input say, as JSON: {"do": "install", "values": …}, or upgrade, or uninstall; and answers
+    each with a line. STORAGE: where Helm notes releases, `secret`, or `memory`, for as long as this runs
 """
 
 import functools
@@ -58,7 +61,7 @@ def rendered(chart, values):
     }
 
 
-def main(folder, cases, result):
+def render(folder, cases, result):
     with open(cases, encoding="utf-8") as file:
         cases = yaml.load(file, yaml.CSafeLoader)
     base = cases["base"]
@@ -82,4 +85,23 @@ def main(folder, cases, result):
         json.dump(answer, file)
 
 
-main(*sys.argv[1:])
+def release(folder, kubeconfig, storage):
+    options = {"kubeconfig_path": kubeconfig, "namespace": RELEASE["namespace"], "storage_driver": storage}
+    with helm.Config(**options) as config:
+        for line in sys.stdin:
+            order = json.loads(line)
+            try:
+                match order["do"]:
+                    case "install":
+                        done = config.install(folder, RELEASE["name"], order["values"], create_namespace=True)
+                    case "upgrade":
+                        done = config.upgrade(folder, RELEASE["name"], order["values"])
+                    case "uninstall":
+                        done = config.uninstall(RELEASE["name"])
+                answer = {"done": done}
+            except helm.HelmError as error:
+                answer = {"error": str(error)}
+            print(json.dumps(answer), flush=True)
+
+
+{"render": render, "release": release}[sys.argv[1]](*sys.argv[2:])

@@ -16,6 +16,7 @@ mod gc;
 mod kind;
 mod kinds;
 mod object;
+mod openapi;
 mod patch;
 mod persist;
 mod query;

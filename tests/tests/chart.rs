@@ -13,6 +13,8 @@ mod daemon;
 mod image;
 #[path = "chart/pods.rs"]
 mod pods;
+#[path = "chart/release.rs"]
+mod release;
 #[path = "chart/rendered.rs"]
 mod rendered;
 #[path = "chart/values.rs"]
@@ -64,12 +66,42 @@ fn names_of_objects_differ_and_say_whose_they_are() {
             let (kind, labels) = (json::text(object, "kind"), &object["metadata"]["labels"]);
             assert!(seen.insert((kind, name(object))), "{set}: two {kind}s are called {}", name(object));
             let is_definition = kind == "CustomResourceDefinition";
-            assert_eq!(labels["app.kubernetes.io/instance"] == "gw", !is_definition, "{set}: {kind}");
+            for label in ["name", "instance", "component", "version", "managed-by"] {
+                let value = &labels[format!("app.kubernetes.io/{label}")];
+                assert_eq!(value.is_string(), !is_definition, "{set}: {kind}: {label}");
+            }
+            assert_eq!(labels["helm.sh/chart"].is_string(), !is_definition, "{set}: {kind}");
             let is_of_cluster = is_definition || kind.starts_with("ClusterRole");
             let namespace = &object["metadata"]["namespace"];
             assert_eq!(*namespace == Value::Null, is_of_cluster, "{set}: {kind} {}", name(object));
         }
     }
+}
+
+#[test]
+#[ignore = "`cargo xtask ci chart` renders what this reads"]
+fn what_is_told_at_the_end_can_be_typed() {
+    let answer = Rendered::read().answer;
+    let notes = |case: &Value| json::text(case, "notes").to_owned();
+    let base = notes(&answer["base"]);
+    let commands: Vec<&str> = base.lines().filter_map(|line| line.strip_prefix("     ")).collect();
+    assert_eq!(
+        commands,
+        [
+            "kubectl --namespace mesh rollout status deploy/gw-outrigger",
+            "kubectl --namespace mesh get service gw-outrigger       # EXTERNAL-IP",
+            "helm upgrade gw … --namespace mesh --reset-then-reuse-values \\",
+            "  --set 'config.advertise={<host>:<port>}'",
+            "kubectl --namespace mesh exec deploy/gw-outrigger -- outrigger-gateway token create --group <namespace>/<group>",
+            "kubectl --namespace mesh exec deploy/gw-outrigger -- outrigger-gateway status",
+            "kubectl --namespace mesh logs deploy/gw-outrigger",
+        ]
+    );
+    rendered::object(&answer["base"], "Deployment/gw-outrigger").as_object().expect("what is told of");
+    rendered::object(&answer["base"], "Service/gw-outrigger").as_object().expect("what is told of");
+    assert!(base.contains("definitions and the volume with the roots of the mesh stay"), "{base}");
+    let plain = notes(&answer["sets"]["plain"]);
+    assert!(!plain.contains("stay when this release"), "{plain}");
 }
 
 #[test]

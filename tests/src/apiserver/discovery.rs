@@ -23,6 +23,7 @@ pub(super) fn answer(kinds: &Kinds, parts: &[&str], ask: &Ask) -> Answer<Option<
             "gitTreeState": "clean", "buildDate": "2026-01-01T00:00:00Z", "goVersion": "none", "compiler": "rustc",
             "platform": "linux/amd64",
         }),
+        ["openapi", "v3", rest @ ..] => super::openapi::answer(kinds, rest)?,
         ["api"] if aggregated => aggregated_groups(kinds, true),
         ["apis"] if aggregated => aggregated_groups(kinds, false),
         ["api"] => json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}),

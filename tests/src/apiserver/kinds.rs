@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::{
-    authentication::v1 as authentication, authorization::v1 as authorization,
+    apps::v1 as apps, authentication::v1 as authentication, authorization::v1 as authorization,
     coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery, events::v1 as events,
-    networking::v1 as networking, rbac::v1 as rbac,
+    networking::v1 as networking, policy::v1 as policy, rbac::v1 as rbac,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
 use serde::Serialize;
@@ -51,6 +51,9 @@ const TABLE: &[Row] = &[
     row("v1", "ConfigMap", "configmaps", "cm", &[], typed::<core::ConfigMap>),
     row("v1", "ServiceAccount", "serviceaccounts", "sa", &[], typed::<core::ServiceAccount>),
     row("v1", "Event", "events", "ev", &[], typed::<core::Event>),
+    row("v1", "PersistentVolumeClaim", "persistentvolumeclaims", "pvc", &[Status], typed::<core::PersistentVolumeClaim>),
+    row("apps/v1", "Deployment", "deployments", "deploy", &[Status, Generation], typed::<apps::Deployment>),
+    row("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", "pdb", &[Status, Generation], typed::<policy::PodDisruptionBudget>),
     row("events.k8s.io/v1", "Event", "events", "ev", &[], typed::<events::Event>),
     row("discovery.k8s.io/v1", "EndpointSlice", "endpointslices", "", &[Generation], typed::<discovery::EndpointSlice>),
     row("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies", "netpol", &[Generation], typed::<networking::NetworkPolicy>),

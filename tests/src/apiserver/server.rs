@@ -184,7 +184,13 @@ async fn read(request: Request<Incoming>) -> Answer<Ask> {
 
 fn json(code: u16, object: &Value) -> Response<Body> {
     let bytes = Full::new(Bytes::from(object.to_string())).map_err(|never| match never {});
-    response(code, "application/json", bytes.boxed_unsync())
+    // Clients written in Go tell the two forms of discovery apart by this.
+    let media = if super::object::text(object, "/kind") == "APIGroupDiscoveryList" {
+        "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+    } else {
+        "application/json"
+    };
+    response(code, media, bytes.boxed_unsync())
 }
 
 fn response(code: u16, media: &'static str, body: Body) -> Response<Body> {

@@ -130,6 +130,12 @@ fn probes_and_services_reach_where_it_listens() {
             let get = &container[format!("{probe}Probe")]["httpGet"];
             assert_eq!((json::text(get, "path"), json::text(get, "port")), (path, "metrics"), "{probe}");
         }
+        let number = |probe: &str, key: &str| json::number(&container[format!("{probe}Probe")], key);
+        let patience = number("startup", "periodSeconds") * number("startup", "failureThreshold");
+        assert!(patience == 600 || case["values"]["startupSeconds"] == patience, "{}", case["values"]);
+        // Three in a row, as Kubernetes has it: a minute without an answer, not a busy moment.
+        assert!(number("liveness", "periodSeconds") >= 20 && number("liveness", "timeoutSeconds") >= 5);
+        assert!(number("readiness", "timeoutSeconds") >= 5 && number("readiness", "periodSeconds") <= 5);
         for service in of_kind(case, "Service") {
             let [port] = json::list(&service["spec"], "ports") else { panic!("{service}") };
             let wanted = if name(service).ends_with("-metrics") { "metrics" } else { "hosts" };
@@ -154,6 +160,9 @@ fn its_folders_are_writable_and_its_configuration_is_where_it_looks() {
             let mut all = json::list(pod, "volumes").iter();
             all.find(|volume| volume["name"] == **wanted).cloned().unwrap_or_else(|| panic!("no {wanted}"))
         };
+        let mut all = json::list(container, "volume_mounts").iter();
+        let of_config = all.find(|mount| mount["mountPath"] == "/etc/outrigger").expect("a configuration");
+        assert_eq!(of_config["readOnly"], true);
         let state = volume(&config.state_dir);
         assert!(state["persistentVolumeClaim"].is_object(), "the store does not last: {state}");
         assert!(volume(config.admin_socket.parent().unwrap())["emptyDir"].is_object());

@@ -19,6 +19,17 @@ fn the_pod_has_no_rights_on_its_node() {
         assert_eq!(of_pod["runAsNonRoot"], true);
         assert_ne!(of_pod["runAsUser"], 0);
         assert_eq!(of_pod["seccompProfile"], json!({"type": "RuntimeDefault"}));
+        // Or else the volume would be another user's.
+        for key in ["runAsGroup", "fsGroup"] {
+            assert_eq!(of_pod[key], of_pod["runAsUser"], "{key}");
+        }
+        assert_eq!(of_pod["fsGroupChangePolicy"].is_string(), of_pod["fsGroup"].is_number());
+        // A token for the API server, nothing of other Services, and time to end: the gateway takes 5 s at most.
+        assert_eq!(
+            (&pod["automountServiceAccountToken"], &pod["enableServiceLinks"]),
+            (&json!(true), &json!(false))
+        );
+        assert!(json::number(pod, "terminationGracePeriodSeconds") >= 10);
         for key in ["hostNetwork", "hostPID", "hostIPC"] {
             assert_eq!(pod[key], Value::Null, "{key}");
         }

@@ -1,4 +1,5 @@
-{{/* gateway.yaml. What is empty is left to the gateway's default. Numbers are written as such: Helm has them as floats. */}}
+{{/* gateway.yaml. What is empty is left to the gateway's default. As JSON: as YAML, Helm would write
+large numbers with an exponent. */}}
 {{- define "outrigger.config" -}}
 {{- include "outrigger.checks" . -}}
 {{- $host := ternary (printf "[%s]" .Values.bindAddress) .Values.bindAddress (contains ":" .Values.bindAddress) -}}
@@ -7,9 +8,7 @@ stateDir: /var/lib/outrigger-gateway
 listen: "{{ $host }}:7443"
 metricsListen: "{{ $host }}:9464"
 {{- range $key, $value := .Values.config }}
-{{- if kindIs "float64" $value }}
-{{ $key }}: {{ int64 $value }}
-{{- else if or (not (kindIs "string" $value)) $value }}
+{{- if or (not (kindIs "string" $value)) $value }}
 {{ $key }}: {{ toJson $value }}
 {{- end }}
 {{- end }}
