@@ -38,6 +38,19 @@ fn helm_and_the_schemas_have_nothing_against_it() {
         assert_eq!(json::text(case, "error"), "", "{}", case["values"]);
         assert_eq!(json::texts(case, "problems"), [""; 0], "{}", case["values"]);
         assert!(!json::list(case, "objects").is_empty(), "{}", case["values"]);
+        for object in json::list(case, "objects") {
+            // A key whose value a template lost.
+            assert!(!has_null(object), "{}: {object}", case["values"]);
+        }
+    }
+}
+
+fn has_null(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.iter().any(has_null),
+        Value::Object(map) => map.values().any(has_null),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
     }
 }
 

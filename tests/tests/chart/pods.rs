@@ -96,6 +96,7 @@ fn one_gateway_at_a_time() {
         assert!(json::number(deployment, "replicas") <= 1);
         assert_eq!(deployment["strategy"], json!({"type": "Recreate"}));
         for budget in of_kind(case, "PodDisruptionBudget") {
+            assert_eq!(budget["spec"]["unhealthyPodEvictionPolicy"], "AlwaysAllow");
             assert_eq!(
                 (&budget["spec"]["maxUnavailable"], &budget["spec"]["minAvailable"]),
                 (&json!(1), &Value::Null)
