@@ -9,6 +9,7 @@ mod show;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use pki::{CheckedCsr, SpiffeId};
 use proto::v1;
 use proto::v1::admin_server::Admin;
@@ -70,6 +71,8 @@ impl Admin for AdminService {
             bound_to: None,
             ttl: ttl(request.ttl_seconds)?,
             uses: uses(request.uses)?,
+            source_prefixes: prefixes(&request.source_prefixes)?,
+            ephemeral: request.ephemeral,
         };
         Ok(Response::new(self.mint(minting, &caller).await?))
     }
@@ -171,6 +174,8 @@ impl Admin for AdminService {
             bound_to: Some(name),
             ttl: ttl(request.ttl_seconds)?,
             uses: 1,
+            source_prefixes: Vec::new(),
+            ephemeral: workload.ephemeral,
         };
         Ok(Response::new(self.mint(minting, &caller).await?))
     }
@@ -332,6 +337,10 @@ fn name(namespace: &str, name: &str) -> Result<WorkloadName, AdminError> {
 fn ttl(seconds: u64) -> Result<Duration, AdminError> {
     let ttl = if seconds == 0 { TOKEN_TTL } else { Duration::from_secs(seconds) };
     if ttl > MAX_TOKEN_TTL { Err(AdminError::Ttl(seconds)) } else { Ok(ttl) }
+}
+
+fn prefixes(texts: &[String]) -> Result<Vec<IpNet>, AdminError> {
+    texts.iter().map(|text| text.parse().map_err(|_malformed| AdminError::Prefix(text.clone()))).collect()
 }
 
 fn uses(uses: u32) -> Result<u32, AdminError> {

@@ -18,7 +18,7 @@ use crate::store::{InvalidPools, Pools};
 mod value;
 
 use ::config::{HostPort, InvalidFile, List};
-pub use value::{InvalidValue, Lasting, Source, SourceKind};
+pub use value::{InvalidValue, Lasting, Source, SourceKind, State, StateKind};
 
 /// Where the configuration file is unless `--config` says otherwise. A missing file there is no error.
 pub const DEFAULT_FILE: &str = "/etc/outrigger/gateway.yaml";
@@ -56,6 +56,14 @@ pub struct Options {
     /// With the source `files`: the folder; read again when something in it changes. [default: /etc/outrigger/manifests]
     #[arg(long, env = "OUTRIGGER_GATEWAY_MANIFESTS", value_name = "DIR")]
     pub manifests: Option<PathBuf>,
+    /// Where tokens, hosts, identities, addresses and roots are kept: in the state folder, or in the API of the cluster that is
+    /// the source. [default: with the source]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_STATE", value_name = "folder|kubernetes")]
+    #[serde(deserialize_with = "::config::text")]
+    pub state: Option<StateKind>,
+    /// With the state in `kubernetes`: the namespace of what belongs to no host. [default: the gateway's own]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_NAMESPACE", value_name = "NAME")]
+    pub namespace: Option<String>,
     /// Folder of the store, which also holds the root's key: back it up. [default: /var/lib/outrigger-gateway]
     #[arg(long, env = "OUTRIGGER_GATEWAY_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
@@ -132,6 +140,8 @@ pub struct Options {
 pub struct Config {
     /// Where objects are read.
     pub source: Source,
+    /// Where the state of record is.
+    pub state: State,
     /// Folder of the store.
     pub state_dir: PathBuf,
     /// Where hosts are served.
@@ -229,6 +239,7 @@ impl Config {
         let listen = options.listen.unwrap_or(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 7443)));
         let pool_prefixes = options.workload_pools.map(|list| list.0).unwrap_or_default();
         let config = Self {
+            state: state(options.state, options.source, options.namespace, path)?,
             source: source(options.source, options.manifests, options.kubeconfig, path)?,
             advertise: advertised(options.advertise, listen),
             listen,
@@ -294,6 +305,8 @@ impl Options {
             source: self.source.or(other.source),
             kubeconfig: self.kubeconfig.or(other.kubeconfig),
             manifests: self.manifests.or(other.manifests),
+            state: self.state.or(other.state),
+            namespace: self.namespace.or(other.namespace),
             state_dir: self.state_dir.or(other.state_dir),
             listen: self.listen.or(other.listen),
             advertise: self.advertise.or(other.advertise),
@@ -335,6 +348,34 @@ fn source(
         (SourceKind::Kubernetes, None, kubeconfig) => {
             Ok(Source::Kubernetes(cluster::Settings { kubeconfig }))
         }
+    }
+}
+
+/// Where the state of record is: with the source, if nobody says something else.
+fn state(
+    kind: Option<StateKind>,
+    source: Option<SourceKind>,
+    namespace: Option<String>,
+    path: &Path,
+) -> Result<State, InvalidConfig> {
+    let of_source = match source.unwrap_or_default() {
+        SourceKind::Files => StateKind::Folder,
+        SourceKind::Kubernetes => StateKind::Kubernetes,
+    };
+    match (kind.unwrap_or(of_source), of_source, namespace) {
+        (StateKind::Kubernetes, StateKind::Folder, _) => {
+            let reason =
+                "`kubernetes` needs the source kubernetes, which says what cluster that is".to_owned();
+            Err(value(path, "state", reason))
+        }
+        (StateKind::Folder, _, Some(_)) => {
+            Err(value(path, "namespace", "means nothing with the state in a folder".to_owned()))
+        }
+        (StateKind::Kubernetes, _, Some(namespace)) if !pki::is_dns1123_label(&namespace) => {
+            Err(value(path, "namespace", format!("`{namespace}` is no name of a namespace")))
+        }
+        (StateKind::Folder, _, None) => Ok(State::Folder),
+        (StateKind::Kubernetes, _, namespace) => Ok(State::Kubernetes { namespace }),
     }
 }
 

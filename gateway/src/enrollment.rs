@@ -135,8 +135,8 @@ impl EnrollmentService {
         let now = self.clock.now();
         let token = {
             let (store, id, secret) = (self.store.clone(), request.token_id.clone(), secret.clone());
-            let key = csr.key_hash();
-            blocking(move || Ok(store.check_token(&id, &secret, key, now)??)).await?
+            let (key, source) = (csr.key_hash(), peer.source());
+            blocking(move || Ok(store.check_token(&id, &secret, key, source, now)??)).await?
         };
         let name = name::of(&token, &request.name, &request.hostname)?;
         let wanted = self.declared_addresses(&token, &name)?;

@@ -10,6 +10,7 @@ pub mod command;
 pub mod config;
 pub mod enrollment;
 pub mod index;
+pub mod ledger;
 pub mod manifest;
 pub mod mesh_view;
 pub mod metrics;

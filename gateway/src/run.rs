@@ -13,22 +13,25 @@ use telemetry::listener::Listener;
 use telemetry::service;
 use telemetry::shutdown::Shutdown;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use crate::admin::AdminService;
 use crate::audit::Audit;
 use crate::ca::Ca;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Source, State};
 use crate::enrollment::{EnrollmentService, Settings};
 use crate::index::MeshSettings;
+use crate::ledger::{self, ClusterLedger};
 use crate::mesh_view::MeshView;
 use crate::metrics::{Gauges, Metrics};
 use crate::pipeline::{self, Mesh, Pipeline};
 use crate::server::{self, Services};
 use crate::session::{MeshService, SessionMetrics, WRITE_DEADLINE};
 use crate::source::Opened;
-use crate::store::{self, Store};
+use crate::source::cluster::connect;
+use crate::store::{self, Ledger, OpenError, Store, StoreError};
 use crate::tls::{self, ConnectionMetrics, OwnCertificate};
 
 /// How long an address or identity rests before another may have it: as long as a certificate is valid, within which
@@ -45,7 +48,10 @@ const GIVE_BACK_SELDOM: Duration = Duration::from_mins(10);
 const BACKLOG: u32 = 16_384;
 /// Files beside connections: the store, the manifests, listeners.
 const OTHER_FILES: u64 = 64;
+/// Between two attempts to read the state of a cluster.
+const AGAIN: Duration = Duration::from_secs(2);
 /// How long open calls may take to end.
+
 const LINGER: Duration = Duration::from_secs(5);
 
 /// Runs the gateway until shutdown.
@@ -65,7 +71,10 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let listener =
         listen(config.listen).with_context(|| format!("cannot listen on {} (`listen`)", config.listen))?;
     let socket = UnixListener::from_std(::config::bind_socket(&config.admin_socket, "gateway")?)?;
-    let foundation = Foundation::lay(&config, &clock)?;
+    let ledger = ledger_of(&config).await?;
+    let Some(foundation) = lay_foundation(&config, &clock, ledger.as_ref(), &shutdown).await? else {
+        return Ok(());
+    };
     let Some(source) = open_source(&config, &foundation, &shutdown).await? else { return Ok(()) };
     let opened = {
         let settings = pipeline_settings(&config, &foundation);
@@ -87,6 +96,10 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     background.spawn(parts.housekeeping());
     background.spawn(parts.cut_stalled());
     background.spawn(parts.give_back());
+    if let Some(ledger) = ledger {
+        let Foundation { store, audit, .. } = &parts.foundation;
+        background.spawn(ledger::follow(ledger, store.clone(), audit.clone(), parts.clock.clone()));
+    }
     background.spawn(watchdog());
     service::ready("serving");
     tracing::info!(listen = %parts.config.listen, socket = %parts.config.admin_socket.display(), "gateway ready");
@@ -103,6 +116,54 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     tracing::info!("gateway stopped");
     anyhow::ensure!(!early, "a part of the gateway ended; see its log");
     Ok(())
+}
+
+/// The cluster's API as the place of the state, if it is.
+async fn ledger_of(config: &Config) -> Result<Option<Arc<ClusterLedger>>> {
+    let (State::Kubernetes { namespace }, Source::Kubernetes(settings)) = (&config.state, &config.source)
+    else {
+        return Ok(None);
+    };
+    let client = connect::client(settings).await.context("the cluster that has the state")?;
+    let namespace = namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
+    Ok(Some(Arc::new(ClusterLedger::new(client, namespace, Handle::current()))))
+}
+
+/// Opens the store and what it holds. A cluster that has its records and does not answer is waited for; `None` if the
+/// gateway is to end before that.
+async fn lay_foundation(
+    config: &Config,
+    clock: &Clock,
+    ledger: Option<&Arc<ClusterLedger>>,
+    shutdown: &Shutdown,
+) -> Result<Option<Foundation>> {
+    loop {
+        let (config, clock) = (config.clone(), clock.clone());
+        let ledger = ledger.map(|ledger| ledger.clone() as Arc<dyn Ledger>);
+        let laid = tokio::task::spawn_blocking(move || Foundation::lay(&config, &clock, ledger)).await?;
+        let error = match laid {
+            Ok(foundation) => return Ok(Some(foundation)),
+            Err(error) => error,
+        };
+        if !error.chain().any(is_of_ledger) {
+            return Err(error);
+        }
+        service::status("waiting for the cluster that has the state");
+        tracing::warn!(error = format!("{error:#}"), "the state is not known yet, and no host is served");
+        tokio::select! {
+            () = tokio::time::sleep(AGAIN) => {}
+            () = shutdown.wait() => return Ok(None),
+        }
+    }
+}
+
+/// Whether it is the cluster that failed, which may be better later.
+fn is_of_ledger(error: &(dyn std::error::Error + 'static)) -> bool {
+    let is_ledger = |error: &StoreError| matches!(error, StoreError::Ledger(_));
+    let of_open = error.downcast_ref::<OpenError>();
+    let is_open =
+        of_open.is_some_and(|error| matches!(error, OpenError::Content { source, .. } if is_ledger(source)));
+    is_open || error.downcast_ref::<StoreError>().is_some_and(is_ledger)
 }
 
 /// Reads the source whole; `None` if the gateway is to end before that.
@@ -148,13 +209,13 @@ struct Parts {
 }
 
 impl Foundation {
-    fn lay(config: &Config, clock: &Clock) -> Result<Self> {
+    fn lay(config: &Config, clock: &Clock, ledger: Option<Arc<dyn Ledger>>) -> Result<Self> {
         let settings = store::Settings {
             pools: config.workload_pools.clone(),
             cluster_id: config.cluster_id,
             quarantine: QUARANTINE,
         };
-        let store = Arc::new(Store::open(&config.state_dir, settings)?);
+        let store = Arc::new(Store::open_with(&config.state_dir, settings, ledger)?);
         let ca =
             Ca::open(store.clone(), &config.trust_domain, clock.now()).context("the roots of the mesh")?;
         let audit = Audit::open(&config.audit_log)?;

@@ -10,7 +10,9 @@ mod claim;
 mod error;
 mod generation;
 mod identity;
+mod import;
 mod join;
+mod ledger;
 mod object;
 mod record;
 mod relabel;
@@ -27,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redb::{Database, Durability, ReadableDatabase as _, WriteTransaction};
+use redb::{Database, Durability, ReadableDatabase as _};
 use tokio::sync::watch;
 
 pub use address::{InvalidPools, PoolError, Pools};
@@ -36,7 +38,10 @@ pub use claim::Claim;
 pub use error::{OpenError, StoreError};
 pub use generation::INCARNATION_UNSET;
 pub use identity::IdentityError;
+pub use import::{Import, ImportRefusal};
 pub use join::{JoinError, JoinRefusal, Joining};
+use ledger::Transaction;
+pub use ledger::{Bytes, Changes, Ledger, LedgerError, RecordKey, Shared};
 pub use record::{InvalidWorkloadName, TRANSIT_NAMESPACE, Target, Token, Workload, WorkloadName, unix_time};
 pub use relabel::{RelabelRecord, RelabelRecords};
 pub use token::{Minted, Minting, TokenRefusal};
@@ -70,6 +75,8 @@ pub struct Settings {
 pub struct Store {
     path: PathBuf,
     settings: Settings,
+    /// Where else records are kept, and before the file.
+    ledger: Option<Arc<dyn Ledger>>,
     /// `None` after an error of the disk: the database refuses everything from then on, so it is opened anew.
     database: Mutex<Option<Database>>,
     incarnation: u64,
@@ -83,6 +90,18 @@ impl Store {
     /// # Errors
     /// [`OpenError`], with the file's name.
     pub fn open(folder: &Path, settings: Settings) -> Result<Self, OpenError> {
+        Self::open_with(folder, settings, None)
+    }
+
+    /// The same, for a store whose records a ledger keeps: the file is made to have what that has.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_with(
+        folder: &Path,
+        settings: Settings,
+        ledger: Option<Arc<dyn Ledger>>,
+    ) -> Result<Self, OpenError> {
         let path = folder.join(FILE);
         DirBuilder::new()
             .recursive(true)
@@ -95,17 +114,22 @@ impl Store {
         if format > FORMAT {
             return Err(OpenError::Newer { path, found: format, known: FORMAT });
         }
-        let incarnation = generation::incarnation(&database).map_err(content)?;
+        if let Some(ledger) = &ledger {
+            fill(&database, &**ledger).map_err(content)?;
+        }
         let reserved = generation::reserved(&database).map_err(content)?;
         let workloads = table::all_workloads(&database).map_err(content)?;
-        Ok(Self {
+        let mut store = Self {
             settings,
+            ledger,
             database: Mutex::new(Some(database)),
-            incarnation,
+            incarnation: INCARNATION_UNSET,
             generations: Mutex::new(reserved),
             workloads: watch::Sender::new(Arc::new(workloads)),
-            path,
-        })
+            path: path.clone(),
+        };
+        store.incarnation = store.write(generation::incarnation).map_err(content)?;
+        Ok(store)
     }
 
     /// The workloads, always the latest.
@@ -135,27 +159,28 @@ impl Store {
     /// Does one transaction. Where `change` fails, nothing of it is kept.
     fn write<T, E: From<StoreError>>(
         &self,
-        change: impl FnOnce(&WriteTransaction) -> Result<T, E>,
+        change: impl FnOnce(&Transaction) -> Result<T, E>,
     ) -> Result<T, E> {
-        self.transact(&mut self.lock(), None, change)
+        self.transact(&mut self.lock(), Reach::Everywhere, change)
     }
 
     /// Like [`Store::write`], for a change that may be lost in a crash: it is kept with the next other one.
     fn write_softly<T, E: From<StoreError>>(
         &self,
-        change: impl FnOnce(&WriteTransaction) -> Result<T, E>,
+        change: impl FnOnce(&Transaction) -> Result<T, E>,
     ) -> Result<T, E> {
-        self.transact(&mut self.lock(), Some(Durability::None), change)
+        self.transact(&mut self.lock(), Reach::Softly, change)
     }
 
     /// Like [`Store::write`], for a transaction that changes workloads: `change` also gives the new records (`None`: the
     /// workload is gone), which are shown once they are kept.
     fn write_workloads<T, E: From<StoreError>>(
         &self,
-        change: impl FnOnce(&WriteTransaction) -> Result<(T, Vec<(WorkloadName, Option<Workload>)>), E>,
+        reach: Reach,
+        change: impl FnOnce(&Transaction) -> Result<(T, Vec<(WorkloadName, Option<Workload>)>), E>,
     ) -> Result<T, E> {
         let mut database = self.lock();
-        let (result, changes) = self.transact(&mut database, None, change)?;
+        let (result, changes) = self.transact(&mut database, reach, change)?;
         if !changes.is_empty() {
             self.workloads.send_modify(|workloads| {
                 let workloads = Arc::make_mut(workloads);
@@ -182,8 +207,8 @@ impl Store {
     fn transact<T, E: From<StoreError>>(
         &self,
         database: &mut Option<Database>,
-        durability: Option<Durability>,
-        change: impl FnOnce(&WriteTransaction) -> Result<T, E>,
+        reach: Reach,
+        change: impl FnOnce(&Transaction) -> Result<T, E>,
     ) -> Result<T, E> {
         let begun = self.ready(database)?.begin_write();
         let mut transaction = if let Ok(transaction) = begun {
@@ -193,10 +218,17 @@ impl Store {
             *database = None;
             self.ready(database)?.begin_write().map_err(StoreError::from)?
         };
-        if let Some(durability) = durability {
-            transaction.set_durability(durability).map_err(StoreError::from)?;
+        if reach == Reach::Softly {
+            transaction.set_durability(Durability::None).map_err(StoreError::from)?;
         }
+        let transaction = Transaction::new(transaction);
         let result = change(&transaction)?;
+        let (transaction, changes) = transaction.into_parts();
+        if let Some(ledger) =
+            self.ledger.as_ref().filter(|_| reach == Reach::Everywhere && !changes.is_empty())
+        {
+            ledger.keep(&changes).map_err(StoreError::from)?;
+        }
         if let Err(error) = transaction.commit() {
             *database = None;
             let error = StoreError::from(error);
@@ -217,6 +249,10 @@ impl Store {
             closed => {
                 let opened =
                     open_file(&self.path).map_err(|error| StoreError::Database(error.to_string()))?;
+                if let Some(ledger) = &self.ledger {
+                    // It may have what the file could not take.
+                    fill(&opened, &**ledger)?;
+                }
                 let kept = table::all_workloads(&opened)?;
                 self.workloads.send_if_modified(|workloads| {
                     let differs = **workloads != kept;
@@ -229,6 +265,30 @@ impl Store {
             }
         }
     }
+}
+
+/// Whom a change is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// The ledger and the file.
+    Everywhere,
+    /// The file: it can be found out again.
+    Here,
+    /// The file, with the next other change: it may be lost in a crash.
+    Softly,
+}
+
+/// Makes the file have what the ledger has.
+fn fill(database: &Database, ledger: &dyn Ledger) -> Result<(), StoreError> {
+    let records = ledger.load()?;
+    let transaction = database.begin_write()?;
+    ledger::fill(&transaction, &records)?;
+    transaction.commit()?;
+    let workloads = table::all_workloads(database)?;
+    let transaction = database.begin_write()?;
+    let claims = workloads.values().flat_map(|workload| workload.claims.values().copied());
+    claim::count(&transaction, claims)?;
+    Ok(transaction.commit()?)
 }
 
 fn open_file(path: &Path) -> Result<Database, OpenError> {

@@ -4,13 +4,19 @@
 //! by the schema and by CEL rules. Everything that a rule walks over has a limit, since rules have a budget.
 
 mod group;
+mod record;
+mod token;
 mod workload;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
 
 pub use group::{ExternalWorkloadGroup, ExternalWorkloadGroupSpec, Mode, Port, Protocol, Scope, Template};
-pub use workload::{ExternalWorkload, ExternalWorkloadSpec};
+pub use record::{Entry, MeshRecord, MeshRecordSpec};
+pub use token::{JoinToken, JoinTokenSpec, JoinTokenStatus, Prefix, Replaced};
+pub use workload::{
+    Address, Claim, ExternalWorkload, ExternalWorkloadSpec, ExternalWorkloadStatus, RELEASE, Recorded,
+};
 
 /// The API group of all kinds.
 pub const GROUP: &str = "outrigger.dev";
@@ -20,7 +26,8 @@ pub const VERSION: &str = "v1alpha1";
 /// The definitions of all kinds, by name.
 #[must_use]
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    let mut all = vec![ExternalWorkload::crd(), ExternalWorkloadGroup::crd()];
+    let mut all =
+        vec![ExternalWorkload::crd(), ExternalWorkloadGroup::crd(), JoinToken::crd(), MeshRecord::crd()];
     for definition in &mut all {
         // An upgrade or removal of a chart never takes the objects along.
         let annotations = definition.metadata.annotations.get_or_insert_default();

@@ -3,13 +3,18 @@
 #![expect(unreachable_pub, reason = "the derive of schemas repeats each type inside of a function")]
 #![expect(clippy::duplicated_attributes, reason = "each column has a name of its own")]
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Mode, Scope};
 
-/// A host that is to join under this name. Who joins under it must do so through its group, and gets its addresses.
+/// The finalizer of workloads that joined: they go once their key is revoked and their addresses rest.
+pub const RELEASE: &str = "outrigger.dev/release";
+
+/// A host: declared before it joins, or made when it did. Who joins under its name must do so through its group, and gets its
+/// addresses.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "outrigger.dev",
@@ -17,18 +22,22 @@ use crate::{Mode, Scope};
     kind = "ExternalWorkload",
     namespaced,
     shortname = "ew",
+    status = "ExternalWorkloadStatus",
     derive = "PartialEq",
-    doc = "A host outside of the cluster, declared before it joins.",
+    doc = "A host outside of the cluster, as a Pod is one inside of it.",
     printcolumn(name = "GROUP", type_ = "string", json_path = ".spec.group"),
     printcolumn(name = "ADDRESSES", type_ = "string", json_path = ".spec.addresses"),
     printcolumn(name = "SCOPE", type_ = "string", json_path = ".spec.scope", priority = "1"),
     printcolumn(name = "NIC", type_ = "string", json_path = ".spec.nicMode", priority = "1"),
+    printcolumn(name = "VERSION", type_ = "string", json_path = ".status.agentVersion", priority = "1"),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(oldSelf.addresses) || oldSelf.addresses.size() == 0 || (has(self.addresses) && self.addresses == oldSelf.addresses)")
-        .message("addresses cannot be changed: peers may still send to them")
+    validation = Rule::new("!has(oldSelf.addresses) || oldSelf.addresses.size() == 0 || (has(self.addresses) && oldSelf.addresses.all(address, address in self.addresses))")
+        .message("addresses cannot be changed: peers may still send to them"),
+    validation = Rule::new("!has(oldSelf.recorded) || has(self.recorded)")
+        .message("recorded cannot be removed: the host joined; delete the object to revoke it")
 )]
 pub struct ExternalWorkloadSpec {
     /// The name of its group, in its own namespace.
@@ -50,6 +59,80 @@ pub struct ExternalWorkloadSpec {
     /// Whether policy is enforced on its other interfaces, where that is not as its group says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nic_mode: Option<Mode>,
+    /// The host that joined; absent before that. Written by the gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(
+        validation = Rule::new("self.keyHash == oldSelf.keyHash || (has(self.previousKeyHash) && self.previousKeyHash == oldSelf.keyHash)")
+            .message("the key of a host that joined cannot be changed: make a token that replaces it")
+    )]
+    pub recorded: Option<Recorded>,
+}
+
+/// A host that joined.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Recorded {
+    /// SHA-256 of its public key.
+    #[schemars(length(min = 1, max = 64))]
+    pub key_hash: String,
+    /// The same of the host that it replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub previous_key_hash: Option<String>,
+    /// SHA-256 of its machine's numbers.
+    #[schemars(length(max = 128))]
+    pub machine: String,
+    /// When it joined, as RFC 3339 has it.
+    #[schemars(length(max = 40), extend("format" = "date-time"))]
+    pub joined_at: String,
+    /// The token that it joined with.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 512))]
+    pub joined_with: String,
+    /// Whether it is forgotten once it is away for long.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ephemeral: bool,
+}
+
+/// What is known of a host now. Written by the gateway; can be found out again.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalWorkloadStatus {
+    /// The version of its agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_version: Option<String>,
+    /// Where its tunnel packets come from, preferred first.
+    #[serde(default)]
+    pub underlay: Vec<Claim>,
+    /// When its certificate ends, as RFC 3339 has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    pub certificate_expires: Option<String>,
+    /// When its session ended last, as RFC 3339 has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    pub last_seen: Option<String>,
+    /// What is known about it.
+    #[serde(default)]
+    #[schemars(
+        length(max = 16),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
+    )]
+    pub conditions: Vec<Condition>,
+}
+
+/// An address that a host says to have.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Claim {
+    /// The address.
+    pub address: String,
+    /// Whether a connection of the host came from it.
+    #[serde(default)]
+    pub proved: bool,
+    /// When it was claimed, counted over all claims.
+    #[serde(default)]
+    pub order: u64,
 }
 
 /// An address.

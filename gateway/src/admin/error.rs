@@ -56,6 +56,9 @@ pub enum AdminError {
     /// There is no such token.
     #[error("there is no token {0}")]
     NoToken(String),
+    /// A prefix is none.
+    #[error("{0:?} is no prefix of addresses, such as 192.0.2.0/24")]
+    Prefix(String),
     /// There is no such workload.
     #[error("there is no workload {0}")]
     NoWorkload(WorkloadName),
@@ -100,6 +103,7 @@ impl From<AdminError> for Status {
             | AdminError::NodeName(_)
             | AdminError::Ttl(_)
             | AdminError::Uses(_)
+            | AdminError::Prefix(_)
             | AdminError::WorkloadName(_)
             | AdminError::Name(_)
             | AdminError::Csr(_) => Self::invalid_argument(text),

@@ -21,6 +21,8 @@ pub(super) fn token(token: Token) -> v1::Token {
         expires: seconds(token.expires_at),
         uses_left: token.uses_left,
         revoked: token.revoked,
+        source_prefixes: token.source_prefixes.iter().map(ToString::to_string).collect(),
+        ephemeral: token.ephemeral,
         used_by: token.used_by.iter().map(ToString::to_string).collect(),
         bound_to: token.bound_to.map(|name| name.to_string()).unwrap_or_default(),
     }

@@ -1,6 +1,7 @@
 //! `token create|list|revoke`.
 
 use clap::Subcommand;
+use ipnet::IpNet;
 use proto::v1;
 use serde_json::json;
 
@@ -24,6 +25,12 @@ pub(super) enum Action {
         /// How many hosts may join with it.
         #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
         uses: u32,
+        /// Where hosts have to come from; may be given several times. [default: anywhere]
+        #[arg(long = "source-cidr", value_name = "CIDR")]
+        source_prefixes: Vec<IpNet>,
+        /// Hosts that join with it are forgotten once they are away for half an hour.
+        #[arg(long)]
+        ephemeral: bool,
     },
     /// Lists tokens, also those that are used up, expired or revoked.
     List,
@@ -50,12 +57,14 @@ pub(super) async fn run(arguments: Arguments<Action>) -> Result<(), Failure> {
     let mut client = arguments.connection.connect().await?;
     let format = arguments.connection.output;
     match arguments.action {
-        Action::Create { target, ttl, uses } => {
+        Action::Create { target, ttl, uses, source_prefixes, ephemeral } => {
             let request = v1::CreateTokenRequest {
                 group: target.group.map(|group| group.to_string()).unwrap_or_default(),
                 transit_node: target.transit_node.unwrap_or_default(),
                 ttl_seconds: ttl_seconds(ttl)?,
                 uses,
+                source_prefixes: source_prefixes.iter().map(ToString::to_string).collect(),
+                ephemeral,
             };
             show_token(&client.create_token(request).await?.into_inner(), format)
         }
@@ -137,6 +146,8 @@ fn as_json(token: &v1::Token) -> serde_json::Value {
         "expires": token.expires,
         "usesLeft": token.uses_left,
         "revoked": token.revoked,
+        "sourceCIDRs": token.source_prefixes,
+        "ephemeral": token.ephemeral,
         "usedBy": token.used_by,
     })
 }

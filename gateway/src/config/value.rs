@@ -39,12 +39,48 @@ impl FromStr for SourceKind {
     }
 }
 
+/// Where tokens, hosts, identities, addresses and roots are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// In the state folder.
+    Folder,
+    /// In the API of the cluster that is the source.
+    Kubernetes {
+        /// The namespace of what belongs to no host; `None`: the gateway's own.
+        namespace: Option<String>,
+    },
+}
+
+/// The kinds of places of the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateKind {
+    /// In the state folder.
+    Folder,
+    /// In the API of the cluster.
+    Kubernetes,
+}
+
+impl FromStr for StateKind {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "folder" => Ok(Self::Folder),
+            "kubernetes" => Ok(Self::Kubernetes),
+            _ => Err(InvalidValue::State),
+        }
+    }
+}
+
 /// A value that a key cannot have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidValue {
     /// No time.
     #[error("a time is a number and a unit, such as 45s, 30m, 24h or 90d")]
     Lasting,
+    /// No place of the state.
+    #[error("the state is in a `folder` or in `kubernetes`")]
+    State,
     /// No source.
     #[error("a source is `files` or `kubernetes`")]
     Source,

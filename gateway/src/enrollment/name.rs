@@ -51,7 +51,10 @@ mod tests {
             bound_key: None,
             created_at: 0,
             expires_at: 0,
+            max_uses: 1,
             uses_left: 1,
+            source_prefixes: Vec::new(),
+            ephemeral: false,
             revoked: false,
             used_by: vec![],
         }

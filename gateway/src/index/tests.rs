@@ -116,6 +116,7 @@ fn record(name: &str, target: Target, address: &str, underlay: &[&str]) -> Workl
         joined_at: 0,
         joined_with: String::new(),
         certificate_expires: 0,
+        ephemeral: false,
     }
 }
 

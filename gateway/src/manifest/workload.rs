@@ -38,12 +38,15 @@ struct Spec {
     scope: Option<WireScope>,
     #[serde(default)]
     nic_mode: Option<WireMode>,
+    /// Of the host that joined: the gateway's own, and no news to it.
+    #[serde(default, rename = "recorded")]
+    _recorded: serde::de::IgnoredAny,
 }
 
 impl Workload {
     pub(super) fn decode(node: &Node) -> Result<Self, InvalidField> {
         fields::only(node, &["apiVersion", "kind", "metadata", "spec", "status"])?;
-        let Wire { spec: Spec { group, addresses, scope, nic_mode } } = decode(node)?;
+        let Wire { spec: Spec { group, addresses, scope, nic_mode, _recorded: _ } } = decode(node)?;
         let addresses: Vec<_> = addresses.iter().map(IpAddr::to_canonical).collect();
         let spec = node.get("spec").unwrap_or(node);
         let refuse = |name: &str, message: String| {

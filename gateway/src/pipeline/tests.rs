@@ -119,7 +119,14 @@ impl Gateway {
     /// Joins with a token that replaces a workload.
     fn join_with(&self, name: &str, underlay: &str, bound_to: Option<WorkloadName>) -> Host {
         let target = Target::Group { namespace: "shop".into(), name: "db".into() };
-        let minting = Minting { target, bound_to, ttl: Duration::from_hours(1), uses: 1 };
+        let minting = Minting {
+            target,
+            bound_to,
+            ttl: Duration::from_hours(1),
+            uses: 1,
+            source_prefixes: Vec::new(),
+            ephemeral: false,
+        };
         let now = Clock::system().now();
         let minted = self.store.mint(minting, now).unwrap();
         let trust_domain = TrustDomain::try_new("outrigger.local").unwrap();

@@ -15,7 +15,7 @@ use super::Report;
 use super::catalog::FileChange;
 use crate::manifest::{Kind, Resource};
 
-mod connect;
+pub(crate) mod connect;
 mod follow;
 mod select;
 

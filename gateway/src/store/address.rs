@@ -6,11 +6,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use pki::UnixTime;
-use redb::{ReadableTable as _, WriteTransaction};
+use redb::ReadableTable as _;
 use serde::{Deserialize, Serialize};
 
+use super::ledger::Transaction;
 use super::record::WorkloadName;
-use super::table::{RESTING_ADDRESSES, decode, put};
+use super::table::{RESTING_ADDRESSES, decode, put, remove};
 use super::{Store, StoreError};
 
 /// The prefixes mesh addresses come from.
@@ -175,14 +176,13 @@ impl Pools {
 
 impl Store {
     /// Every address that is not free. What has rested long enough is forgotten on the way.
-    pub(super) fn taken(&self, transaction: &WriteTransaction, now: UnixTime) -> Result<Taken, StoreError> {
+    pub(super) fn taken(&self, transaction: &Transaction, now: UnixTime) -> Result<Taken, StoreError> {
         let mut taken = Taken::default();
         for workload in self.workloads().values() {
             taken.held.extend(workload.addresses.iter().map(|address| (*address, workload.name.clone())));
         }
         let mut rested = Vec::new();
-        let mut table = transaction.open_table(RESTING_ADDRESSES)?;
-        for entry in table.iter()? {
+        for entry in transaction.open_table(RESTING_ADDRESSES)?.iter()? {
             let (key, bytes) = entry?;
             let resting: Resting = decode("resting_addresses", key.value(), bytes.value())?;
             let until = resting.released_at.saturating_add(self.settings.quarantine.as_secs());
@@ -192,7 +192,7 @@ impl Store {
             }
         }
         for address in rested {
-            table.remove(address.as_str())?;
+            remove(transaction, RESTING_ADDRESSES, &address)?;
         }
         Ok(taken)
     }
@@ -200,7 +200,7 @@ impl Store {
 
 /// Gives addresses back.
 pub(super) fn release(
-    transaction: &WriteTransaction,
+    transaction: &Transaction,
     holder: &WorkloadName,
     addresses: &[IpAddr],
     now: UnixTime,
@@ -213,10 +213,12 @@ pub(super) fn release(
 }
 
 /// Takes addresses into use.
-pub(super) fn occupy(transaction: &WriteTransaction, addresses: &[IpAddr]) -> Result<(), StoreError> {
-    let mut table = transaction.open_table(RESTING_ADDRESSES)?;
+pub(super) fn occupy(transaction: &Transaction, addresses: &[IpAddr]) -> Result<(), StoreError> {
     for address in addresses {
-        table.remove(address.to_string().as_str())?;
+        let address = address.to_string();
+        if transaction.open_table(RESTING_ADDRESSES)?.get(address.as_str())?.is_some() {
+            remove(transaction, RESTING_ADDRESSES, &address)?;
+        }
     }
     Ok(())
 }

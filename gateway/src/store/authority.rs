@@ -2,11 +2,12 @@
 //! during a rotation others are trusted beside it.
 
 use pki::{Authority, InvalidAuthority, TrustDomain, UnixTime};
-use redb::{ReadableTable as _, ReadableTableMetadata as _, WriteTransaction};
+use redb::{ReadableTable as _, ReadableTableMetadata as _};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::table::{ROOT, ROOTS, decode, get, put};
+use super::ledger::Transaction;
+use super::table::{ROOT, ROOTS, decode, get, put, remove};
 use super::{Store, StoreError};
 
 /// Why there is no root.
@@ -123,11 +124,10 @@ impl Store {
     /// [`StoreError`]; then nothing changed.
     pub fn remove_root(&self, id: &str) -> Result<bool, StoreError> {
         self.write(|transaction| {
-            let mut table = transaction.open_table(ROOTS)?;
-            let found: Option<RootRecord> = get(&table, "roots", id)?;
+            let found: Option<RootRecord> = get(&transaction.open_table(ROOTS)?, "roots", id)?;
             let removable = found.is_some_and(|found| !found.active);
             if removable {
-                table.remove(id)?;
+                remove(transaction, ROOTS, id)?;
             }
             Ok(removable)
         })
@@ -135,7 +135,7 @@ impl Store {
 }
 
 /// Makes the first root, or takes it from where a single one was kept.
-fn first(transaction: &WriteTransaction, trust_domain: &TrustDomain, now: UnixTime) -> Result<(), RootError> {
+fn first(transaction: &Transaction, trust_domain: &TrustDomain, now: UnixTime) -> Result<(), RootError> {
     if !transaction.open_table(ROOTS).map_err(StoreError::from)?.is_empty().map_err(StoreError::from)? {
         return Ok(());
     }
@@ -151,7 +151,7 @@ fn first(transaction: &WriteTransaction, trust_domain: &TrustDomain, now: UnixTi
 }
 
 fn add(
-    transaction: &WriteTransaction,
+    transaction: &Transaction,
     authority: &Authority,
     active: bool,
     now: UnixTime,

@@ -9,9 +9,13 @@ use pki::UnixTime;
 use redb::{ReadableTable as _, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
+use super::ledger::Transaction;
 use super::record::{Workload, WorkloadName};
 use super::table::{NUMBERS, WORKLOADS, get, put};
-use super::{Store, StoreError, Workloads};
+use super::{Reach, Store, StoreError, Workloads};
+
+/// The number of the last claim.
+const ORDER: &str = "claims";
 
 /// A workload's claim to an underlay address that it reports. Of several the least holds the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +45,7 @@ impl Workload {
 
 /// Brings the claims of a workload in line with what it reports. `source` is where its connection comes from.
 pub(super) fn renew(
-    transaction: &WriteTransaction,
+    transaction: &Transaction,
     workload: &mut Workload,
     source: Option<IpAddr>,
 ) -> Result<(), StoreError> {
@@ -71,7 +75,7 @@ impl Store {
         if lost.is_empty() {
             return Ok(Vec::new());
         }
-        self.write_workloads(|transaction| {
+        self.write_workloads(Reach::Here, |transaction| {
             let mut changed = Vec::new();
             for (name, addresses) in &lost {
                 let text = name.to_string();
@@ -111,9 +115,21 @@ fn lost(workloads: &Workloads, now: UnixTime) -> BTreeMap<WorkloadName, Vec<IpAd
     lost
 }
 
-fn next_order(transaction: &WriteTransaction) -> Result<u64, StoreError> {
-    let mut numbers = transaction.open_table(NUMBERS)?;
-    let next = numbers.get("claims")?.map_or(1, |last| last.value().saturating_add(1));
-    numbers.insert("claims", next)?;
+fn next_order(transaction: &Transaction) -> Result<u64, StoreError> {
+    let last = transaction.open_table(NUMBERS)?.get(ORDER)?.map(|last| last.value());
+    let next = last.map_or(1, |last| last.saturating_add(1));
+    transaction.set_number(ORDER, next)?;
     Ok(next)
+}
+
+/// Claims that come are later than these.
+pub(super) fn count(
+    transaction: &WriteTransaction,
+    claims: impl Iterator<Item = Claim>,
+) -> Result<(), StoreError> {
+    let last = claims.map(|claim| claim.order).max().unwrap_or_default();
+    let mut numbers = transaction.open_table(NUMBERS)?;
+    let known = numbers.get(ORDER)?.map_or(0, |known| known.value());
+    numbers.insert(ORDER, known.max(last))?;
+    Ok(())
 }

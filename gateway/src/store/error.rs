@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::LedgerError;
+
 /// A store that cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -61,6 +63,9 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The cluster's API, which has the state of record, took no change.
+    #[error("the cluster's API took no change: {0}")]
+    Ledger(#[from] LedgerError),
     /// Another error of the database.
     #[error("the gateway's store failed: {0}")]
     Database(String),

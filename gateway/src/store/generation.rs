@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _};
 
+use super::ledger::Transaction;
 use super::table::NUMBERS;
 use super::{Store, StoreError};
 
@@ -21,21 +22,14 @@ pub(super) struct Reserved {
 }
 
 /// The store's incarnation, made at its first opening.
-pub(super) fn incarnation(database: &Database) -> Result<u64, StoreError> {
-    let transaction = database.begin_write()?;
-    let incarnation = {
-        let mut numbers = transaction.open_table(NUMBERS)?;
-        let found = numbers.get("incarnation")?.map(|found| found.value());
-        if let Some(found) = found {
-            found
-        } else {
-            let made = rand::random_range(INCARNATION_UNSET + 1..=u64::MAX);
-            numbers.insert("incarnation", made)?;
-            made
-        }
-    };
-    transaction.commit()?;
-    Ok(incarnation)
+pub(super) fn incarnation(transaction: &Transaction) -> Result<u64, StoreError> {
+    let found = transaction.open_table(NUMBERS)?.get("incarnation")?.map(|found| found.value());
+    if let Some(found) = found {
+        return Ok(found);
+    }
+    let made = rand::random_range(INCARNATION_UNSET + 1..=u64::MAX);
+    transaction.set_number("incarnation", made)?;
+    Ok(made)
 }
 
 /// Nothing given out yet, after everything that ever was.
@@ -54,10 +48,7 @@ impl Store {
         let mut reserved = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
         if reserved.next == reserved.end {
             let end = reserved.end.saturating_add(BLOCK);
-            self.write(|transaction| {
-                transaction.open_table(NUMBERS)?.insert("generation", end)?;
-                Ok::<_, StoreError>(())
-            })?;
+            self.write(|transaction| transaction.set_number("generation", end))?;
             reserved.end = end;
         }
         let number = reserved.next;

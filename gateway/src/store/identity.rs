@@ -47,14 +47,12 @@ impl Store {
         let after = self.plan_identities(&before, in_use, now)?;
         if after != before {
             self.write(|transaction| {
-                let mut table = transaction.open_table(IDENTITIES).map_err(StoreError::from)?;
                 for number in before.keys().filter(|number| !after.contains_key(number)) {
-                    table.remove(number).map_err(StoreError::from)?;
+                    transaction.set_identity(*number, None)?;
                 }
                 for (number, record) in &after {
                     if before.get(number) != Some(record) {
-                        let bytes = encode("identity", record)?;
-                        table.insert(number, bytes.as_slice()).map_err(StoreError::from)?;
+                        transaction.set_identity(*number, Some(encode("identity", record)?))?;
                     }
                 }
                 Ok::<_, IdentityError>(())

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use pki::{IssueError, Issued, KeyHash, UnixTime};
-use redb::WriteTransaction;
 use zeroize::Zeroizing;
 
 use super::address::{self, PoolError};
 use super::claim;
+use super::ledger::Transaction;
 use super::record::{Token, Workload, WorkloadName};
 use super::table::{REVOKED_KEYS, SEEN, TOKENS, WORKLOADS, get, put};
 use super::token::{self, TokenRefusal};
 use super::workload::RevokedKey;
-use super::{Store, StoreError};
+use super::{Reach, Store, StoreError};
 
 /// A host that wants to join.
 #[derive(Clone)]
@@ -132,11 +132,12 @@ impl Store {
         now: UnixTime,
         issue: impl FnOnce() -> Result<Issued, IssueError>,
     ) -> Result<(Workload, Issued), JoinError> {
-        self.write_workloads(|transaction| {
+        self.write_workloads(Reach::Everywhere, |transaction| {
             let token = token::valid(
                 &transaction.open_table(TOKENS).map_err(StoreError::from)?,
                 &joining.token_id,
                 &joining.token_secret,
+                joining.source,
                 now,
             )?
             .map_err(JoinRefusal::from)?;
@@ -160,7 +161,7 @@ impl Store {
     /// Uses the token for a host that has not joined.
     fn admit(
         &self,
-        transaction: &WriteTransaction,
+        transaction: &Transaction,
         joining: &Joining,
         token: Token,
         now: UnixTime,
@@ -188,11 +189,12 @@ impl Store {
             joined_at: now.as_secs(),
             joined_with: token.id,
             certificate_expires: 0,
+            ephemeral: token.ephemeral,
         })
     }
 
     /// A key belongs to one workload, and never comes back once it was revoked.
-    fn check_key(&self, transaction: &WriteTransaction, joining: &Joining) -> Result<(), JoinError> {
+    fn check_key(&self, transaction: &Transaction, joining: &Joining) -> Result<(), JoinError> {
         let other = |workload: &&std::sync::Arc<Workload>| {
             workload.key == joining.key && workload.name != joining.name
         };
@@ -212,7 +214,7 @@ impl Store {
     /// The addresses: those asked for, else those it had, else new ones.
     fn addresses(
         &self,
-        transaction: &WriteTransaction,
+        transaction: &Transaction,
         joining: &Joining,
         existing: Option<&Workload>,
         now: UnixTime,
@@ -232,7 +234,7 @@ impl Store {
 
 /// The workload that this very host became with this token.
 fn joined_before(
-    transaction: &WriteTransaction,
+    transaction: &Transaction,
     joining: &Joining,
     token: &Token,
 ) -> Result<Option<Workload>, JoinError> {
@@ -245,7 +247,7 @@ fn joined_before(
 
 /// Who has the name now, if the token may take it over.
 fn holder(
-    transaction: &WriteTransaction,
+    transaction: &Transaction,
     joining: &Joining,
     token: &Token,
 ) -> Result<Option<Workload>, JoinError> {

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use pki::{KeyHash, UnixTime};
 use serde::{Deserialize, Serialize};
 
@@ -76,6 +77,9 @@ pub struct Workload {
     pub joined_with: String,
     /// When its latest certificate stops being valid, in seconds since 1970.
     pub certificate_expires: u64,
+    /// Whether it is forgotten once it is away for long.
+    #[serde(default)]
+    pub ephemeral: bool,
 }
 
 /// A join token, without its secret.
@@ -97,8 +101,17 @@ pub struct Token {
     pub created_at: u64,
     /// From when it is refused, in seconds since 1970.
     pub expires_at: u64,
+    /// How many joins it allowed at first; 0 in one of an older gateway.
+    #[serde(default)]
+    pub max_uses: u32,
     /// How many joins it still allows.
     pub uses_left: u32,
+    /// Where hosts have to come from; none: from anywhere.
+    #[serde(default)]
+    pub source_prefixes: Vec<IpNet>,
+    /// Whether hosts that joined with it are forgotten once they are away for long.
+    #[serde(default)]
+    pub ephemeral: bool,
     /// Whether an administrator revoked it.
     pub revoked: bool,
     /// The workloads that joined with it.
@@ -145,6 +158,21 @@ impl TryFrom<String> for WorkloadName {
 impl From<WorkloadName> for String {
     fn from(name: WorkloadName) -> Self {
         name.to_string()
+    }
+}
+
+impl Token {
+    /// Whether nobody has used or revoked it.
+    #[must_use]
+    pub const fn is_new(&self) -> bool {
+        !self.revoked && self.used_by.is_empty() && self.uses_left == self.max_uses
+    }
+
+    /// Whether it is for hosts that come from there; who comes from nobody knows where is refused if that matters.
+    #[must_use]
+    pub fn allows(&self, source: Option<IpAddr>) -> bool {
+        let is_inside = |source: IpAddr| self.source_prefixes.iter().any(|prefix| prefix.contains(&source));
+        self.source_prefixes.is_empty() || source.is_some_and(is_inside)
     }
 }
 

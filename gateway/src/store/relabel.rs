@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use redb::ReadableTable as _;
 use serde::{Deserialize, Serialize};
 
-use super::table::{RELABELS, decode, put};
+use super::table::{RELABELS, decode, put, remove};
 use super::{Store, StoreError};
 
 /// A change of an address's identity.
@@ -52,9 +52,8 @@ impl Store {
             {
                 put(transaction, RELABELS, address, record)?;
             }
-            let mut table = transaction.open_table(RELABELS)?;
             for address in before.keys().filter(|address| !now.contains_key(*address)) {
-                table.remove(address.as_str())?;
+                remove(transaction, RELABELS, address)?;
             }
             Ok(())
         })

@@ -1,9 +1,10 @@
 //! The tables and how records are read from and written to them.
 
-use redb::{Database, ReadableDatabase as _, ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::{Database, ReadableDatabase as _, ReadableTable, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::ledger::Transaction;
 use super::{StoreError, Workload, Workloads};
 
 /// Counters and other single numbers.
@@ -82,14 +83,17 @@ pub(super) fn get<T: DeserializeOwned>(
 
 /// Writes one record.
 pub(super) fn put<T: Serialize>(
-    transaction: &WriteTransaction,
+    transaction: &Transaction,
     table: Records,
     key: &str,
     record: &T,
 ) -> Result<(), StoreError> {
-    let mut table: Table<'_, &str, &[u8]> = transaction.open_table(table)?;
-    table.insert(key, encode(key, record)?.as_slice())?;
-    Ok(())
+    transaction.set(table, key, Some(encode(key, record)?))
+}
+
+/// Removes one record.
+pub(super) fn remove(transaction: &Transaction, table: Records, key: &str) -> Result<(), StoreError> {
+    transaction.set(table, key, None)
 }
 
 /// A record from its bytes.

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use super::*;
 
 mod claims;
+mod ledger;
 
 const HOUR: u64 = 3600;
 const NOW: u64 = 1_000_000;
@@ -37,13 +38,26 @@ fn key(number: u8) -> KeyHash {
 }
 
 fn mint(store: &Store, uses: u32) -> Minted {
-    let minting = Minting { target: group(), bound_to: None, ttl: Duration::from_hours(1), uses };
+    let minting = Minting {
+        target: group(),
+        bound_to: None,
+        ttl: Duration::from_hours(1),
+        uses,
+        source_prefixes: Vec::new(),
+        ephemeral: false,
+    };
     store.mint(minting, unix_time(NOW)).unwrap()
 }
 
 fn bound(store: &Store, to: &str) -> Minted {
-    let minting =
-        Minting { target: group(), bound_to: Some(name(to)), ttl: Duration::from_hours(1), uses: 1 };
+    let minting = Minting {
+        target: group(),
+        bound_to: Some(name(to)),
+        ttl: Duration::from_hours(1),
+        uses: 1,
+        source_prefixes: Vec::new(),
+        ephemeral: false,
+    };
     store.mint(minting, unix_time(NOW)).unwrap()
 }
 
@@ -278,7 +292,14 @@ fn addresses_rest_for_others_and_come_back_to_their_holder() {
     store.remove(&name("db1"), unix_time(NOW), "left").unwrap();
     let later = NOW + 24 * HOUR;
     let fresh = store.mint(
-        Minting { target: group(), bound_to: None, ttl: Duration::from_hours(1), uses: 1 },
+        Minting {
+            target: group(),
+            bound_to: None,
+            ttl: Duration::from_hours(1),
+            uses: 1,
+            source_prefixes: Vec::new(),
+            ephemeral: false,
+        },
         unix_time(later),
     );
     let third = join_at(&store, &joining(&fresh.unwrap(), "db3", 4), later).unwrap();

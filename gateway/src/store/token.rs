@@ -1,7 +1,9 @@
 //! Join tokens: secrets for one purpose, a time and a number of joins. Only the hash of a secret is kept.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use pki::{KeyHash, UnixTime};
 use redb::ReadableTable;
 use sha2::{Digest as _, Sha256};
@@ -23,6 +25,10 @@ pub struct Minting {
     pub ttl: Duration,
     /// How many joins it allows.
     pub uses: u32,
+    /// Where hosts have to come from; none: from anywhere.
+    pub source_prefixes: Vec<IpNet>,
+    /// Whether hosts that join with it are forgotten once they are away for long.
+    pub ephemeral: bool,
 }
 
 /// A new token. The secret is here and nowhere else.
@@ -60,6 +66,19 @@ pub enum TokenRefusal {
         /// The gateway's clock.
         now: UnixTime,
     },
+    /// It is not for hosts that come from there.
+    #[error(
+        "the token {id} is for hosts that come from {}, not from {}: join from there, or ask for another one",
+        listed(allowed), from.map_or_else(|| "where nobody knows (loopback or a proxy)".to_owned(), |from| from.to_string())
+    )]
+    Source {
+        /// The token.
+        id: String,
+        /// Where they have to come from.
+        allowed: Vec<IpNet>,
+        /// Where this one comes from, if that is known.
+        from: Option<IpAddr>,
+    },
     /// Its joins are used up.
     #[error("the token {id} was used already (by {}): ask for a new one", names(used_by))]
     Used {
@@ -79,6 +98,7 @@ impl TokenRefusal {
             Self::Secret => "token-secret",
             Self::Revoked(_) => "token-revoked",
             Self::Expired { .. } => "token-expired",
+            Self::Source { .. } => "token-source",
             Self::Used { .. } => "token-used",
         }
     }
@@ -91,7 +111,11 @@ impl Store {
     /// [`StoreError`]; then there is no token.
     pub fn mint(&self, minting: Minting, now: UnixTime) -> Result<Minted, StoreError> {
         let secret = Zeroizing::new(rand::random::<[u8; 32]>().to_vec());
-        let id = hex::encode(rand::random::<[u8; 6]>());
+        let random = hex::encode(rand::random::<[u8; 6]>());
+        let id = match (&self.ledger, &minting.target) {
+            (Some(ledger), Target::Group { namespace, .. }) => ledger.token_id(namespace, &random),
+            _ => random,
+        };
         let bound_key = minting.bound_to.as_ref().and_then(|name| self.workload(name)).map(|bound| bound.key);
         let token = Token {
             id,
@@ -101,7 +125,10 @@ impl Store {
             bound_to: minting.bound_to,
             created_at: now.as_secs(),
             expires_at: now.as_secs().saturating_add(minting.ttl.as_secs()),
+            max_uses: minting.uses,
             uses_left: minting.uses,
+            source_prefixes: minting.source_prefixes,
+            ephemeral: minting.ephemeral,
             revoked: false,
             used_by: Vec::new(),
         };
@@ -149,9 +176,11 @@ impl Store {
         id: &str,
         secret: &[u8],
         key: KeyHash,
+        source: Option<IpAddr>,
         now: UnixTime,
     ) -> Result<Result<Token, TokenRefusal>, StoreError> {
-        let found = self.read(|transaction| valid(&transaction.open_table(TOKENS)?, id, secret, now))?;
+        let found =
+            self.read(|transaction| valid(&transaction.open_table(TOKENS)?, id, secret, source, now))?;
         let joined = |token: &Token| self.workloads().values().any(|found| found.joined_with(token, key));
         Ok(found.and_then(|token| if joined(&token) { Ok(token) } else { unused(token) }))
     }
@@ -178,6 +207,7 @@ pub(super) fn valid(
     table: &impl ReadableTable<&'static str, &'static [u8]>,
     id: &str,
     secret: &[u8],
+    source: Option<IpAddr>,
     now: UnixTime,
 ) -> Result<Result<Token, TokenRefusal>, StoreError> {
     let Some(token) = get::<Token>(table, "tokens", id)? else { return Ok(Err(TokenRefusal::Unknown)) };
@@ -189,6 +219,8 @@ pub(super) fn valid(
     } else if now.as_secs() >= token.expires_at {
         let expired_at = super::unix_time(token.expires_at);
         Err(TokenRefusal::Expired { id: token.id, expired_at, now })
+    } else if !token.allows(source) {
+        Err(TokenRefusal::Source { id: token.id, allowed: token.source_prefixes, from: source })
     } else {
         Ok(token)
     })
@@ -196,6 +228,10 @@ pub(super) fn valid(
 
 fn hash(secret: &[u8]) -> String {
     hex::encode(Sha256::digest(secret))
+}
+
+fn listed(prefixes: &[IpNet]) -> String {
+    prefixes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn names(workloads: &[WorkloadName]) -> String {

@@ -4,12 +4,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use pki::{IssueError, Issued, KeyHash, UnixTime};
-use redb::{ReadableTable, WriteTransaction};
+use redb::ReadableTable;
 use serde::{Deserialize, Serialize};
 
+use super::ledger::Transaction;
 use super::record::{Workload, WorkloadName};
-use super::table::{REVOKED_KEYS, SEEN, TOKENS, TRUSTS, WORKLOADS, decode, get, put};
-use super::{Store, StoreError, Token, address, claim};
+use super::table::{REVOKED_KEYS, SEEN, TOKENS, TRUSTS, WORKLOADS, decode, get, put, remove};
+use super::{Reach, Store, StoreError, Token, address, claim};
 
 /// What an agent says about its host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +85,7 @@ impl RevokedKey {
         Self { workload: workload.clone(), revoked_at: now.as_secs(), reason: reason.to_owned() }
     }
 
-    pub(super) fn keep(&self, transaction: &WriteTransaction, key: KeyHash) -> Result<(), StoreError> {
+    pub(super) fn keep(&self, transaction: &Transaction, key: KeyHash) -> Result<(), StoreError> {
         put(transaction, REVOKED_KEYS, &key.to_string(), self)
     }
 }
@@ -125,7 +126,7 @@ impl Store {
         issue: impl FnOnce() -> Result<Issued, IssueError>,
     ) -> Result<Issued, WorkloadError> {
         self.authorise(name, key)?;
-        self.write_workloads(|transaction| {
+        self.write_workloads(Reach::Here, |transaction| {
             let text = name.to_string();
             let mut workload =
                 holder(&transaction.open_table(WORKLOADS).map_err(StoreError::from)?, name, key)?;
@@ -159,7 +160,7 @@ impl Store {
         if self.is_reported(name, key, report)? {
             return Ok(());
         }
-        self.write_workloads(|transaction| {
+        self.write_workloads(Reach::Here, |transaction| {
             let text = name.to_string();
             let mut workload =
                 holder(&transaction.open_table(WORKLOADS).map_err(StoreError::from)?, name, key)?;
@@ -228,15 +229,15 @@ impl Store {
         now: UnixTime,
         reason: &'static str,
     ) -> Result<Workload, WorkloadError> {
-        self.write_workloads(|transaction| {
+        self.write_workloads(Reach::Everywhere, |transaction| {
             let text = name.to_string();
-            let mut table = transaction.open_table(WORKLOADS).map_err(StoreError::from)?;
-            let found: Option<Workload> = get(&table, "workloads", &text)?;
+            let found: Option<Workload> =
+                get(&transaction.open_table(WORKLOADS).map_err(StoreError::from)?, "workloads", &text)?;
             let workload = found.ok_or_else(|| RenewRefusal::Unknown(name.clone()))?;
             if key.is_some_and(|key| key != workload.key) {
                 return Err(RenewRefusal::Key(name.clone()).into());
             }
-            table.remove(text.as_str()).map_err(StoreError::from)?;
+            remove(transaction, WORKLOADS, &text)?;
             let mut seen = transaction.open_table(SEEN).map_err(StoreError::from)?;
             seen.remove(text.as_str()).map_err(StoreError::from)?;
             let mut trusts = transaction.open_table(TRUSTS).map_err(StoreError::from)?;
@@ -253,26 +254,27 @@ impl Store {
     /// [`StoreError`]; then nothing is forgotten.
     pub fn tidy(&self, now: UnixTime, after: Duration) -> Result<(), StoreError> {
         let old = |at: u64| at.saturating_add(after.as_secs()) < now.as_secs();
-        self.write_softly(|transaction| {
-            for (table, name) in [(TOKENS, "tokens"), (REVOKED_KEYS, "revoked_keys")] {
-                let mut table = transaction.open_table(table)?;
-                let mut forgotten = Vec::new();
-                for entry in table.iter()? {
-                    let (key, bytes) = entry?;
-                    let ended = if name == "tokens" {
-                        decode::<Token>(name, key.value(), bytes.value())?.expires_at
-                    } else {
-                        decode::<RevokedKey>(name, key.value(), bytes.value())?.revoked_at
-                    };
-                    if old(ended) {
-                        forgotten.push(key.value().to_owned());
-                    }
-                }
-                for key in forgotten {
-                    table.remove(key.as_str())?;
+        let forgotten = self.read(|transaction| {
+            let mut forgotten = Vec::new();
+            for entry in transaction.open_table(TOKENS)?.iter()? {
+                let (key, bytes) = entry?;
+                if old(decode::<Token>("tokens", key.value(), bytes.value())?.expires_at) {
+                    forgotten.push((TOKENS, key.value().to_owned()));
                 }
             }
-            Ok(())
+            for entry in transaction.open_table(REVOKED_KEYS)?.iter()? {
+                let (key, bytes) = entry?;
+                if old(decode::<RevokedKey>("revoked_keys", key.value(), bytes.value())?.revoked_at) {
+                    forgotten.push((REVOKED_KEYS, key.value().to_owned()));
+                }
+            }
+            Ok(forgotten)
+        })?;
+        if forgotten.is_empty() {
+            return Ok(());
+        }
+        self.write(|transaction| {
+            forgotten.iter().try_for_each(|(table, key)| remove(transaction, *table, key))
         })
     }
 }

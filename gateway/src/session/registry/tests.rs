@@ -23,6 +23,7 @@ fn workload(number: u8) -> Workload {
         joined_at: 0,
         joined_with: String::new(),
         certificate_expires: 0,
+        ephemeral: false,
     }
 }
 

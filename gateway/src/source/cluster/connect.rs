@@ -37,7 +37,7 @@ pub enum ConnectError {
 ///
 /// # Errors
 /// [`ConnectError`].
-pub(super) async fn client(settings: &Settings) -> Result<Client, ConnectError> {
+pub(crate) async fn client(settings: &Settings) -> Result<Client, ConnectError> {
     let mut config = match &settings.kubeconfig {
         Some(path) => {
             let failed = |source| ConnectError::Kubeconfig { path: path.clone(), source };

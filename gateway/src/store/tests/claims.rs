@@ -85,7 +85,8 @@ fn a_lost_answer_costs_nothing_and_serves_nobody_else() {
     let first = join(&store, &joining(&minted, "db1", 1)).unwrap();
     let again = join(&store, &joining(&minted, "db1", 1)).unwrap();
     assert_eq!(again, first);
-    let check = |number| store.check_token(&minted.token.id, &minted.secret, key(number), unix_time(NOW));
+    let check =
+        |number| store.check_token(&minted.token.id, &minted.secret, key(number), None, unix_time(NOW));
     assert!(check(1).unwrap().is_ok());
     assert_eq!(check(2).unwrap().unwrap_err().reason(), "token-used");
     // Another key, another machine with the key, another name, another token, another time.

@@ -1,0 +1,136 @@
+//! The state of record in a cluster's API: hosts are `ExternalWorkload`s, tokens `JoinToken`s, roots a Secret, and all else
+//! parts of tables, `MeshRecord`s. `objects` says what is what, `write` keeps changes, `follow` sees what others do to hosts
+//! and tokens.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, ListParams};
+use kube::{Client, Resource};
+use serde::de::DeserializeOwned;
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+use zeroize::Zeroizing;
+
+use crate::store::{Bytes, Changes, Ledger, LedgerError, RecordKey, Shared};
+
+mod follow;
+mod objects;
+mod table;
+mod write;
+
+pub use follow::follow;
+
+/// The Secret of the roots and their keys.
+const ROOTS: &str = "outrigger-roots";
+/// Objects of a page of a list.
+const PAGE: u32 = 500;
+
+/// The state of record of one mesh.
+pub struct ClusterLedger {
+    client: Client,
+    /// Where what belongs to no host is: the gateway's own namespace.
+    namespace: String,
+    runtime: Handle,
+    /// The parts of tables as they are known, by the names of their objects.
+    parts: Mutex<BTreeMap<String, table::Part>>,
+}
+
+impl ClusterLedger {
+    /// The one in a namespace of a cluster; nothing is asked yet.
+    #[must_use]
+    pub fn new(client: Client, namespace: String, runtime: Handle) -> Self {
+        Self { client, namespace, runtime, parts: Mutex::default() }
+    }
+
+    /// How the cluster is reached.
+    #[must_use]
+    pub const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    async fn load_all(&self) -> Result<BTreeMap<RecordKey, Bytes>, LedgerError> {
+        let mut records = self.load_parts().await?;
+        let mut joined: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut workloads = Vec::new();
+        for object in list(&Api::<crds::ExternalWorkload>::all(self.client.clone())).await? {
+            match objects::workload(&object) {
+                Ok(Some(workload)) => workloads.push(workload),
+                Ok(None) => {}
+                Err(error) => tracing::error!(%error, "a host is not known: its object cannot be read"),
+            }
+        }
+        for workload in objects::without_conflicts(workloads) {
+            joined.entry(workload.joined_with.clone()).or_default().push(workload.name.to_string());
+            records.insert((Shared::Workloads, workload.name.to_string()), objects::encode(&workload)?);
+        }
+        for object in list(&Api::<crds::JoinToken>::all(self.client.clone())).await? {
+            match objects::token(&object) {
+                Ok(mut token) => {
+                    let joined = joined.get(&token.id).map_or(&[][..], Vec::as_slice);
+                    objects::count_uses(&mut token, joined);
+                    records.insert((Shared::Tokens, token.id.clone()), objects::encode(&token)?);
+                }
+                Err(error) => tracing::error!(%error, "a token is not known: its object cannot be read"),
+            }
+        }
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let roots = secrets.get_opt(ROOTS).await.map_err(|error| failed("get Secret", ROOTS, &error))?;
+        for (id, bytes) in roots.and_then(|secret| secret.data).unwrap_or_default() {
+            records.insert((Shared::Roots, id), Bytes(Zeroizing::new(bytes.0)));
+        }
+        Ok(records)
+    }
+}
+
+impl Ledger for ClusterLedger {
+    fn load(&self) -> Result<BTreeMap<RecordKey, Bytes>, LedgerError> {
+        tokio::task::block_in_place(|| self.runtime.block_on(self.load_all()))
+    }
+
+    fn keep(&self, changes: &Changes) -> Result<(), LedgerError> {
+        tokio::task::block_in_place(|| self.runtime.block_on(self.keep_all(changes)))
+    }
+
+    fn token_id(&self, namespace: &str, random: &str) -> String {
+        format!("{namespace}/{random}")
+    }
+}
+
+/// All objects, page by page.
+async fn list<K>(api: &Api<K>) -> Result<Vec<K>, LedgerError>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug,
+{
+    let mut all = Vec::new();
+    let mut parameters = ListParams::default().limit(PAGE);
+    loop {
+        let page = api.list(&parameters).await;
+        let page = page.map_err(|error| failed("list", &K::plural(&()), &error))?;
+        all.extend(page.items);
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => parameters = parameters.continue_token(&token),
+            None => return Ok(all),
+        }
+    }
+}
+
+fn failed(what: &str, whom: &str, error: &kube::Error) -> LedgerError {
+    let reason = match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    };
+    LedgerError(format!("{what} {whom}: {reason}"))
+}
+
+/// Whether the server answered with this code.
+fn is_code(error: &kube::Error, code: u16) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == code)
+}
+
+impl fmt::Debug for ClusterLedger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterLedger").field("namespace", &self.namespace).finish_non_exhaustive()
+    }
+}
