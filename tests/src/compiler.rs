@@ -127,6 +127,7 @@ pub fn workload(name: &str, group: Option<&str>, address: &str, underlay: &str, 
         joined_at: 0,
         joined_with: String::new(),
         certificate_expires: 0,
+        ephemeral: false,
     })
 }
 

@@ -365,7 +365,17 @@ fn threat_08_a_token_is_counted_where_it_is_used() -> Result<()> {
     let now = store::unix_time(1_800_000_000);
     let target = store::Target::Group { namespace: "shop".into(), name: "db".into() };
     let hour = Duration::from_hours(1);
-    let minted = store.mint(store::Minting { target, bound_to: None, ttl: hour, uses: 1 }, now)?;
+    let minted = store.mint(
+        store::Minting {
+            target,
+            bound_to: None,
+            ttl: hour,
+            uses: 1,
+            source_prefixes: Vec::new(),
+            ephemeral: false,
+        },
+        now,
+    )?;
     let domain = pki::TrustDomain::try_new("outrigger.local")?;
     let authority = pki::Authority::create(&domain, now)?;
     // Whoever races another one has passed all earlier checks when the other one's join is written.

@@ -44,7 +44,12 @@ pub struct JoinTokenSpec {
     pub ttl: String,
     /// From when it is refused whatever `ttl` says, as RFC 3339 has it: an object that is restored from a backup is a new one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 40), extend("format" = "date-time"))]
+    #[schemars(
+        length(max = 40),
+        regex(
+            pattern = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?(Z|[-+][0-9]{2}:[0-9]{2})$"
+        )
+    )]
     pub not_after: Option<String>,
     /// How many hosts may join with it.
     #[serde(default = "default_uses")]

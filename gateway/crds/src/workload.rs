@@ -83,7 +83,12 @@ pub struct Recorded {
     #[schemars(length(max = 128))]
     pub machine: String,
     /// When it joined, as RFC 3339 has it.
-    #[schemars(length(max = 40), extend("format" = "date-time"))]
+    #[schemars(
+        length(max = 40),
+        regex(
+            pattern = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?(Z|[-+][0-9]{2}:[0-9]{2})$"
+        )
+    )]
     pub joined_at: String,
     /// The token that it joined with.
     #[serde(default, skip_serializing_if = "String::is_empty")]

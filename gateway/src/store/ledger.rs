@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
 
-use redb::{ReadableTable as _, TableHandle as _, WriteTransaction};
+use redb::{TableHandle as _, WriteTransaction};
 use zeroize::Zeroizing;
 
 use super::StoreError;
@@ -229,6 +229,7 @@ pub(super) fn fill(
 /// Everything of the file that a ledger is to keep.
 #[cfg(test)]
 pub(super) fn content(transaction: &redb::ReadTransaction) -> Result<BTreeMap<RecordKey, Bytes>, StoreError> {
+    use redb::ReadableTable as _;
     let mut all = BTreeMap::new();
     let bytes = |bytes: &[u8]| Bytes(Zeroizing::new(bytes.to_vec()));
     for shared in Shared::ALL {

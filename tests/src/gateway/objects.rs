@@ -30,6 +30,23 @@ pub const RIGHTS: [(&str, &[&str]); 6] = [
     ("outrigger.dev", &["externalworkloads", "externalworkloadgroups"]),
 ];
 
+/// What it may do besides, in every namespace: the state of record, as `docs/kubernetes.md` has it.
+pub const STATE_RIGHTS: [(&str, &[&str], &[&str]); 2] = [
+    (
+        "outrigger.dev",
+        &["externalworkloads", "jointokens"],
+        &["get", "list", "watch", "create", "patch", "delete"],
+    ),
+    ("outrigger.dev", &["jointokens/status"], &["patch"]),
+];
+/// And in its own namespace.
+pub const OWN_RIGHTS: [(&str, &[&str], &[&str]); 2] = [
+    ("outrigger.dev", &["meshrecords"], &["get", "list", "create", "update", "delete"]),
+    ("", &["secrets"], &["get", "create", "update"]),
+];
+/// The gateway's own namespace.
+pub const NAMESPACE: &str = "outrigger-system";
+
 /// Kinds that other projects define; their own definitions are not ours to copy, and the gateway checks all by itself.
 const FOREIGN: [(&str, &str, &str, &str); 6] = [
     ("cilium.io", "v2", "CiliumNetworkPolicy", "Namespaced"),
@@ -79,6 +96,8 @@ impl Objects {
         for (group, version, kind, scope) in FOREIGN {
             server.apply(&foreign(group, version, kind, scope).to_string())?;
         }
+        let own = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+        server.apply(&own.to_string())?;
         let cluster = Cluster { server, files: Mutex::default() };
         cluster.grant(&RIGHTS)?;
         Ok(Self::Cluster(Box::new(cluster)))
@@ -90,7 +109,8 @@ impl Objects {
         match self {
             Self::Folder(folder) => format!("manifests: {}\n", folder.display()),
             Self::Cluster(cluster) => {
-                format!("source: kubernetes\nkubeconfig: {}\n", cluster.server.kubeconfig(USER).display())
+                let kubeconfig = cluster.server.kubeconfig(USER);
+                format!("source: kubernetes\nkubeconfig: {}\nnamespace: {NAMESPACE}\n", kubeconfig.display())
             }
         }
     }
@@ -122,25 +142,30 @@ impl Objects {
 }
 
 impl Cluster {
-    /// Lets the gateway list and watch these resources of groups, and nothing else.
+    /// Lets the gateway list and watch these resources of groups, and keep its state; nothing else.
     pub fn grant(&self, rights: &[(&str, &[&str])]) -> Result<()> {
-        let verbs = ["list", "watch"];
-        let allowed = rights
-            .iter()
-            .map(|(group, resources)| json!({"apiGroups": [group], "resources": resources, "verbs": verbs}));
-        let all: Vec<_> = allowed.collect();
-        let role = json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": USER},
-            "rules": all,
-        });
+        let watched = rights.iter().map(|(group, resources)| rule(group, resources, &["list", "watch"]));
+        let kept = STATE_RIGHTS.iter().map(|(group, resources, verbs)| rule(group, resources, verbs));
+        self.bind("ClusterRole", "", watched.chain(kept).collect())?;
+        let own = OWN_RIGHTS.iter().map(|(group, resources, verbs)| rule(group, resources, verbs));
+        self.bind("Role", NAMESPACE, own.collect())
+    }
+
+    fn bind(&self, kind: &str, namespace: &str, rules: Vec<Value>) -> Result<()> {
+        const GROUP: &str = "rbac.authorization.k8s.io";
+        let mut metadata = json!({"name": USER});
+        if !namespace.is_empty() {
+            metadata["namespace"] = json!(namespace);
+        }
+        let version = format!("{GROUP}/v1");
+        let role = json!({"apiVersion": version, "kind": kind, "metadata": metadata, "rules": rules});
         let binding = json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-            "metadata": {"name": USER},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": USER},
-            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": USER}],
+            "apiVersion": version, "kind": format!("{kind}Binding"), "metadata": metadata,
+            "roleRef": {"apiGroup": GROUP, "kind": kind, "name": USER},
+            "subjects": [{"apiGroup": GROUP, "kind": "User", "name": USER}],
         });
         self.server.apply(&role.to_string())?;
-        self.server.apply(&binding.to_string()).map(|_| ())
+        self.server.apply(&binding.to_string()).map(drop)
     }
 
     fn apply(&self, file: &str, yaml: &str) -> Result<u64> {
@@ -159,6 +184,10 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> Value {
+    json!({"apiGroups": [group], "resources": resources, "verbs": verbs})
 }
 
 fn named(object: &Value) -> Named {
