@@ -117,10 +117,8 @@ where
 }
 
 fn failed(what: &str, whom: &str, error: &kube::Error) -> LedgerError {
-    let reason = match error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
-    };
+    let reason =
+        if let kube::Error::Api(status) = error { status.message.clone() } else { error.to_string() };
     LedgerError(format!("{what} {whom}: {reason}"))
 }
 

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod command;
 pub mod config;
 pub mod enrollment;
+pub mod housekeeping;
 pub mod index;
 pub mod ledger;
 pub mod manifest;

@@ -22,6 +22,7 @@ use crate::ca::Ca;
 use crate::clock::Clock;
 use crate::config::{Config, Source, State};
 use crate::enrollment::{EnrollmentService, Settings};
+use crate::housekeeping::Housekeeper;
 use crate::index::MeshSettings;
 use crate::ledger::{self, ClusterLedger};
 use crate::mesh_view::MeshView;
@@ -51,7 +52,6 @@ const OTHER_FILES: u64 = 64;
 /// Between two attempts to read the state of a cluster.
 const AGAIN: Duration = Duration::from_secs(2);
 /// How long open calls may take to end.
-
 const LINGER: Duration = Duration::from_secs(5);
 
 /// Runs the gateway until shutdown.
@@ -139,7 +139,10 @@ async fn lay_foundation(
 ) -> Result<Option<Foundation>> {
     loop {
         let (config, clock) = (config.clone(), clock.clone());
-        let ledger = ledger.map(|ledger| ledger.clone() as Arc<dyn Ledger>);
+        let ledger: Option<Arc<dyn Ledger>> = match ledger {
+            Some(ledger) => Some(ledger.clone()),
+            None => None,
+        };
         let laid = tokio::task::spawn_blocking(move || Foundation::lay(&config, &clock, ledger)).await?;
         let error = match laid {
             Ok(foundation) => return Ok(Some(foundation)),
@@ -333,24 +336,23 @@ impl Parts {
 
     /// Writes down who is connected, and forgets what nobody can use any more.
     fn housekeeping(&self) -> impl Future<Output = ()> + Send + use<> {
-        let (store, mesh, clock) = (self.foundation.store.clone(), self.mesh.clone(), self.clock.clone());
+        let Foundation { store, audit, .. } = &self.foundation;
         let keep = self.config.renew_grace.saturating_add(KEEP_TOKENS);
+        let mut keeper = Housekeeper::new(store.clone(), audit.clone(), keep);
+        let (mesh, clock) = (self.mesh.clone(), self.clock.clone());
         async move {
             let mut due = tokio::time::interval(HOUSEKEEPING);
             loop {
-                due.tick().await;
-                let (store, connected, now) = (store.clone(), mesh.registry().connected(), clock.now());
+                let at = due.tick().await.into_std();
+                let (connected, now) = (mesh.registry().connected(), clock.now());
                 let done = tokio::task::spawn_blocking(move || {
-                    store.seen(&connected, now)?;
-                    for workload in store.end_claims(now)? {
-                        tracing::info!(%workload, "claim to an underlay address ended: another host has it now");
-                    }
-                    store.tidy(now, keep)
+                    let done = keeper.tidy(&connected, now, at);
+                    (keeper, done)
                 });
-                match done.await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::warn!(%error, "old records not forgotten"),
-                    Err(error) => tracing::warn!(%error, "old records not forgotten"),
+                let Ok((back, done)) = done.await else { return };
+                keeper = back;
+                if let Err(error) = done {
+                    tracing::warn!(%error, "old records not forgotten");
                 }
             }
         }

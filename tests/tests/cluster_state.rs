@@ -97,17 +97,14 @@ fn uid(object: &Value) -> &str {
 
 /// An object as a backup has it: without its status, and without what the API server gave it.
 fn backed_up(object: &Value) -> Value {
-    let mut object = object.clone();
-    if let Some(fields) = object.as_object_mut() {
-        fields.remove("status");
-    }
-    let metadata = json::at(&object, &["metadata"]).clone();
-    let kept: serde_json::Map<String, Value> = ["name", "namespace", "labels", "annotations", "finalizers"]
-        .into_iter()
-        .filter_map(|key| Some((key.to_owned(), metadata.get(key)?.clone())))
-        .collect();
-    object["metadata"] = Value::Object(kept);
-    object
+    let metadata = json::at(object, &["metadata"]);
+    let kept = ["name", "namespace", "labels", "annotations", "finalizers"];
+    let kept = kept.into_iter().filter_map(|key| Some((key.to_owned(), metadata.get(key)?.clone())));
+    let metadata: serde_json::Map<String, Value> = kept.collect();
+    let fields = object.as_object().into_iter().flatten();
+    let fields = fields.filter(|(key, _)| !["status", "metadata"].contains(&key.as_str()));
+    let fields = fields.map(|(key, value)| (key.clone(), value.clone()));
+    fields.chain([("metadata".to_owned(), Value::Object(metadata))]).collect::<serde_json::Map<_, _>>().into()
 }
 
 #[test]

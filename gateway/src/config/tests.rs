@@ -131,6 +131,10 @@ fn a_key_of_another_source_is_refused() {
     for (text, wanted) in [
         ("source: kubernetes\nmanifests: /m\n", "manifests: means nothing with the source kubernetes"),
         ("kubeconfig: /k\n", "kubeconfig: means nothing with the source files"),
+        ("state: kubernetes\n", "state: `kubernetes` needs the source kubernetes"),
+        ("namespace: mesh\n", "namespace: means nothing with the state in a folder"),
+        ("source: kubernetes\nnamespace: Mesh\n", "namespace: `Mesh` is no name of a namespace"),
+        ("state: disk\n", "the state is in a `folder` or in `kubernetes`"),
         ("source: etcd\n", "`files` or `kubernetes`"),
     ] {
         let error = load(text).unwrap_err().to_string();

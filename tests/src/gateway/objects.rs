@@ -146,17 +146,18 @@ impl Cluster {
     pub fn grant(&self, rights: &[(&str, &[&str])]) -> Result<()> {
         let watched = rights.iter().map(|(group, resources)| rule(group, resources, &["list", "watch"]));
         let kept = STATE_RIGHTS.iter().map(|(group, resources, verbs)| rule(group, resources, verbs));
-        self.bind("ClusterRole", "", watched.chain(kept).collect())?;
+        self.bind("ClusterRole", "", &watched.chain(kept).collect::<Vec<_>>())?;
         let own = OWN_RIGHTS.iter().map(|(group, resources, verbs)| rule(group, resources, verbs));
-        self.bind("Role", NAMESPACE, own.collect())
+        self.bind("Role", NAMESPACE, &own.collect::<Vec<_>>())
     }
 
-    fn bind(&self, kind: &str, namespace: &str, rules: Vec<Value>) -> Result<()> {
+    fn bind(&self, kind: &str, namespace: &str, rules: &[Value]) -> Result<()> {
         const GROUP: &str = "rbac.authorization.k8s.io";
-        let mut metadata = json!({"name": USER});
-        if !namespace.is_empty() {
-            metadata["namespace"] = json!(namespace);
-        }
+        let metadata = if namespace.is_empty() {
+            json!({"name": USER})
+        } else {
+            json!({"name": USER, "namespace": namespace})
+        };
         let version = format!("{GROUP}/v1");
         let role = json!({"apiVersion": version, "kind": kind, "metadata": metadata, "rules": rules});
         let binding = json!({

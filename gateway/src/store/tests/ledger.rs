@@ -174,7 +174,7 @@ fn a_host_is_taken_from_the_ledger_if_it_may() {
     world.store.authorise(&name("db1"), key(1)).unwrap();
     let refusal = |workload| match world.store.take(workload).unwrap() {
         Import::Refused(refusal) => refusal,
-        other => panic!("{other:?}"),
+        other @ (Import::Known | Import::Taken) => panic!("{other:?}"),
     };
     assert_eq!(refusal(recorded("db2", 2, "10.0.0.2")), ImportRefusal::Held(name("db1")));
     assert_eq!(refusal(recorded("db2", 1, "10.0.0.3")), ImportRefusal::Held(name("db1")));
