@@ -12,8 +12,9 @@ use zeroize::Zeroizing;
 use super::{ClusterLedger, failed, is_code, list};
 use crate::store::{Bytes, LedgerError, RecordKey, Shared};
 
-/// Parts of a table.
+/// Parts of a table, and of one that is almost empty most of the time.
 const PARTS: u8 = 64;
+const FEW_PARTS: u8 = 4;
 /// How often a part is read again that somebody else has written.
 const ATTEMPTS: usize = 5;
 /// Parts that are written at a time.
@@ -155,7 +156,8 @@ impl ClusterLedger {
 /// The object that holds a record.
 fn part_name(table: Shared, key: &str) -> String {
     let first = Sha256::digest(key).first().copied().unwrap_or_default();
-    format!("{}-{:02x}", table.name(), first % PARTS)
+    let parts = if table == Shared::Relabels { FEW_PARTS } else { PARTS };
+    format!("{}-{:02x}", table.name(), first % parts)
 }
 
 #[cfg(test)]
