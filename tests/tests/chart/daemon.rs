@@ -35,10 +35,11 @@ fn it_accepts_its_configuration() {
         Path::new(""),
     )
     .unwrap();
-    let Config { source: _, metrics_listen: _, log_format: _, .. } = &config;
+    let Config { source: _, state: _, metrics_listen: _, log_format: _, .. } = &config;
     // Where the chart shows a default, it is the gateway's.
     let expected = Config {
         source: config.source.clone(),
+        state: config.state.clone(),
         metrics_listen: config.metrics_listen,
         log_format: config.log_format,
         ..defaults
@@ -58,6 +59,8 @@ fn every_key_is_a_value_or_the_charts_own() {
     let values: BTreeSet<&str> = values.keys().map(String::as_str).collect();
     let own = BTreeSet::from([
         "source",
+        "state",
+        "namespace",
         "stateDir",
         "listen",
         "metricsListen",
