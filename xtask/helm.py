@@ -61,6 +61,10 @@ def rendered(chart, values):
     }
 
 
+def effect(case, over, values):
+    return case(merged(over, values)) | {"without": case(over)}
+
+
 def render(folder, cases, result):
     with open(cases, encoding="utf-8") as file:
         cases = yaml.load(file, yaml.CSafeLoader)
@@ -78,7 +82,7 @@ def render(folder, cases, result):
             "schema": chart.schema,
             "base": case({}),
             "sets": {name: case(values) for name, values in cases["sets"].items()},
-            "effects": [entry | case(entry["set"]) for entry in cases["effects"]],
+            "effects": [entry | effect(case, entry.get("over", {}), entry["set"]) for entry in cases["effects"]],
             "refused": [entry | case(entry["set"]) for entry in cases["refused"]],
         }
     with open(result, "w", encoding="utf-8") as file:

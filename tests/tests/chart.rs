@@ -112,7 +112,10 @@ fn what_is_told_at_the_end_can_be_typed() {
     );
     rendered::object(&answer["base"], "Deployment/gw-outrigger").as_object().expect("what is told of");
     rendered::object(&answer["base"], "Service/gw-outrigger").as_object().expect("what is told of");
-    assert!(base.contains("definitions and the volume with the roots of the mesh stay"), "{base}");
+    assert!(
+        base.contains("stay when this release is uninstalled; so does the Secret\noutrigger-roots."),
+        "{base}"
+    );
     let plain = notes(&answer["sets"]["plain"]);
     assert!(!plain.contains("stay when this release"), "{plain}");
 }

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 
-use e2e::gateway::objects::RIGHTS;
+use e2e::gateway::objects::{OWN_RIGHTS, RIGHTS, STATE_RIGHTS};
 use e2e::json;
-use gateway::config::{Config, Options, Source};
+use gateway::config::{Config, Options, Source, State};
 use serde_json::Value;
 
 use super::rendered::{Rendered, gateway_yaml, name, object, of_kind};
@@ -25,6 +25,7 @@ fn it_accepts_its_configuration() {
         let text = gateway_yaml(case);
         let config = config(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
         assert!(matches!(config.source, Source::Kubernetes(_)), "{text}");
+        assert_eq!(config.state, State::Kubernetes { namespace: Some("mesh".to_owned()) });
     }
     let config = config(gateway_yaml(&all.answer["base"])).unwrap();
     let defaults = Config::from_options(
@@ -76,18 +77,45 @@ fn every_key_is_a_value_or_the_charts_own() {
 #[ignore = "`cargo xtask ci chart` renders what this reads"]
 fn it_may_do_what_the_tests_let_it_do_and_nothing_else() {
     let all = Rendered::read();
+    let watched = RIGHTS.iter().map(|(group, resources)| rights(group, resources, &["list", "watch"], ""));
+    let kept = STATE_RIGHTS.iter().map(|(group, resources, verbs)| rights(group, resources, verbs, ""));
+    let expected: BTreeSet<Right> = watched.chain(kept).flatten().collect();
     let role = object(&all.answer["base"], "ClusterRole/mesh-gw-outrigger");
-    let mut granted = BTreeMap::new();
+    assert_eq!(granted(role), expected);
+    // Of the Secrets, one: only making it cannot be limited to its name.
+    let name = |resource: &str, verb: &str| {
+        if resource == "secrets" && verb != "create" { "outrigger-roots" } else { "" }
+    };
+    let own = OWN_RIGHTS.iter().flat_map(|(group, resources, verbs)| {
+        resources.iter().flat_map(move |resource| {
+            verbs.iter().flat_map(move |verb| rights(group, &[resource], &[verb], name(resource, verb)))
+        })
+    });
+    let role = object(&all.answer["base"], "Role/gw-outrigger");
+    assert_eq!(granted(role), own.collect());
+}
+
+/// API group, resource, verb, and the only name that it is for.
+type Right = [String; 4];
+
+fn rights(group: &str, resources: &[&str], verbs: &[&str], name: &str) -> Vec<Right> {
+    let each = resources.iter().flat_map(|resource| verbs.iter().map(move |verb| (resource, verb)));
+    each.map(|(resource, verb)| [group, resource, verb, name].map(str::to_owned)).collect()
+}
+
+fn granted(role: &Value) -> BTreeSet<Right> {
+    let mut all = BTreeSet::new();
     for rule in json::list(role, "rules") {
-        assert_eq!(json::texts(rule, "verbs"), ["list", "watch"], "{rule}");
-        let [group] = &json::texts(rule, "api_groups")[..] else { panic!("{rule}") };
-        let resources: BTreeSet<_> = json::texts(rule, "resources").into_iter().collect();
-        assert!(granted.insert(group.clone(), resources).is_none(), "{group} twice");
+        let [groups, resources, verbs] =
+            ["api_groups", "resources", "verbs"].map(|key| json::texts(rule, key));
+        let names = rule["resourceNames"].as_array().map(|names| names[0].as_str().unwrap());
+        for group in &groups {
+            let (resources, verbs): (Vec<&str>, Vec<&str>) =
+                (resources.iter().map(String::as_str).collect(), verbs.iter().map(String::as_str).collect());
+            all.extend(rights(group, &resources, &verbs, names.unwrap_or_default()));
+        }
     }
-    let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
-    let expected: BTreeMap<String, BTreeSet<String>> =
-        RIGHTS.iter().map(|(group, resources)| ((*group).to_owned(), owned(resources))).collect();
-    assert_eq!(granted, expected);
+    all
 }
 
 #[test]
@@ -95,11 +123,12 @@ fn it_may_do_what_the_tests_let_it_do_and_nothing_else() {
 fn roles_are_bound_to_the_pods_account_and_aggregated_nowhere() {
     for case in Rendered::read().accepted() {
         let pod = &of_kind(case, "Deployment").next().unwrap()["spec"]["template"]["spec"];
-        for binding in of_kind(case, "ClusterRoleBinding") {
+        for binding in of_kind(case, "ClusterRoleBinding").chain(of_kind(case, "RoleBinding")) {
             assert_eq!(binding["subjects"][0]["name"], pod["serviceAccountName"], "{}", case["values"]);
             assert_eq!(binding["subjects"][0]["namespace"], "mesh");
-            let role = format!("ClusterRole/{}", json::text(&binding["roleRef"], "name"));
-            assert_eq!(object(case, &role)["kind"], "ClusterRole", "{role}");
+            let [kind, name] = ["kind", "name"].map(|key| json::text(&binding["roleRef"], key));
+            assert_eq!(format!("{kind}Binding"), json::text(binding, "kind"));
+            assert!(object(case, &format!("{kind}/{name}")).is_object(), "no {kind} {name}");
         }
         for role in of_kind(case, "ClusterRole") {
             let text = role.to_string();
@@ -167,7 +196,9 @@ fn its_folders_are_writable_and_its_configuration_is_where_it_looks() {
         let of_config = all.find(|mount| mount["mountPath"] == "/etc/outrigger").expect("a configuration");
         assert_eq!(of_config["readOnly"], true);
         let state = volume(&config.state_dir);
-        assert!(state["persistentVolumeClaim"].is_object(), "the store does not last: {state}");
+        let lasts = case["values"]["persistence"]["enabled"] == true;
+        assert_eq!(state["persistentVolumeClaim"].is_object(), lasts, "{state}");
+        assert_eq!(state["emptyDir"].is_object(), !lasts, "{state}");
         assert!(volume(config.admin_socket.parent().unwrap())["emptyDir"].is_object());
         assert_eq!(config.audit_log.parent(), Some(config.state_dir.as_path()));
         let map = json::text(&volume(Path::new("/etc/outrigger"))["configMap"], "name").to_owned();

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// Whom the pod is to the API server.
 const ACCOUNT: &str = "system:serviceaccount:mesh:gw-outrigger";
 /// Kinds that stay when a release goes.
-const KEPT: [&str; 2] = ["CustomResourceDefinition", "PersistentVolumeClaim"];
+const KEPT: [&str; 1] = ["CustomResourceDefinition"];
 
 /// Helm, at work.
 struct Helm {
@@ -139,9 +139,14 @@ fn a_release_is_installed_upgraded_and_removed_and_the_objects_stay() -> Result<
     helm.does("uninstall", &values)?;
     check_objects(&server, objects, false)?;
     server.get("outrigger.dev/v1alpha1", "ExternalWorkloadGroup", "default", "db")?;
+    // The gateway made it, not Helm.
+    let roots = server.get("v1", "Secret", "mesh", "outrigger-roots")?;
 
     // The same name takes over what has stayed.
     helm.does("install", &values)?;
     check_objects(&server, objects, true)?;
-    server.get("outrigger.dev/v1alpha1", "ExternalWorkloadGroup", "default", "db").map(|_| ())
+    server.get("outrigger.dev/v1alpha1", "ExternalWorkloadGroup", "default", "db")?;
+    check_gateway(&server, &host)?;
+    assert_eq!(server.get("v1", "Secret", "mesh", "outrigger-roots")?["data"], roots["data"]);
+    Ok(())
 }

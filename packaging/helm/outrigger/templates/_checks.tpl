@@ -17,6 +17,9 @@
 {{- fail "service: loadBalancerClass and loadBalancerSourceRanges mean nothing with the type NodePort" -}}
 {{- end -}}
 {{- end -}}
+{{- if and .Values.persistence.existingClaim (not .Values.persistence.enabled) -}}
+{{- fail "persistence.existingClaim: means nothing without persistence.enabled" -}}
+{{- end -}}
 {{- if and (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) -}}
 {{- fail "serviceAccount.name: needed where the chart makes none" -}}
 {{- end -}}

@@ -4,7 +4,8 @@ large numbers with an exponent. */}}
 {{- include "outrigger.checks" . -}}
 {{- $host := ternary (printf "[%s]" .Values.bindAddress) .Values.bindAddress (contains ":" .Values.bindAddress) -}}
 source: kubernetes
-state: folder
+state: kubernetes
+namespace: {{ .Release.Namespace | quote }}
 stateDir: /var/lib/outrigger-gateway
 listen: "{{ $host }}:7443"
 metricsListen: "{{ $host }}:9464"
