@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use e2e::apiserver::fixture::{ApiServer, is};
+use e2e::command::Answer;
 use e2e::host::Host;
 use e2e::json;
 use e2e::net::Net;
@@ -74,8 +75,9 @@ fn check_objects(server: &ApiServer, objects: &[Value], is_installed: bool) -> R
     Ok(())
 }
 
-/// Starts the gateway as the pod would, with the rights of its service account, and waits until it answers the probes.
-fn check_gateway(server: &ApiServer, host: &Host) -> Result<()> {
+/// Starts the gateway as the pod would, with the rights of its service account, waits until it answers the probes, and gives
+/// it a command.
+fn check_gateway(server: &ApiServer, host: &Host, command: &[&str]) -> Result<Answer> {
     let map = server.get("v1", "ConfigMap", "mesh", "gw-outrigger")?;
     let folder = host.folder().join("pod");
     std::fs::create_dir_all(&folder)?;
@@ -95,7 +97,9 @@ fn check_gateway(server: &ApiServer, host: &Host) -> Result<()> {
         host.run(&["traffic", "get", "http://127.0.0.1:9464/readyz"])?.ok().map(|_| ())
     });
     ready.with_context(|| gateway.output())?;
-    gateway.stop().map(|_| ())
+    let answer = host.run(&[&["outrigger-gateway"], command, &["--socket", &socket]].concat())?.ok()?;
+    gateway.stop()?;
+    Ok(answer)
 }
 
 #[test]
@@ -114,7 +118,7 @@ fn a_release_is_installed_upgraded_and_removed_and_the_objects_stay() -> Result<
     let done = helm.does("install", &values)?;
     assert_eq!((&done["status"], &done["revision"]), (&json!("deployed"), &json!(1)), "{done}");
     check_objects(&server, objects, true)?;
-    check_gateway(&server, &host)?;
+    check_gateway(&server, &host, &["status"])?;
     let group = "{apiVersion: outrigger.dev/v1alpha1, kind: ExternalWorkloadGroup,
                   metadata: {name: db, namespace: default}, spec: {template: {labels: {app: db}}}}";
     server.apply(group)?;
@@ -127,7 +131,9 @@ fn a_release_is_installed_upgraded_and_removed_and_the_objects_stay() -> Result<
     values["config"]["advertise"] = json!(["192.0.2.1:7443"]);
     assert_eq!(helm.does("upgrade", &values)?["revision"], 2);
     assert_ne!(checksum()?, before, "the gateway would not be started again");
-    check_gateway(&server, &host)?;
+    check_gateway(&server, &host, &["token", "create", "--group", "default/db"])?;
+    let tokens = server.list("outrigger.dev/v1alpha1", "JoinToken", "default")?;
+    assert_eq!(tokens.len(), 1, "{tokens:#?}");
 
     values["replicas"] = json!(2);
     let refused = helm.does("upgrade", &values).unwrap_err().to_string();
@@ -146,7 +152,7 @@ fn a_release_is_installed_upgraded_and_removed_and_the_objects_stay() -> Result<
     helm.does("install", &values)?;
     check_objects(&server, objects, true)?;
     server.get("outrigger.dev/v1alpha1", "ExternalWorkloadGroup", "default", "db")?;
-    check_gateway(&server, &host)?;
+    check_gateway(&server, &host, &["status"])?;
     assert_eq!(server.get("v1", "Secret", "mesh", "outrigger-roots")?["data"], roots["data"]);
     Ok(())
 }
