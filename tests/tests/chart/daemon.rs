@@ -172,6 +172,10 @@ fn probes_and_services_reach_where_it_listens() {
             let [port] = json::list(&service["spec"], "ports") else { panic!("{service}") };
             let wanted = if name(service).ends_with("-metrics") { "metrics" } else { "hosts" };
             assert_eq!(json::text(port, "targetPort"), wanted, "{}", name(service));
+            // Metrics have no address of their own, least of all one outside of the cluster.
+            let is_headless =
+                service["spec"]["type"] == "ClusterIP" && service["spec"]["clusterIP"] == "None";
+            assert_eq!(is_headless, wanted == "metrics", "{}", name(service));
         }
     }
 }
