@@ -135,7 +135,11 @@ fn roles_are_bound_to_the_pods_account_and_aggregated_nowhere() {
             assert!(!text.contains("rbac.authorization.k8s.io/aggregate-to-"), "{}", name(role));
             assert!(!text.contains("\"*\""), "{}: everything", name(role));
         }
-        for account in of_kind(case, "ServiceAccount") {
+        let accounts: Vec<_> = of_kind(case, "ServiceAccount").collect();
+        assert_eq!(accounts.is_empty(), case["values"]["serviceAccount"]["create"] == false);
+        for account in accounts {
+            // Only the pod that asks for it has a token.
+            assert_eq!(account["automountServiceAccountToken"], false);
             assert_eq!(account["metadata"]["name"], pod["serviceAccountName"], "{}", case["values"]);
         }
     }

@@ -78,6 +78,9 @@ fn all_selectors_select_the_pod() {
         }
         for monitor in of_kind(case, "ServiceMonitor") {
             let wanted = monitor["spec"]["selector"]["matchLabels"].as_object().unwrap();
+            assert_eq!(monitor["apiVersion"], "monitoring.coreos.com/v1");
+            // Not the Service of another release.
+            assert!(wanted.contains_key("app.kubernetes.io/instance"), "{wanted:?}");
             let fits = |service: &&Value| {
                 wanted.iter().all(|(key, value)| service["metadata"]["labels"][key] == *value)
             };
