@@ -95,6 +95,26 @@ fn it_may_do_what_the_tests_let_it_do_and_nothing_else() {
     assert_eq!(granted(role), own.collect());
 }
 
+#[test]
+#[ignore = "`cargo xtask ci chart` renders what this reads"]
+fn people_have_roles_of_the_kinds_that_are_theirs() {
+    let all = Rendered::read();
+    let plurals: Vec<String> = crds::definitions().into_iter().map(|kind| kind.spec.names.plural).collect();
+    // What is the gateway's own is nobody's business.
+    let theirs: Vec<&str> =
+        plurals.iter().map(String::as_str).filter(|&kind| kind != "meshrecords").collect();
+    let look = ["get", "list", "watch"];
+    let change = [&look[..], &["create", "update", "patch", "delete"]].concat();
+    for (name, verbs) in [("view", &look[..]), ("admin", &change)] {
+        let role = object(&all.answer["base"], &format!("ClusterRole/mesh-gw-outrigger-{name}")).clone();
+        assert_eq!(
+            granted(&role),
+            rights("outrigger.dev", &theirs, verbs, "").into_iter().collect(),
+            "{name}"
+        );
+    }
+}
+
 /// API group, resource, verb, and the only name that it is for.
 type Right = [String; 4];
 
