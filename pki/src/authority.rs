@@ -37,7 +37,7 @@ pub struct Authority {
 /// A certificate that was issued.
 #[derive(Clone, Debug)]
 pub struct Issued {
-    /// DER, the leaf alone: every peer has the root.
+    /// DER, the leaf first, then what is between it and the root: every peer has that.
     pub chain: Vec<CertificateDer<'static>>,
     /// When it stops being valid.
     pub expires: UnixTime,

@@ -106,7 +106,7 @@ pub(crate) fn certificate_key_hash(certificate: &CertificateDer<'_>) -> Option<K
     Some(KeyHash::of_spki(certificate.public_key().raw))
 }
 
-fn pem_block(tag: &str, der: &[u8]) -> String {
+pub(crate) fn pem_block(tag: &str, der: &[u8]) -> String {
     let text = STANDARD.encode(der);
     let mut block = format!("-----BEGIN {tag}-----\n");
     let mut rest = text.as_str();

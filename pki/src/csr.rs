@@ -1,15 +1,20 @@
 //! Checking of certificate requests. Only the key and the proof that its holder asks count: subject and extensions
-//! are not even read, so a request can ask for no name.
+//! are not even read, so a request can ask for no name. Where an authority signs requests as they are, they must ask for
+//! the one name that they would be given.
 
 use rcgen::PublicKeyData as _;
 use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer as _;
 
+use crate::bundle::pem_block;
 use crate::key::KeyHash;
+use crate::spiffe::SpiffeId;
 
 /// A request whose signature was verified.
 #[derive(Clone, Debug)]
 pub struct CheckedCsr {
+    der: Vec<u8>,
     spki: Vec<u8>,
     key_hash: KeyHash,
 }
@@ -55,13 +60,33 @@ impl CheckedCsr {
         }
         request.verify_signature().map_err(|_wrong| InvalidCsr::Signature)?;
         let key_hash = KeyHash::of_spki(&spki);
-        Ok(Self { spki, key_hash })
+        Ok(Self { der: der.to_vec(), spki, key_hash })
     }
 
     /// The hash of the key.
     #[must_use]
     pub const fn key_hash(&self) -> KeyHash {
         self.key_hash
+    }
+
+    /// The request in PEM.
+    #[must_use]
+    pub fn to_pem(&self) -> String {
+        pem_block("CERTIFICATE REQUEST", &self.der)
+    }
+
+    /// Whether it asks for this name and for nothing else: no subject, no other name, no use.
+    #[must_use]
+    pub fn names_only(&self, id: &SpiffeId) -> bool {
+        let Ok((_, request)) = X509CertificationRequest::from_der(&self.der) else { return false };
+        let mut asked = request.requested_extensions().into_iter().flatten();
+        let (Some(ParsedExtension::SubjectAlternativeName(names)), None) = (asked.next(), asked.next())
+        else {
+            return false;
+        };
+        let is_id = |name: &GeneralName<'_>| matches!(name, GeneralName::URI(uri) if *uri == id.to_string());
+        let unnamed = request.certification_request_info.subject.iter().next().is_none();
+        unnamed && names.general_names.len() == 1 && names.general_names.iter().all(is_id)
     }
 
     pub(crate) fn spki(&self) -> &[u8] {

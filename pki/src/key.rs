@@ -10,6 +10,7 @@ use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
 use crate::csr::InvalidCsr;
+use crate::spiffe::SpiffeId;
 
 /// A private key and its public half.
 pub struct KeyPair(rcgen::KeyPair);
@@ -78,8 +79,22 @@ impl KeyPair {
     /// # Errors
     /// [`InvalidCsr::Create`] where the cryptography refuses.
     pub fn request(&self) -> Result<Vec<u8>, InvalidCsr> {
+        self.request_with(Vec::new())
+    }
+
+    /// The same, naming whom it is for: some authorities sign requests as they are.
+    ///
+    /// # Errors
+    /// [`InvalidCsr::Create`] where the cryptography refuses.
+    pub fn request_for(&self, id: &SpiffeId) -> Result<Vec<u8>, InvalidCsr> {
+        let uri = id.to_string().try_into().map_err(InvalidCsr::Create)?;
+        self.request_with(vec![rcgen::SanType::URI(uri)])
+    }
+
+    fn request_with(&self, names: Vec<rcgen::SanType>) -> Result<Vec<u8>, InvalidCsr> {
         let mut params = rcgen::CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
+        params.subject_alt_names = names;
         let request = params.serialize_request(&self.0).map_err(InvalidCsr::Create)?;
         Ok(request.der().to_vec())
     }

@@ -5,6 +5,7 @@
 mod authority;
 mod bundle;
 mod csr;
+mod issued;
 mod key;
 mod spiffe;
 mod svid;
@@ -17,6 +18,7 @@ pub use rustls_pki_types::{CertificateDer, UnixTime};
 pub use crate::authority::{Authority, InvalidAuthority, IssueError, Issued};
 pub use crate::bundle::{InvalidBundle, TrustBundle, certificates_from_pem, certificates_to_pem};
 pub use crate::csr::{CheckedCsr, InvalidCsr};
+pub use crate::issued::{Asked, RootCertificate, UnfitCertificate, verify_issued};
 pub use crate::key::{InvalidKey, InvalidKeyHash, KeyHash, KeyPair};
 pub use crate::spiffe::{
     InvalidSpiffeId, Principal, SpiffeId, TrustDomain, is_dns1123_label, is_dns1123_subdomain,
