@@ -10,14 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use pki::{CheckedCsr, SpiffeId};
+use pki::{Asked, CheckedCsr, SpiffeId};
 use proto::v1;
 use proto::v1::admin_server::Admin;
 use secrecy::ExposeSecret as _;
 use tonic::{Request, Response, Status};
 
 use crate::audit::{Audit, Event};
-use crate::ca::Ca;
+use crate::ca::{Ca, Certificate, SignError};
 use crate::check;
 use crate::clock::Clock;
 use crate::enrollment::Settings;
@@ -207,9 +207,15 @@ impl Admin for AdminService {
         let now = self.clock.now();
         let csr = CheckedCsr::from_der(&request.csr).map_err(AdminError::from)?;
         let id = SpiffeId::admin(&self.settings.trust_domain, &request.name).map_err(AdminError::from)?;
-        let roots = self.ca.roots();
-        let issued =
-            roots.active().authority.issue(&csr, &id, now, ADMIN_LIFETIME).map_err(AdminError::from)?;
+        let asked = Asked { csr: &csr, id: &id, now, lifetime: ADMIN_LIFETIME };
+        let Certificate { issued, roots, .. } = match self.ca.issue(&asked).await {
+            Ok(certificate) => certificate,
+            Err(SignError::Unnamed { id, .. }) => {
+                let answer = v1::IssueAdminResponse { request_for: id, ..v1::IssueAdminResponse::default() };
+                return Ok(Response::new(answer));
+            }
+            Err(error) => return Err(AdminError::from(error).into()),
+        };
         let expires = issued.expires.as_secs();
         self.metrics.issued("admin");
         tracing::info!(admin = request.name, by = %caller, "administrator's certificate issued");
@@ -218,6 +224,7 @@ impl Admin for AdminService {
             certificate_chain: issued.chain.iter().map(|certificate| certificate.to_vec()).collect(),
             trust_bundle: roots.certificates(),
             expires: show::seconds(expires),
+            request_for: String::new(),
         }))
     }
 
@@ -246,7 +253,9 @@ impl Admin for AdminService {
         request: Request<v1::GatewayStatusRequest>,
     ) -> Result<Response<v1::GatewayStatusResponse>, Status> {
         self.caller(&request)?;
-        Ok(Response::new(show::summary(self.mesh.summary())))
+        let mut summary = show::summary(self.mesh.summary());
+        summary.warnings.extend(self.ca.trouble());
+        Ok(Response::new(summary))
     }
 }
 

@@ -84,7 +84,6 @@ pub fn authorise(
         Ok(workload) => Ok(workload),
         Err(WorkloadError::Refused(refusal)) => Err(refusal.into()),
         Err(WorkloadError::Store(error)) => Err(error.into()),
-        Err(WorkloadError::Issue(error)) => Err(StoreError::Database(error.to_string()).into()),
     }
 }
 

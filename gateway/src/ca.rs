@@ -1,126 +1,104 @@
-//! The roots of the mesh while the gateway runs, and their rotation: a new root is trusted first, then signs, then the
-//! old one is forgotten. Each step is refused while a host would be lost by it.
+//! The authority of the mesh while the gateway runs: which roots are trusted, and certificates by whoever signs. What was
+//! signed is verified here before anybody is given it. Nothing here is called while the store is locked.
+
+mod built_in;
+pub mod cert_manager;
+mod external;
+mod metrics;
+mod roots;
+mod rotation;
+mod signer;
+pub mod vault;
 
 use std::fmt;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use pki::{Authority, InvalidAuthority, InvalidBundle, Issued, KeyHash, TrustBundle, TrustDomain, UnixTime};
-use tokio::sync::watch;
+use pki::{Asked, TrustDomain, UnixTime};
+use tokio::sync::{Semaphore, watch};
 
-use crate::store::{Given, KeptRoot, RootError, Store, StoreError, WorkloadName, root_id};
+use crate::store::{Given, RootError, Store, StoreError, WorkloadName};
 
-/// How many names an explanation lists.
-const LISTED: usize = 5;
+use built_in::BuiltIn;
+pub use metrics::CaMetrics;
+pub use roots::{Certificate, Root, Roots};
+pub use rotation::{RotationError, Standing};
+pub use signer::{SignError, SignFailure, Signed, Signer};
 
-/// The roots, and where they are kept. Calls that change something block on the disk.
+/// Requests to an authority elsewhere at a time.
+const AT_A_TIME: usize = 16;
+
+/// The roots, where they are kept, and who signs.
 pub struct Ca {
     store: Arc<Store>,
     trust_domain: TrustDomain,
     roots: watch::Sender<Arc<Roots>>,
+    signer: Arc<dyn Signer>,
+    /// `None`: the gateway signs itself.
+    external: Option<External>,
+    permits: Semaphore,
+    /// Why nothing is signed at the moment.
+    trouble: Mutex<Option<String>>,
+    metrics: CaMetrics,
 }
 
-/// All roots at one moment.
-pub struct Roots {
-    active: Root,
-    /// Oldest first.
-    all: Vec<Root>,
-}
-
-/// A root.
-#[derive(Clone)]
-pub struct Root {
-    /// Its name: the first digits of its key's hash.
-    pub id: String,
-    /// It and its key.
-    pub authority: Arc<Authority>,
-    /// When it was made.
-    pub added_at: UnixTime,
-}
-
-/// What hosts have of a root.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// Its name.
-    pub id: String,
-    /// Whether it signs.
-    pub active: bool,
-    /// When it was made, in seconds since 1970.
-    pub added_at: u64,
-    /// When it ends, in seconds since 1970.
-    pub expires: u64,
-    /// Hosts that have shown that they trust it.
-    pub trusted_by: usize,
-    /// Hosts whose certificate it signed.
-    pub signed: usize,
-    /// All hosts.
-    pub hosts: usize,
-}
-
-/// Why the roots were not changed.
-#[derive(Debug, thiserror::Error)]
-pub enum RotationError {
-    /// There is no such root.
-    #[error("there is no root {0}: see `outrigger-gateway ca list`")]
-    Unknown(String),
-    /// A rotation is under way.
-    #[error("root {0} is trusted and does not sign yet: activate or retire it first")]
-    UnderWay(String),
-    /// The root that signs cannot go.
-    #[error("root {0} signs: activate another one first")]
-    Active(String),
-    /// Hosts do not trust it yet.
-    #[error(
-        "{count} hosts have not shown that they have root {id} ({names}): those that are connected are asked to renew, which takes seconds, with thousands minutes; one that is away would not come back. `--force` does it all the same"
-    )]
-    Untrusted {
-        /// The root.
-        id: String,
-        /// How many.
-        count: usize,
-        /// Some of them.
-        names: String,
-    },
-    /// Tokens do not pin it.
-    #[error(
-        "tokens that may still be used do not name root {id} ({names}): revoke them or let them expire; `--force` does it all the same"
-    )]
-    Tokens {
-        /// The root.
-        id: String,
-        /// Some of them.
-        names: String,
-    },
-    /// Hosts have certificates of it.
-    #[error(
-        "{count} hosts have not shown a certificate of another root than {id} ({names}): those that are connected are asked to renew, which takes seconds, with thousands minutes; one that is away would not come back. `--force` does it all the same"
-    )]
-    InUse {
-        /// The root.
-        id: String,
-        /// How many.
-        count: usize,
-        /// Some of them.
-        names: String,
-    },
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The roots cannot be read.
-    #[error(transparent)]
-    Root(#[from] RootError),
-    /// No root can be made.
-    #[error(transparent)]
-    Authority(#[from] InvalidAuthority),
+/// An authority elsewhere.
+pub struct External {
+    /// Who signs.
+    pub signer: Arc<dyn Signer>,
+    /// A file with the roots to trust; `None`: those that certificates come with.
+    pub trust_bundle: Option<PathBuf>,
+    /// How long a certificate may take.
+    pub deadline: Duration,
 }
 
 impl Ca {
-    /// The roots of the store; the first one is made with it.
+    /// The gateway signs itself, with the roots of the store; the first one is made with it.
     ///
     /// # Errors
     /// [`RootError`].
     pub fn open(store: Arc<Store>, trust_domain: &TrustDomain, now: UnixTime) -> Result<Self, RootError> {
-        let roots = Roots::try_new(store.roots(trust_domain, now)?)?;
-        Ok(Self { store, trust_domain: trust_domain.clone(), roots: watch::Sender::new(Arc::new(roots)) })
+        let roots = watch::Sender::new(Arc::default());
+        let signer = Arc::new(BuiltIn { roots: roots.subscribe() });
+        let ca = Self::new(store, trust_domain, signer, None, roots);
+        ca.reload(now)?;
+        Ok(ca)
+    }
+
+    /// Somebody else signs. Which roots there are is known with the first certificate, unless the store or a file says it.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn open_external(
+        store: Arc<Store>,
+        trust_domain: &TrustDomain,
+        external: External,
+        now: UnixTime,
+    ) -> Result<Self, RootError> {
+        let signer = external.signer.clone();
+        let ca = Self::new(store, trust_domain, signer, Some(external), watch::Sender::new(Arc::default()));
+        ca.reload(now)?;
+        Ok(ca)
+    }
+
+    fn new(
+        store: Arc<Store>,
+        trust_domain: &TrustDomain,
+        signer: Arc<dyn Signer>,
+        external: Option<External>,
+        roots: watch::Sender<Arc<Roots>>,
+    ) -> Self {
+        Self {
+            store,
+            trust_domain: trust_domain.clone(),
+            roots,
+            signer,
+            external,
+            permits: Semaphore::new(AT_A_TIME),
+            trouble: Mutex::default(),
+            metrics: CaMetrics::default(),
+        }
     }
 
     /// The roots now.
@@ -135,162 +113,97 @@ impl Ca {
         self.roots.subscribe()
     }
 
-    /// What hosts have of each root, oldest first.
+    /// What counts certificates and failures.
+    #[must_use]
+    pub const fn metrics(&self) -> &CaMetrics {
+        &self.metrics
+    }
+
+    /// Why nothing is signed at the moment, if something is known to be wrong.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether somebody else signs.
+    #[must_use]
+    pub const fn is_external(&self) -> bool {
+        self.external.is_some()
+    }
+
+    /// Whether a request that does not name whom it is for is signed for nobody.
+    #[must_use]
+    pub fn signs_as_requested(&self) -> bool {
+        self.signer.signs_as_requested()
+    }
+
+    fn signer(&self) -> &dyn Signer {
+        &*self.signer
+    }
+
+    fn trust_bundle(&self) -> Option<&Path> {
+        self.external.as_ref()?.trust_bundle.as_deref()
+    }
+
+    /// A certificate for somebody else's key, verified. An authority that is away for a moment is asked again.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub fn standings(&self) -> Result<Vec<Standing>, StoreError> {
-        let given = self.store.confirmed_trust()?;
-        let roots = self.roots();
-        let count = |is: &dyn Fn(&Given) -> bool| given.values().flatten().filter(|given| is(given)).count();
-        let standing = |root: &Root| Standing {
-            id: root.id.clone(),
-            active: root.id == roots.active.id,
-            added_at: root.added_at.as_secs(),
-            expires: root.authority.expires().as_secs(),
-            trusted_by: count(&|given| given.roots.contains(&root.id)),
-            signed: count(&|given| given.issuer == root.id),
-            hosts: given.len(),
+    /// [`SignError`].
+    pub async fn issue(&self, asked: &Asked<'_>) -> Result<Certificate, SignError> {
+        let issued = match &self.external {
+            None => self.issue_here(asked).await,
+            Some(external) => self.issue_elsewhere(external, asked).await,
         };
-        Ok(roots.all.iter().map(standing).collect())
-    }
-
-    /// Makes a new root, which is trusted and does not sign yet. Its name.
-    ///
-    /// # Errors
-    /// [`RotationError`]; one rotation at a time.
-    pub fn add(&self, now: UnixTime) -> Result<String, RotationError> {
-        let roots = self.roots();
-        if let Some(waiting) = roots.all.last().filter(|newest| newest.id != roots.active.id) {
-            return Err(RotationError::UnderWay(waiting.id.clone()));
+        self.metrics.signed(issued.as_ref().map_or_else(SignError::reason, |_certificate| "ok"));
+        match &issued {
+            Ok(_) => self.note(None),
+            // That is no fault of who signs.
+            Err(SignError::Unnamed { .. } | SignError::Store(_) | SignError::Root(_)) => {}
+            Err(
+                error @ (SignError::Unavailable { .. }
+                | SignError::Refused { .. }
+                | SignError::Unfit { .. }
+                | SignError::Issue(_)),
+            ) => self.note(Some(error.to_string())),
         }
-        let authority = Authority::create(&self.trust_domain, now)?;
-        self.store.add_root(&authority, now)?;
-        self.reload(now)?;
-        Ok(root_id(&authority))
+        issued
     }
 
-    /// Lets a root sign.
-    ///
-    /// # Errors
-    /// [`RotationError`] while hosts or tokens do not know it, unless forced.
-    pub fn activate(&self, id: &str, force: bool, now: UnixTime) -> Result<(), RotationError> {
+    async fn issue_here(&self, asked: &Asked<'_>) -> Result<Certificate, SignError> {
+        let signed = self.signer.sign(asked).await.map_err(|failure| failure.of(self.signer.name()))?;
         let roots = self.roots();
-        let root = roots.find(id)?;
-        if !force {
-            let trusts = |given: &Given| given.roots.iter().any(|known| known == id);
-            if let Some((count, names)) = self.hosts_without(trusts)? {
-                return Err(RotationError::Untrusted { id: id.to_owned(), count, names });
+        let (issued, root) = roots
+            .verify(&signed.chain, asked)
+            .map_err(|fault| SignError::Unfit { ca: self.signer.name().to_owned(), fault })?;
+        Ok(Certificate { issued, issuer: root, roots })
+    }
+
+    /// Learns what is wrong, or that nothing is.
+    fn note(&self, trouble: Option<String>) {
+        let mut known = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known == trouble {
+            return;
+        }
+        if let Some(trouble) = &trouble {
+            tracing::warn!(trouble, "certificates cannot be signed");
+        } else {
+            tracing::info!(ca = self.signer.name(), "certificates are signed again");
+        }
+        self.metrics.available(trouble.is_none());
+        *known = trouble;
+    }
+
+    fn reload(&self, now: UnixTime) -> Result<(), RootError> {
+        let roots = match &self.external {
+            None => {
+                let kept = self.store.roots(&self.trust_domain, now)?;
+                let active = kept.iter().find(|root| root.active).ok_or(RootError::NoneActive)?.id.clone();
+                Roots::new(active, kept.into_iter().map(Root::from).collect())
             }
-            let usable = self.store.tokens()?.into_iter().filter(|token| {
-                let older = token.created_at <= root.added_at.as_secs();
-                older && !token.revoked && token.uses_left > 0 && token.expires_at > now.as_secs()
-            });
-            let usable: Vec<String> = usable.map(|token| token.id).collect();
-            if !usable.is_empty() && roots.all.len() > 1 {
-                return Err(RotationError::Tokens { id: id.to_owned(), names: listed(&usable) });
-            }
-        }
-        if !self.store.activate_root(id)? {
-            return Err(RotationError::Unknown(id.to_owned()));
-        }
-        self.reload(now)
-    }
-
-    /// Forgets a root: nobody is trusted by it any more.
-    ///
-    /// # Errors
-    /// [`RotationError`] for the one that signs, and while hosts have certificates of it, unless forced.
-    pub fn retire(&self, id: &str, force: bool, now: UnixTime) -> Result<(), RotationError> {
-        let roots = self.roots();
-        roots.find(id)?;
-        if roots.active().id == id {
-            return Err(RotationError::Active(id.to_owned()));
-        }
-        if !force && let Some((count, names)) = self.hosts_without(|given| given.issuer != id)? {
-            return Err(RotationError::InUse { id: id.to_owned(), count, names });
-        }
-        if !self.store.remove_root(id)? {
-            return Err(RotationError::Unknown(id.to_owned()));
-        }
-        self.reload(now)
-    }
-
-    /// The hosts that have not shown something, if any: how many, and some names.
-    fn hosts_without(&self, has: impl Fn(&Given) -> bool) -> Result<Option<(usize, String)>, StoreError> {
-        let given = self.store.confirmed_trust()?;
-        let without = given.iter().filter(|(_, given)| !given.as_ref().is_some_and(&has));
-        let names: Vec<String> = without.map(|(name, _)| name.to_string()).collect();
-        Ok((!names.is_empty()).then(|| (names.len(), listed(&names))))
-    }
-
-    fn reload(&self, now: UnixTime) -> Result<(), RotationError> {
-        let roots = Roots::try_new(self.store.roots(&self.trust_domain, now)?)?;
+            Some(external) => self.external_roots(external)?,
+        };
         self.roots.send_replace(Arc::new(roots));
         Ok(())
-    }
-}
-
-impl Roots {
-    fn try_new(kept: Vec<KeptRoot>) -> Result<Self, RootError> {
-        let mut active = None;
-        let mut all = Vec::new();
-        for KeptRoot { id, authority, active: signs, added_at } in kept {
-            let added_at = crate::store::unix_time(added_at);
-            let root = Root { id, authority: Arc::new(authority), added_at };
-            if signs {
-                active = Some(root.clone());
-            }
-            all.push(root);
-        }
-        Ok(Self { active: active.ok_or(RootError::NoneActive)?, all })
-    }
-
-    /// The one that signs.
-    #[must_use]
-    pub const fn active(&self) -> &Root {
-        &self.active
-    }
-
-    /// All of them in DER, as hosts are given them.
-    #[must_use]
-    pub fn certificates(&self) -> Vec<Vec<u8>> {
-        self.all.iter().map(|root| root.authority.certificate().to_vec()).collect()
-    }
-
-    /// What tokens pin.
-    #[must_use]
-    pub fn pins(&self) -> Vec<KeyHash> {
-        self.all.iter().map(|root| root.authority.pin()).collect()
-    }
-
-    /// What peers are verified with.
-    ///
-    /// # Errors
-    /// Never for roots that were made or read.
-    pub fn bundle(&self) -> Result<TrustBundle, InvalidBundle> {
-        TrustBundle::try_new(self.all.iter().map(|root| root.authority.certificate().clone()).collect())
-    }
-
-    /// What a host is given with a certificate that the active root signed.
-    #[must_use]
-    pub fn given(&self, issued: &Issued) -> Given {
-        Given {
-            issuer: self.active().id.clone(),
-            roots: self.all.iter().map(|root| root.id.clone()).collect(),
-            expires: issued.expires.as_secs(),
-        }
-    }
-
-    /// Whether a host that was given this would be given the same again.
-    #[must_use]
-    pub fn are_as_given(&self, given: &Given) -> bool {
-        given.issuer == self.active.id && given.roots.iter().eq(self.all.iter().map(|root| &root.id))
-    }
-
-    fn find(&self, id: &str) -> Result<&Root, RotationError> {
-        let found = self.all.iter().find(|root| root.id == id);
-        found.ok_or_else(|| RotationError::Unknown(id.to_owned()))
     }
 }
 
@@ -307,7 +220,10 @@ pub fn record(store: &Store, name: &WorkloadName, given: Given) {
     }
 }
 
-fn listed(names: &[String]) -> String {
-    let some = names.iter().take(LISTED).cloned().collect::<Vec<_>>().join(", ");
-    if names.len() > LISTED { format!("{some}, …") } else { some }
+/// Runs what waits for the disk where it holds up nobody.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(StoreError::Database(error.to_string())))
 }

@@ -15,9 +15,11 @@ use telemetry::logging::LogFormat;
 use crate::source::cluster;
 use crate::store::{InvalidPools, Pools};
 
+mod ca;
 mod value;
 
 use ::config::{HostPort, InvalidFile, List};
+pub use ca::{Ca, CaSection, Signer};
 pub use value::{InvalidValue, Lasting, Source, SourceKind, State, StateKind};
 
 /// Where the configuration file is unless `--config` says otherwise. A missing file there is no error.
@@ -125,6 +127,9 @@ pub struct Options {
     /// The audit log, lines of JSON. [default: audit.log in the state folder]
     #[arg(long, env = "OUTRIGGER_GATEWAY_AUDIT_LOG", value_name = "FILE")]
     pub audit_log: Option<PathBuf>,
+    /// Who signs certificates; a section of the file, without flags. [default: the gateway itself]
+    #[arg(skip)]
+    pub ca: Option<CaSection>,
     /// How logs are written. [default: text]
     #[arg(long, env = "OUTRIGGER_GATEWAY_LOG_FORMAT", value_name = "text|json|journald")]
     #[serde(deserialize_with = "::config::text")]
@@ -176,6 +181,8 @@ pub struct Config {
     pub proxies: Vec<IpNet>,
     /// The audit log.
     pub audit_log: PathBuf,
+    /// Who signs certificates.
+    pub ca: Ca,
     /// How logs are written.
     pub log_format: LogFormat,
     /// What is logged.
@@ -240,7 +247,7 @@ impl Config {
         let pool_prefixes = options.workload_pools.map(|list| list.0).unwrap_or_default();
         let config = Self {
             state: state(options.state, options.source, options.namespace, path)?,
-            source: source(options.source, options.manifests, options.kubeconfig, path)?,
+            source: source(options.source, options.manifests, options.kubeconfig.clone(), path)?,
             advertise: advertised(options.advertise, listen),
             listen,
             trust_domain: match options.trust_domain {
@@ -261,6 +268,7 @@ impl Config {
             max_connections: options.max_connections.unwrap_or(16_384),
             max_connections_per_source: options.max_connections_per_source.unwrap_or(64),
             proxies: options.proxies.map(|list| list.0).unwrap_or_default(),
+            ca: Ca::of(options.ca, options.kubeconfig.clone(), path)?,
             audit_log: options.audit_log.unwrap_or_else(|| state_dir.join("audit.log")),
             log_format: options.log_format.unwrap_or_default(),
             log_level: options.log_level.unwrap_or_else(|| "info,kube_runtime=off".to_owned()),
@@ -324,6 +332,7 @@ impl Options {
             max_connections_per_source: self.max_connections_per_source.or(other.max_connections_per_source),
             proxies: self.proxies.or(other.proxies),
             audit_log: self.audit_log.or(other.audit_log),
+            ca: self.ca.or(other.ca),
             log_format: self.log_format.or(other.log_format),
             log_level: self.log_level.or(other.log_level),
         }

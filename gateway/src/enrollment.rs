@@ -7,7 +7,7 @@ mod name;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pki::{CheckedCsr, IssueError, Issued, SpiffeId, TrustDomain};
+use pki::{Asked, CheckedCsr, SpiffeId, TrustDomain};
 use proto::v1;
 use proto::v1::enrollment_server::Enrollment;
 use tonic::{Request, Response, Status};
@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::audit::{self, Audit, Event};
 use crate::authorization::authorise;
-use crate::ca::{self, Ca, Roots};
+use crate::ca::{self, Ca, Certificate, SignError};
 use crate::clock::Clock;
 use crate::mesh_view::MeshView;
 use crate::metrics::Metrics;
@@ -59,8 +59,7 @@ pub struct EnrollmentService {
 /// A host that joined.
 struct Joined {
     workload: Workload,
-    issued: Issued,
-    roots: Arc<Roots>,
+    certificate: Certificate,
 }
 
 #[tonic::async_trait]
@@ -71,12 +70,15 @@ impl Enrollment for EnrollmentService {
         let (token, name) = (request.token_id.clone(), wanted_name(&request));
         let remote = peer.remote.ip().to_string();
         match self.admit(&peer, request).await {
-            Ok(Joined { workload, issued, roots }) => {
+            Ok(Joined { workload, certificate }) => {
                 self.metrics.joined("ok");
                 self.metrics.issued("workload");
                 tracing::info!(workload = %workload.name, target = %workload.target, remote, "workload joined");
                 self.audit.record(&joined_event(&workload, &token, &remote), self.clock.now());
-                Ok(Response::new(self.welcome(workload, &issued, &roots)))
+                Ok(Response::new(self.welcome(workload, &certificate)))
+            }
+            Err(EnrollmentError::Sign(SignError::Unnamed { id, .. })) => {
+                Ok(Response::new(v1::JoinResponse { request_for: id, ..v1::JoinResponse::default() }))
             }
             Err(error) => {
                 self.metrics.joined(error.reason());
@@ -92,12 +94,12 @@ impl Enrollment for EnrollmentService {
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
         let peer = peer(&request)?;
         match self.prolong(&peer, &request.into_inner().csr).await {
-            Ok((issued, roots)) => {
+            Ok(certificate) => {
                 self.metrics.renewed("ok");
                 self.metrics.issued("workload");
                 Ok(Response::new(v1::RenewResponse {
-                    certificate_chain: der(&issued),
-                    trust_bundle: roots.certificates(),
+                    certificate_chain: der(&certificate),
+                    trust_bundle: certificate.roots.certificates(),
                     gateways: self.settings.gateways.clone(),
                 }))
             }
@@ -151,13 +153,15 @@ impl EnrollmentService {
             agent_version: shortened(&request.agent_version),
             wanted,
         };
-        let service = self.clone();
+        let (store, checked) = (self.store.clone(), joining.clone());
+        blocking(move || Ok(store.check_join(&checked, now)?)).await?;
+        let certificate = self.issue(&csr, &joining.name, now).await?;
+        // Signing may have taken a while, and what was checked may have changed.
+        let (store, now) = (self.store.clone(), self.clock.now());
         blocking(move || {
-            let roots = service.ca.roots();
-            let issue = || service.issue(&roots, &csr, &joining.name, now);
-            let (workload, issued) = service.store.join(&joining, now, issue)?;
-            ca::record(&service.store, &workload.name, roots.given(&issued));
-            Ok(Joined { workload, issued, roots })
+            let workload = store.join(&joining, certificate.issued.expires, now)?;
+            ca::record(&store, &workload.name, certificate.given());
+            Ok(Joined { workload, certificate })
         })
         .await
     }
@@ -181,36 +185,36 @@ impl EnrollmentService {
         Ok(declared.addresses)
     }
 
-    async fn prolong(
-        &self,
-        peer: &PeerIdentity,
-        csr: &[u8],
-    ) -> Result<(Issued, Arc<Roots>), EnrollmentError> {
+    async fn prolong(&self, peer: &PeerIdentity, csr: &[u8]) -> Result<Certificate, EnrollmentError> {
         let csr = CheckedCsr::from_der(csr)?;
         let now = self.clock.now();
-        let (service, caller) = (self.clone(), peer.clone());
-        let (name, issued, roots) = blocking(move || {
+        let (service, caller, asked) = (self.clone(), peer.clone(), csr.key_hash());
+        let workload = blocking(move || {
             let workload = authorise(&service.store, &caller, now, service.settings.renew_grace)?;
-            if csr.key_hash() != workload.key {
+            if asked != workload.key {
                 return Err(EnrollmentError::OtherKey(workload.name.clone()));
             }
             if let Some(svid) = &caller.svid {
                 service.store.confirm_given(&workload.name, svid.not_after().as_secs())?;
             }
-            let roots = service.ca.roots();
-            let issue = || service.issue(&roots, &csr, &workload.name, now);
-            let issued = service.store.renew(&workload.name, workload.key, issue)?;
-            ca::record(&service.store, &workload.name, roots.given(&issued));
-            Ok((workload.name.clone(), issued, roots))
+            Ok(workload)
+        })
+        .await?;
+        let certificate = self.issue(&csr, &workload.name, now).await?;
+        let (store, given, name) = (self.store.clone(), certificate.given(), workload.name.clone());
+        let until = certificate.issued.expires;
+        blocking(move || {
+            store.renew(&workload.name, workload.key, until)?;
+            ca::record(&store, &workload.name, given);
+            Ok(())
         })
         .await?;
         let expired = peer.expired(now);
         let remote = peer.remote.ip().to_string();
         tracing::info!(workload = %name, expired, remote, "certificate renewed");
-        let event =
-            Event::Renewed { workload: name.to_string(), expires: issued.expires.as_secs(), expired, remote };
+        let event = Event::Renewed { workload: name.to_string(), expires: until.as_secs(), expired, remote };
         self.audit.record(&event, now);
-        Ok((issued, roots))
+        Ok(certificate)
     }
 
     fn refused_renewal(&self, peer: &PeerIdentity, error: &EnrollmentError) {
@@ -222,25 +226,27 @@ impl EnrollmentService {
         self.audit.record(&Event::RenewRefused { peer: name, remote, reason, detail }, self.clock.now());
     }
 
-    fn issue(
+    /// Whoever signs may take long: nothing is locked meanwhile.
+    async fn issue(
         &self,
-        roots: &Roots,
         csr: &CheckedCsr,
         name: &WorkloadName,
         now: pki::UnixTime,
-    ) -> Result<Issued, IssueError> {
-        let id = SpiffeId::workload(&self.settings.trust_domain, &name.namespace, &name.name)?;
-        roots.active().authority.issue(csr, &id, now, self.settings.certificate_ttl)
+    ) -> Result<Certificate, SignError> {
+        let id = SpiffeId::workload(&self.settings.trust_domain, &name.namespace, &name.name);
+        let id = id.map_err(pki::IssueError::from)?;
+        self.ca.issue(&Asked { csr, id: &id, now, lifetime: self.settings.certificate_ttl }).await
     }
 
-    fn welcome(&self, workload: Workload, issued: &Issued, roots: &Roots) -> v1::JoinResponse {
+    fn welcome(&self, workload: Workload, certificate: &Certificate) -> v1::JoinResponse {
         v1::JoinResponse {
-            certificate_chain: der(issued),
-            trust_bundle: roots.certificates(),
+            certificate_chain: der(certificate),
+            trust_bundle: certificate.roots.certificates(),
             namespace: workload.name.namespace,
             name: workload.name.name,
             mesh_addresses: workload.addresses.iter().map(|address| host::bytes(*address)).collect(),
             gateways: self.settings.gateways.clone(),
+            request_for: String::new(),
         }
     }
 }
@@ -257,8 +263,8 @@ fn peer<T>(request: &Request<T>) -> Result<PeerIdentity, Status> {
     request.extensions().get().cloned().ok_or_else(|| Status::internal("the connection has no peer"))
 }
 
-fn der(issued: &Issued) -> Vec<Vec<u8>> {
-    issued.chain.iter().map(|certificate| certificate.to_vec()).collect()
+fn der(certificate: &Certificate) -> Vec<Vec<u8>> {
+    certificate.issued.chain.iter().map(|certificate| certificate.to_vec()).collect()
 }
 
 fn joined_event(workload: &Workload, token: &str, remote: &str) -> Event {

@@ -18,9 +18,11 @@ use tokio::task::JoinSet;
 
 use crate::admin::AdminService;
 use crate::audit::Audit;
-use crate::ca::Ca;
+use crate::ca::cert_manager::CertManager;
+use crate::ca::vault::Vault;
+use crate::ca::{Ca, External, SignError, Signer};
 use crate::clock::Clock;
-use crate::config::{Config, Source, State};
+use crate::config::{self, Config, Source, State};
 use crate::enrollment::{EnrollmentService, Settings};
 use crate::housekeeping::Housekeeper;
 use crate::index::MeshSettings;
@@ -33,7 +35,7 @@ use crate::session::{MeshService, SessionMetrics, WRITE_DEADLINE};
 use crate::source::Opened;
 use crate::source::cluster::connect;
 use crate::store::{self, Ledger, OpenError, Store, StoreError};
-use crate::tls::{self, ConnectionMetrics, OwnCertificate};
+use crate::tls::{self, ConnectionMetrics, OwnCertificate, OwnCertificateError};
 
 /// How long an address or identity rests before another may have it: as long as a certificate is valid, within which
 /// every agent has come back or lost its right to.
@@ -51,6 +53,10 @@ const BACKLOG: u32 = 16_384;
 const OTHER_FILES: u64 = 64;
 /// Between two attempts to read the state of a cluster.
 const AGAIN: Duration = Duration::from_secs(2);
+/// How long an authority elsewhere may take: less than hosts wait for their answer.
+const CA_DEADLINE: Duration = Duration::from_secs(8);
+/// The wait before an authority that is away is asked again for the gateway's own certificate.
+const CA_PAUSE: Duration = Duration::from_secs(5);
 /// How long open calls may take to end.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -89,11 +95,16 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let mut background = JoinSet::new();
     tasks.spawn(pipeline.run(shutdown.clone()));
     tasks.spawn(parts.end_revoked(shutdown.clone()));
-    parts.serve_metrics(&mut tasks, &mut background, &shutdown).await?;
-    let certificate = parts.own_certificate()?;
+    let health = parts.serve_metrics(&mut tasks, &mut background, &shutdown).await?;
+    let Some(certificate) = parts.own_certificate(&shutdown).await? else { return Ok(()) };
     parts.serve(&mut tasks, listener, socket, &certificate, &shutdown)?;
+    health.ready("certificate");
     background.spawn(certificate.keep_fresh(parts.clock.clone()));
     background.spawn(parts.housekeeping());
+    if parts.foundation.ca.is_external() {
+        let Foundation { ca, audit, .. } = &parts.foundation;
+        background.spawn(ca.clone().follow(audit.clone(), parts.clock.clone()));
+    }
     background.spawn(parts.cut_stalled());
     background.spawn(parts.give_back());
     if let Some(ledger) = ledger {
@@ -219,8 +230,7 @@ impl Foundation {
             quarantine: QUARANTINE,
         };
         let store = Arc::new(Store::open_with(&config.state_dir, settings, ledger)?);
-        let ca =
-            Ca::open(store.clone(), &config.trust_domain, clock.now()).context("the roots of the mesh")?;
+        let ca = open_ca(config, &store, clock).context("the roots of the mesh")?;
         let audit = Audit::open(&config.audit_log)?;
         if config.advertise.is_empty() {
             tracing::warn!(
@@ -251,23 +261,25 @@ impl Parts {
         tasks: &mut JoinSet<()>,
         background: &mut JoinSet<()>,
         shutdown: &Shutdown,
-    ) -> Result<()> {
+    ) -> Result<Health> {
         let mut registry = Registry::default();
         self.foundation.metrics.register(&mut registry);
         self.foundation.sessions.register(&mut registry);
         self.foundation.connections.register(&mut registry);
+        self.foundation.ca.metrics().register(&mut registry);
         let mesh: Arc<dyn MeshView> = self.mesh.clone();
         Gauges::register(self.foundation.store.clone(), mesh, &mut registry);
         let health = Health::default();
         // The pipeline has read the source and published a state before anything is served.
         health.ready("source");
+        health.declare("certificate", "the gateway has no certificate of its own yet");
         // A gateway without its folder is broken; one whose cluster is away serves hosts as before.
         if matches!(self.config.source, crate::config::Source::Files(_)) {
             background.spawn(self.mesh.watch_source(health.clone(), "source"));
         }
-        let listener = Listener::bind(self.config.metrics_listen, Arc::new(registry), health).await?;
+        let listener = Listener::bind(self.config.metrics_listen, Arc::new(registry), health.clone()).await?;
         tasks.spawn(listener.serve(shutdown.clone()));
-        Ok(())
+        Ok(health)
     }
 
     fn serve(
@@ -408,12 +420,38 @@ impl Parts {
     }
 
     /// A gateway is named after its store: several of one mesh have several names.
-    fn own_certificate(&self) -> Result<OwnCertificate> {
+    /// Without a certificate nobody is served: one that is to be signed elsewhere is waited for. `None`: until the end.
+    async fn own_certificate(&self, shutdown: &Shutdown) -> Result<Option<OwnCertificate>> {
         let name = format!("gateway-{:08x}", self.foundation.store.incarnation() >> 32);
         let id = SpiffeId::gateway(&self.config.trust_domain, &name)?;
-        let ca = self.foundation.ca.clone();
-        OwnCertificate::issue(ca, id, self.clock.now()).context("the gateway's own certificate")
+        loop {
+            let ca = self.foundation.ca.clone();
+            let error = match OwnCertificate::issue(ca, id.clone(), self.clock.now()).await {
+                Ok(certificate) => return Ok(Some(certificate)),
+                Err(OwnCertificateError::Sign(error @ SignError::Unavailable { .. })) => error,
+                Err(error) => return Err(error).context("the gateway's own certificate"),
+            };
+            tracing::warn!(%error, "no host is served before the gateway has a certificate of its own");
+            service::status("waiting for its own certificate");
+            tokio::select! {
+                () = tokio::time::sleep(CA_PAUSE) => {}
+                () = shutdown.wait() => return Ok(None),
+            }
+        }
     }
+}
+
+fn open_ca(config: &Config, store: &Arc<Store>, clock: &Clock) -> Result<Ca, store::RootError> {
+    let (store, domain, now) = (store.clone(), &config.trust_domain, clock.now());
+    let config::Ca::External { signer, trust_bundle } = &config.ca else {
+        return Ca::open(store, domain, now);
+    };
+    let signer: Arc<dyn Signer> = match signer.clone() {
+        config::Signer::Vault(settings) => Arc::new(Vault::new(*settings)),
+        config::Signer::CertManager(settings) => Arc::new(CertManager::new(settings)),
+    };
+    let trust_bundle = trust_bundle.clone();
+    Ca::open_external(store, domain, External { signer, trust_bundle, deadline: CA_DEADLINE }, now)
 }
 
 fn pipeline_settings(config: &Config, foundation: &Foundation) -> pipeline::Settings {

@@ -164,6 +164,19 @@ impl Store {
         self.transact(&mut self.lock(), Reach::Everywhere, change)
     }
 
+    /// What a transaction would end in; nothing of it is kept.
+    fn try_out<T, E: From<StoreError>>(
+        &self,
+        change: impl FnOnce(&Transaction) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut database = self.lock();
+        let transaction = self.ready(&mut database)?.begin_write().map_err(StoreError::from)?;
+        let transaction = Transaction::new(transaction);
+        let result = change(&transaction);
+        transaction.into_parts().0.abort().map_err(StoreError::from)?;
+        result
+    }
+
     /// Like [`Store::write`], for a change that may be lost in a crash: it is kept with the next other one.
     fn write_softly<T, E: From<StoreError>>(
         &self,

@@ -6,6 +6,7 @@ use std::ops::Deref;
 use anyhow::Result;
 
 use crate::agent::Agent;
+use crate::apiserver::fixture::ApiServer;
 use crate::gateway::Gateway;
 use crate::gateway::objects::Objects;
 use crate::host::Host;
@@ -58,10 +59,18 @@ impl Cluster {
 
     /// The same with a cluster's API as the source, on a machine of its own.
     pub fn of_api() -> Result<Self> {
+        Self::of_api_with("", |_server| Ok(()))
+    }
+
+    /// The same, with further lines of the gateway's configuration, once the API is prepared for them.
+    pub fn of_api_with(settings: &str, prepare: impl FnOnce(&ApiServer) -> Result<()>) -> Result<Self> {
         let net = Net::try_new()?;
         let node = net.node("node-1", 1)?;
-        let objects = Objects::cluster(&net.host("api")?)?;
-        let gateway = Gateway::with_objects(node.host(), Underlay::Dual, "", objects)?;
+        let mut objects = Objects::cluster(&net.host("api")?)?;
+        if let Objects::Cluster(cluster) = &mut objects {
+            prepare(&cluster.server)?;
+        }
+        let gateway = Gateway::with_objects(node.host(), Underlay::Dual, settings, objects)?;
         Self::started(net, node, gateway)
     }
 

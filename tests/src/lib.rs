@@ -7,6 +7,7 @@ pub mod agent;
 pub mod apiserver;
 pub mod bench;
 pub mod binaries;
+pub mod certmanager;
 pub mod cluster;
 pub mod command;
 pub mod compiler;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pki::{CertificateDer, KeyPair, Svid, TrustBundle, UnixTime};
+use pki::{CertificateDer, KeyPair, SpiffeId, Svid, TrustBundle, UnixTime};
 use zeroize::Zeroizing;
 
 use crate::state_dir::{StateDir, StateError, StateFile};
@@ -104,6 +104,12 @@ impl Credentials {
     ) -> Result<rustls::ClientConfig, pki::tls::TlsError> {
         let domain = self.svid.id().trust_domain();
         pki::tls::client_mutual(&self.bundle, domain, self.chain.clone(), &self.key, not_earlier, time)
+    }
+
+    /// Whom the certificate names.
+    #[must_use]
+    pub const fn id(&self) -> &SpiffeId {
+        self.svid.id()
     }
 
     /// The key.

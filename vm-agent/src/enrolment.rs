@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pki::{KeyHash, KeyPair, TrustDomain};
+use pki::{KeyHash, KeyPair, Principal, SpiffeId, TrustDomain};
 use proto::v1::enrollment_client::EnrollmentClient;
 use proto::v1::{JoinRequest, JoinResponse, JoinToken, LeaveRequest};
 use tokio::time::timeout;
@@ -68,7 +68,7 @@ pub async fn join(
     agent: &Agent,
     token: &JoinToken,
     key: Arc<KeyPair>,
-    request: JoinRequest,
+    mut request: JoinRequest,
 ) -> Result<Joined, EnrolmentError> {
     let unusable = |error: &dyn std::fmt::Display| EnrolmentError::Token(error.to_string());
     let domain = TrustDomain::try_new(&token.trust_domain).map_err(|error| unusable(&error))?;
@@ -78,7 +78,14 @@ pub async fn join(
     let mut is_asked = false;
     for gateway in agent.gateways(&token.gateways) {
         let tls = pki::tls::client_by_pins(&pins, &domain, agent.time.clone())?;
-        match ask(&agent.dialer(), &gateway, tls, request.clone(), &mut is_asked).await {
+        let mut answer = ask(&agent.dialer(), &gateway, tls.clone(), request.clone(), &mut is_asked).await;
+        if let Ok(response) = &answer
+            && !response.request_for.is_empty()
+        {
+            request.csr = named(&key, &domain, &response.request_for)?;
+            answer = ask(&agent.dialer(), &gateway, tls, request.clone(), &mut is_asked).await;
+        }
+        match answer {
             Ok(mut response) => {
                 let chain = std::mem::take(&mut response.certificate_chain);
                 let bundle = std::mem::take(&mut response.trust_bundle);
@@ -93,6 +100,17 @@ pub async fn join(
     }
     let tried = tried.join("; ");
     Err(if is_asked { EnrolmentError::Unanswered(tried) } else { EnrolmentError::Unreachable(tried) })
+}
+
+/// A request that names whom it is for, as an authority wants it that signs requests as they are.
+fn named(key: &KeyPair, domain: &TrustDomain, id: &str) -> Result<Vec<u8>, InvalidCredentials> {
+    let unusable =
+        |reason: String| InvalidCredentials::Given(format!("it asks for a request for {id}: {reason}"));
+    let id: SpiffeId = id.parse().map_err(|error: pki::InvalidSpiffeId| unusable(error.to_string()))?;
+    if id.trust_domain() != domain || !matches!(id.principal(), Principal::Workload { .. }) {
+        return Err(unusable(format!("that is no workload of {domain}")));
+    }
+    key.request_for(&id).map_err(|error| unusable(error.to_string()))
 }
 
 /// Why a gateway did not do what it was asked.
@@ -216,6 +234,19 @@ mod tests {
         );
         assert!(matches!(of(Status::permission_denied("used")), Err(Answer::Refused(_))));
         assert!(matches!(of(Status::already_exists("held by")), Err(Answer::Refused(_))));
+    }
+
+    #[test]
+    fn a_request_names_a_workload_of_the_trust_domain_alone() {
+        let (key, domain) = (KeyPair::generate().unwrap(), TrustDomain::try_new("outrigger.local").unwrap());
+        let id = "spiffe://outrigger.local/ns/shop/ew/db-1";
+        let csr = pki::CheckedCsr::from_der(&named(&key, &domain, id).unwrap()).unwrap();
+        assert!(csr.names_only(&id.parse().unwrap()));
+        for foreign in
+            ["spiffe://elsewhere/ns/shop/ew/db-1", "spiffe://outrigger.local/gateway/g", "spiffe://x", "db-1"]
+        {
+            assert!(named(&key, &domain, foreign).is_err(), "{foreign}");
+        }
     }
 
     #[test]

@@ -102,7 +102,7 @@ fn share<R: Rng>(remaining: Duration, rng: &mut R) -> Duration {
 
 /// Asks the gateways in turn.
 async fn renew(agent: &Agent, member: &Member, held: &Credentials) -> Result<Credentials, String> {
-    let csr = held.key().request().map_err(|error| error.to_string())?;
+    let csr = held.key().request_for(held.id()).map_err(|error| error.to_string())?;
     let mut tried = Vec::new();
     for gateway in agent.gateways(&member.enrolment().gateways) {
         match ask(agent, member, held, &gateway, csr.clone()).await {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, ValueEnum as _};
 
-use crate::{bpf, chart, command, gate::Gate, steps::Steps, stress, test};
+use crate::{bpf, chart, command, gate::Gate, openbao, steps::Steps, stress, test};
 
 /// Steps that take this long are marked.
 const SLOW: Duration = Duration::from_mins(1);
@@ -30,6 +30,7 @@ enum Step {
     Cargo { name: &'static str, arguments: &'static [&'static str], strict_docs: bool },
     Bpf,
     Chart,
+    OpenBao,
     Test,
     Stress,
 }
@@ -55,7 +56,7 @@ impl Step {
             ],
         ));
         steps.push(cargo("doc", &["doc", "--no-deps"]));
-        steps.extend([Self::Chart, Self::Test, Self::Stress]);
+        steps.extend([Self::Chart, Self::OpenBao, Self::Test, Self::Stress]);
         steps
     }
 
@@ -65,6 +66,7 @@ impl Step {
             Self::Cargo { name, .. } => (*name).to_owned(),
             Self::Bpf => "bpf".to_owned(),
             Self::Chart => "chart".to_owned(),
+            Self::OpenBao => "openbao".to_owned(),
             Self::Test => "test".to_owned(),
             Self::Stress => "stress".to_owned(),
         }
@@ -82,6 +84,7 @@ impl Step {
             Self::Gate(gate) => gate.check(),
             Self::Bpf => bpf::build(),
             Self::Chart => chart::check(),
+            Self::OpenBao => openbao::check(),
             Self::Test => test::run(),
             Self::Stress => {
                 let arguments = ["--seconds", "60"].map(str::to_owned);

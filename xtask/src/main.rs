@@ -8,6 +8,8 @@ mod fuzz;
 mod gate;
 mod kernel;
 mod mutants;
+mod openbao;
+mod python;
 mod steps;
 mod stress;
 mod task;

@@ -1,10 +1,10 @@
 //! Why the administration refused.
 
-use pki::{InvalidCsr, InvalidSpiffeId, IssueError};
+use pki::{InvalidCsr, InvalidSpiffeId};
 use tonic::Status;
 
 use super::caller::Refused;
-use crate::ca::RotationError;
+use crate::ca::{RotationError, SignError};
 use crate::store::{InvalidWorkloadName, RenewRefusal, StoreError, WorkloadError, WorkloadName};
 
 /// A call that was refused or failed; nothing was changed.
@@ -73,7 +73,7 @@ pub enum AdminError {
     Csr(#[from] InvalidCsr),
     /// The certificate could not be made.
     #[error(transparent)]
-    Issue(#[from] IssueError),
+    Sign(#[from] SignError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -86,7 +86,6 @@ impl From<WorkloadError> for AdminError {
                 RenewRefusal::Unknown(name) | RenewRefusal::Revoked { name, .. } | RenewRefusal::Key(name),
             ) => Self::NoWorkload(name),
             WorkloadError::Store(error) => Self::Store(error),
-            WorkloadError::Issue(error) => Self::Issue(error),
         }
     }
 }
@@ -112,7 +111,8 @@ impl From<AdminError> for Status {
             }
             AdminError::NoAdvertise => Self::failed_precondition(text),
             AdminError::NotSynced | AdminError::Store(_) => Self::unavailable(text),
-            AdminError::Issue(_) | AdminError::Numbers(_) => Self::internal(text),
+            AdminError::Sign(error) => error.status(text),
+            AdminError::Numbers(_) => Self::internal(text),
         }
     }
 }
@@ -122,6 +122,9 @@ fn unrotated(error: &RotationError, text: String) -> Status {
         RotationError::Unknown(_) => Status::not_found(text),
         RotationError::UnderWay(_)
         | RotationError::Active(_)
+        | RotationError::Keyless(_)
+        | RotationError::Elsewhere { .. }
+        | RotationError::Listed { .. }
         | RotationError::Untrusted { .. }
         | RotationError::Tokens { .. }
         | RotationError::InUse { .. } => Status::failed_precondition(text),

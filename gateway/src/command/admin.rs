@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use pki::{CertificateDer, KeyPair};
+use pki::{CertificateDer, KeyPair, SpiffeId};
 use proto::v1;
 use serde_json::json;
 
@@ -34,7 +34,13 @@ pub(super) async fn run(arguments: Arguments<Action>) -> Result<(), Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::Failed(error.to_string());
     let key = KeyPair::generate().map_err(|e| failed(&e))?;
     let csr = key.request().map_err(|e| failed(&e))?;
-    let issued = client.issue_admin(v1::IssueAdminRequest { name: name.clone(), csr }).await?.into_inner();
+    let mut issued =
+        client.issue_admin(v1::IssueAdminRequest { name: name.clone(), csr }).await?.into_inner();
+    if !issued.request_for.is_empty() {
+        let id: SpiffeId = issued.request_for.parse().map_err(|e: pki::InvalidSpiffeId| failed(&e))?;
+        let csr = key.request_for(&id).map_err(|e| failed(&e))?;
+        issued = client.issue_admin(v1::IssueAdminRequest { name: name.clone(), csr }).await?.into_inner();
+    }
     DirBuilder::new().recursive(true).mode(0o700).create(&out).map_err(|e| unwritten(&out, &e))?;
     write(&out, KEY_FILE, &key.to_pem())?;
     write(&out, CERTIFICATE_FILE, &pem(issued.certificate_chain))?;

@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
-use pki::{InvalidCsr, IssueError};
+use pki::InvalidCsr;
 use tonic::Status;
 
 use crate::authorization::Unauthorised;
+use crate::ca::SignError;
 use crate::store::{JoinError, JoinRefusal, StoreError, TokenRefusal, WorkloadError, WorkloadName};
 
 /// A call that was refused or failed; nothing was changed.
@@ -83,7 +84,7 @@ pub enum EnrollmentError {
     Store(#[from] StoreError),
     /// The certificate could not be made.
     #[error(transparent)]
-    Issue(#[from] IssueError),
+    Sign(#[from] SignError),
 }
 
 impl EnrollmentError {
@@ -103,7 +104,7 @@ impl EnrollmentError {
             Self::Unauthorised(error) => error.reason(),
             Self::Refused(refusal) => refusal.reason(),
             Self::Store(_) => "store",
-            Self::Issue(_) => "issue",
+            Self::Sign(error) => error.reason(),
         }
     }
 }
@@ -119,7 +120,6 @@ impl From<JoinError> for EnrollmentError {
         match error {
             JoinError::Refused(refusal) => Self::Refused(refusal),
             JoinError::Store(error) => Self::Store(error),
-            JoinError::Issue(error) => Self::Issue(error),
         }
     }
 }
@@ -129,7 +129,6 @@ impl From<WorkloadError> for EnrollmentError {
         match error {
             WorkloadError::Refused(refusal) => Self::Unauthorised(refusal.into()),
             WorkloadError::Store(error) => Self::Store(error),
-            WorkloadError::Issue(error) => Self::Issue(error),
         }
     }
 }
@@ -153,7 +152,7 @@ impl From<EnrollmentError> for Status {
             EnrollmentError::Unauthorised(error) => error.into(),
             EnrollmentError::Refused(refusal) => refused(&refusal, text),
             EnrollmentError::Store(_) => Self::unavailable(text),
-            EnrollmentError::Issue(_) => Self::internal(text),
+            EnrollmentError::Sign(error) => error.status(text),
         }
     }
 }

@@ -5,7 +5,8 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use pki::{CheckedCsr, KeyPair, SpiffeId, Svid, TrustDomain};
+use futures_util::FutureExt as _;
+use pki::{Asked, CheckedCsr, KeyPair, SpiffeId, Svid, TrustDomain};
 use policy::identity::Identity;
 use proto::node::Node;
 use proto::v1::gateway_message::Message;
@@ -129,10 +130,8 @@ impl Gateway {
         };
         let now = Clock::system().now();
         let minted = self.store.mint(minting, now).unwrap();
-        let trust_domain = TrustDomain::try_new("outrigger.local").unwrap();
-        let roots = ca(&self.store).roots();
         let csr = CheckedCsr::from_der(&KeyPair::generate().unwrap().request().unwrap()).unwrap();
-        let id = SpiffeId::workload(&trust_domain, "shop", name).unwrap();
+        let id: SpiffeId = format!("spiffe://outrigger.local/ns/shop/ew/{name}").parse().unwrap();
         let joining = Joining {
             token_id: minted.token.id,
             token_secret: minted.secret,
@@ -144,10 +143,11 @@ impl Gateway {
             agent_version: "1".into(),
             wanted: Vec::new(),
         };
-        let issue = || roots.active().authority.issue(&csr, &id, now, Duration::from_hours(1));
-        let (workload, issued) = self.store.join(&joining, now, issue).unwrap();
-        self.store.gave(&workload.name, roots.given(&issued)).unwrap();
-        let svid = Svid::from_der(&issued.chain[0]).unwrap();
+        let asked = Asked { csr: &csr, id: &id, now, lifetime: Duration::from_hours(1) };
+        let certificate = ca(&self.store).issue(&asked).now_or_never().unwrap().unwrap();
+        let workload = self.store.join(&joining, certificate.issued.expires, now).unwrap();
+        self.store.gave(&workload.name, certificate.given()).unwrap();
+        let svid = Svid::from_der(&certificate.issued.chain[0]).unwrap();
         let peer =
             PeerIdentity { svid: Some(svid), remote: self.address, by_proxy: false, cut: Cut::default() };
         self.peers.lock().unwrap().insert(name.to_owned(), peer);

@@ -20,6 +20,7 @@ mod follow;
 mod select;
 
 pub use connect::ConnectError;
+pub(crate) use connect::client;
 
 /// How long changes are gathered before they are passed on.
 const GATHER: Duration = Duration::from_millis(10);

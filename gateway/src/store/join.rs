@@ -1,9 +1,10 @@
-//! Joining: one transaction from the token to the certificate. Either all of it happened, or nothing did.
+//! Joining: one transaction from the token to the workload. Either all of it happened, or nothing did. The certificate is
+//! signed before it, since that may take long: whether the host may have it is asked then, and again in the transaction.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use pki::{IssueError, Issued, KeyHash, UnixTime};
+use pki::{KeyHash, UnixTime};
 use zeroize::Zeroizing;
 
 use super::address::{self, PoolError};
@@ -97,9 +98,6 @@ pub enum JoinError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The certificate could not be made.
-    #[error(transparent)]
-    Issue(#[from] IssueError),
 }
 
 impl JoinRefusal {
@@ -120,42 +118,54 @@ impl JoinRefusal {
 }
 
 impl Store {
-    /// Lets a host join: uses the token, gives addresses, records the key, and keeps all of it only if `issue` gives the
-    /// certificate. A host that joined with this token already, and asks again because the answer was lost, is given
-    /// the same again: it proves the same key.
+    /// Whether a host would join now; changes nothing.
+    ///
+    /// # Errors
+    /// [`JoinError`], as [`Store::join`].
+    pub fn check_join(&self, joining: &Joining, now: UnixTime) -> Result<(), JoinError> {
+        self.try_out(|transaction| self.member(transaction, joining, now).map(drop))
+    }
+
+    /// Lets a host join that has a certificate until `expires`: uses the token, gives addresses, records the key. A host
+    /// that joined with this token already, and asks again because the answer was lost, is given the same again: it
+    /// proves the same key.
     ///
     /// # Errors
     /// [`JoinError`]; then nothing changed.
-    pub fn join(
-        &self,
-        joining: &Joining,
-        now: UnixTime,
-        issue: impl FnOnce() -> Result<Issued, IssueError>,
-    ) -> Result<(Workload, Issued), JoinError> {
+    pub fn join(&self, joining: &Joining, expires: UnixTime, now: UnixTime) -> Result<Workload, JoinError> {
         self.write_workloads(Reach::Everywhere, |transaction| {
-            let token = token::valid(
-                &transaction.open_table(TOKENS).map_err(StoreError::from)?,
-                &joining.token_id,
-                &joining.token_secret,
-                joining.source,
-                now,
-            )?
-            .map_err(JoinRefusal::from)?;
-            let mut workload = match joined_before(transaction, joining, &token)? {
-                Some(workload) => workload,
-                None => self.admit(transaction, joining, token, now)?,
-            };
-            let issued = issue()?;
+            let mut workload = self.member(transaction, joining, now)?;
             workload.underlay.clone_from(&joining.underlay);
             workload.agent_version.clone_from(&joining.agent_version);
-            workload.certificate_expires = issued.expires.as_secs();
+            workload.certificate_expires = expires.as_secs();
             claim::renew(transaction, &mut workload, joining.source)?;
             let key = joining.name.to_string();
             put(transaction, WORKLOADS, &key, &workload)?;
             let mut seen = transaction.open_table(SEEN).map_err(StoreError::from)?;
             seen.insert(key.as_str(), now.as_secs()).map_err(StoreError::from)?;
-            Ok(((workload.clone(), issued), vec![(joining.name.clone(), Some(workload))]))
+            Ok((workload.clone(), vec![(joining.name.clone(), Some(workload))]))
         })
+    }
+
+    /// The workload that a host becomes, or is already.
+    fn member(
+        &self,
+        transaction: &Transaction,
+        joining: &Joining,
+        now: UnixTime,
+    ) -> Result<Workload, JoinError> {
+        let token = token::valid(
+            &transaction.open_table(TOKENS).map_err(StoreError::from)?,
+            &joining.token_id,
+            &joining.token_secret,
+            joining.source,
+            now,
+        )?
+        .map_err(JoinRefusal::from)?;
+        match joined_before(transaction, joining, &token)? {
+            Some(workload) => Ok(workload),
+            None => self.admit(transaction, joining, token, now),
+        }
     }
 
     /// Uses the token for a host that has not joined.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Barrier;
 use std::time::Duration;
 
-use pki::{CertificateDer, IssueError, Issued, KeyHash, TrustDomain};
+use pki::{KeyHash, TrustDomain};
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
@@ -75,13 +75,8 @@ fn joining(minted: &Minted, called: &str, key_number: u8) -> Joining {
     }
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "as the issuer's")]
-fn certificate() -> Result<Issued, IssueError> {
-    Ok(Issued { chain: vec![CertificateDer::from(vec![1])], expires: unix_time(NOW + 24 * HOUR) })
-}
-
 fn join_at(store: &Store, joining: &Joining, now: u64) -> Result<Workload, JoinError> {
-    store.join(joining, unix_time(now), certificate).map(|(workload, _)| workload)
+    store.join(joining, unix_time(NOW + 24 * HOUR), unix_time(now))
 }
 
 fn join(store: &Store, joining: &Joining) -> Result<Workload, JoinError> {
@@ -91,7 +86,7 @@ fn join(store: &Store, joining: &Joining) -> Result<Workload, JoinError> {
 fn refusal(result: Result<Workload, JoinError>) -> JoinRefusal {
     match result.unwrap_err() {
         JoinError::Refused(refusal) => refusal,
-        other @ (JoinError::Store(_) | JoinError::Issue(_)) => panic!("{other}"),
+        other @ JoinError::Store(_) => panic!("{other}"),
     }
 }
 
@@ -258,15 +253,17 @@ fn one_key_is_one_workload_and_a_token_stays_in_its_namespace() {
 }
 
 #[test]
-fn a_join_without_a_certificate_changes_nothing() {
+fn a_join_that_is_only_looked_at_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder);
     let minted = mint(&store, 1);
-    let failed = store.join(&joining(&minted, "db1", 1), unix_time(NOW), || Err(IssueError::Random));
-    assert!(matches!(failed, Err(JoinError::Issue(_))));
+    store.check_join(&joining(&minted, "db1", 1), unix_time(NOW)).unwrap();
     assert!(store.workloads().is_empty());
+    assert_eq!(store.tokens().unwrap()[0].uses_left, 1);
     let again = join(&store, &joining(&minted, "db1", 1)).unwrap();
     assert_eq!(audit(&again)[0], "10.0.0.2");
+    let refused = store.check_join(&joining(&mint(&store, 1), "db1", 2), unix_time(NOW)).unwrap_err();
+    assert!(matches!(refused, JoinError::Refused(JoinRefusal::NameHeld { .. })), "{refused}");
 }
 
 #[test]
@@ -328,10 +325,12 @@ fn only_the_recorded_key_renews() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder);
     join(&store, &joining(&mint(&store, 1), "db1", 1)).unwrap();
-    store.renew(&name("db1"), key(1), certificate).unwrap();
-    let reason = |name: &WorkloadName, key| match store.renew(name, key, certificate).unwrap_err() {
+    let expires = unix_time(NOW + 48 * HOUR);
+    store.renew(&name("db1"), key(1), expires).unwrap();
+    assert_eq!(store.workload(&name("db1")).unwrap().certificate_expires, NOW + 48 * HOUR);
+    let reason = |name: &WorkloadName, key| match store.renew(name, key, expires).unwrap_err() {
         WorkloadError::Refused(refusal) => refusal.reason(),
-        other @ (WorkloadError::Store(_) | WorkloadError::Issue(_)) => panic!("{other}"),
+        other @ WorkloadError::Store(_) => panic!("{other}"),
     };
     assert_eq!(reason(&name("db1"), key(2)), "key-foreign");
     assert_eq!(reason(&name("db2"), key(2)), "workload-unknown");

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use pki::{IssueError, Issued, KeyHash, UnixTime};
+use pki::{KeyHash, UnixTime};
 use redb::ReadableTable;
 use serde::{Deserialize, Serialize};
 
@@ -51,9 +51,6 @@ pub enum WorkloadError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The certificate could not be made.
-    #[error(transparent)]
-    Issue(#[from] IssueError),
 }
 
 /// A key that is never accepted again.
@@ -115,25 +112,19 @@ impl Store {
         .into())
     }
 
-    /// Renews a certificate: the workload must still have the key when `issue` is called.
+    /// Records that a certificate was renewed, until `expires`: the workload must still have the key.
     ///
     /// # Errors
-    /// [`WorkloadError`]; then nothing changed.
-    pub fn renew(
-        &self,
-        name: &WorkloadName,
-        key: KeyHash,
-        issue: impl FnOnce() -> Result<Issued, IssueError>,
-    ) -> Result<Issued, WorkloadError> {
+    /// [`WorkloadError`]; then nothing changed, and nobody may be given the certificate.
+    pub fn renew(&self, name: &WorkloadName, key: KeyHash, expires: UnixTime) -> Result<(), WorkloadError> {
         self.authorise(name, key)?;
         self.write_workloads(Reach::Here, |transaction| {
             let text = name.to_string();
             let mut workload =
                 holder(&transaction.open_table(WORKLOADS).map_err(StoreError::from)?, name, key)?;
-            let issued = issue()?;
-            workload.certificate_expires = issued.expires.as_secs();
+            workload.certificate_expires = expires.as_secs();
             put(transaction, WORKLOADS, &text, &workload)?;
-            Ok((issued, vec![(name.clone(), Some(workload))]))
+            Ok(((), vec![(name.clone(), Some(workload))]))
         })
     }
 

@@ -1,12 +1,12 @@
-//! The gateway's own certificate: issued by its own root at start, renewed in time, replaced while it serves.
+//! The gateway's own certificate: issued at start, renewed in time, replaced while it serves.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use pki::tls::{ServingCertificate, TlsError};
-use pki::{Authority, CheckedCsr, InvalidCsr, InvalidKey, IssueError, KeyPair, SpiffeId, UnixTime};
+use pki::{Asked, CheckedCsr, InvalidCsr, InvalidKey, KeyPair, SpiffeId, UnixTime};
 
-use crate::ca::Ca;
+use crate::ca::{Ca, SignError};
 use crate::clock::Clock;
 
 /// How long a certificate of the gateway is valid.
@@ -22,6 +22,8 @@ pub struct OwnCertificate {
     id: SpiffeId,
     serving: Arc<ServingCertificate>,
     renew_at: UnixTime,
+    /// Then it is, whoever does not trust the root that signs.
+    latest: UnixTime,
 }
 
 /// A certificate that the gateway could not make for itself.
@@ -35,7 +37,7 @@ pub enum OwnCertificateError {
     Request(#[from] InvalidCsr),
     /// Its certificate.
     #[error(transparent)]
-    Issue(#[from] IssueError),
+    Sign(#[from] SignError),
     /// TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -45,13 +47,11 @@ impl OwnCertificate {
     /// Issues the first certificate.
     ///
     /// # Errors
-    /// [`OwnCertificateError`] where the root has expired or the cryptography refuses.
-    pub fn issue(ca: Arc<Ca>, id: SpiffeId, now: UnixTime) -> Result<Self, OwnCertificateError> {
-        let roots = ca.roots();
-        let root = roots.active();
-        let (key, chain, renew_at) = fresh(&root.authority, &id, now)?;
+    /// [`OwnCertificateError`] where nobody signs it, or the cryptography refuses.
+    pub async fn issue(ca: Arc<Ca>, id: SpiffeId, now: UnixTime) -> Result<Self, OwnCertificateError> {
+        let Fresh { key, chain, issuer, renew_at, latest } = fresh(&ca, &id, now).await?;
         let serving = Arc::new(ServingCertificate::try_new(chain, &key)?);
-        Ok(Self { ca, issuer: root.id.clone(), id, serving, renew_at })
+        Ok(Self { ca, issuer, id, serving, renew_at, latest })
     }
 
     /// What TLS shows.
@@ -67,42 +67,61 @@ impl OwnCertificate {
         loop {
             // The sender is in this very struct.
             let _looked = tokio::time::timeout(LOOK, roots.changed()).await;
-            self.renew_if_due(clock.now());
+            self.renew_if_due(clock.now()).await;
         }
     }
 
-    fn renew_if_due(&mut self, now: UnixTime) {
-        let roots = self.ca.roots();
-        let root = roots.active();
-        if now < self.renew_at && root.id == self.issuer {
+    async fn renew_if_due(&mut self, now: UnixTime) {
+        if !self.is_due(now) {
             return;
         }
-        let renewed = fresh(&root.authority, &self.id, now).and_then(|(key, chain, renew_at)| {
-            self.serving.replace(chain, &key)?;
-            Ok(renew_at)
-        });
+        let renewed = match fresh(&self.ca, &self.id, now).await {
+            Ok(fresh) => self.take(fresh),
+            Err(error) => Err(error),
+        };
         match renewed {
-            Ok(renew_at) => {
-                self.renew_at = renew_at;
-                self.issuer.clone_from(&root.id);
-                tracing::info!(spiffe_id = %self.id, "gateway certificate renewed");
-            }
+            Ok(()) => tracing::info!(spiffe_id = %self.id, "gateway certificate renewed"),
             Err(error) => tracing::error!(%error, spiffe_id = %self.id, "gateway certificate not renewed"),
         }
     }
+
+    /// An authority elsewhere changes its root without asking: then the certificate of the old one is shown as long as hosts
+    /// do not trust the new one.
+    fn is_due(&self, now: UnixTime) -> bool {
+        let roots = self.ca.roots();
+        let is_old = now >= self.renew_at;
+        if roots.active() == self.issuer || !self.ca.is_external() {
+            return is_old || roots.active() != self.issuer;
+        }
+        let is_missed = self.ca.is_unknown_to_hosts(roots.active()).unwrap_or(true);
+        !is_missed || now >= self.latest
+    }
+
+    fn take(&mut self, fresh: Fresh) -> Result<(), OwnCertificateError> {
+        let Fresh { key, chain, issuer, renew_at, latest } = fresh;
+        self.serving.replace(chain, &key)?;
+        (self.issuer, self.renew_at, self.latest) = (issuer, renew_at, latest);
+        Ok(())
+    }
 }
 
-type Fresh = (KeyPair, Vec<pki::CertificateDer<'static>>, UnixTime);
-
 /// A new key with its chain, the root at the end, and when to do it again.
-fn fresh(authority: &Authority, id: &SpiffeId, now: UnixTime) -> Result<Fresh, OwnCertificateError> {
+struct Fresh {
+    key: KeyPair,
+    chain: Vec<pki::CertificateDer<'static>>,
+    issuer: String,
+    renew_at: UnixTime,
+    latest: UnixTime,
+}
+
+async fn fresh(ca: &Ca, id: &SpiffeId, now: UnixTime) -> Result<Fresh, OwnCertificateError> {
     let key = KeyPair::generate()?;
-    let csr = CheckedCsr::from_der(&key.request()?)?;
-    let issued = authority.issue(&csr, id, now, LIFETIME)?;
-    let mut chain = issued.chain;
-    chain.push(authority.certificate().clone());
-    let half = issued.expires.as_secs().saturating_sub(now.as_secs()) / 2;
-    Ok((key, chain, crate::store::unix_time(now.as_secs().saturating_add(half))))
+    let csr = CheckedCsr::from_der(&key.request_for(id)?)?;
+    let certificate = ca.issue_own(&Asked { csr: &csr, id, now, lifetime: LIFETIME }).await?;
+    let quarter = certificate.issued.expires.as_secs().saturating_sub(now.as_secs()) / 4;
+    let after = |quarters: u64| crate::store::unix_time(now.as_secs().saturating_add(quarter * quarters));
+    let chain = certificate.with_root();
+    Ok(Fresh { key, chain, issuer: certificate.issuer, renew_at: after(2), latest: after(3) })
 }
 
 #[cfg(test)]
@@ -112,8 +131,8 @@ mod tests {
     use super::*;
     use crate::store::{Pools, Settings, Store, unix_time};
 
-    #[test]
-    fn it_is_renewed_at_half_of_its_time() {
+    #[tokio::test]
+    async fn it_is_renewed_at_half_of_its_time() {
         let domain = TrustDomain::try_new("outrigger.local").unwrap();
         let folder = tempfile::tempdir().unwrap();
         let pools = Pools::try_new(&["10.9.0.0/24".parse().unwrap()]).unwrap();
@@ -121,20 +140,20 @@ mod tests {
         let store = Arc::new(Store::open(folder.path(), settings).unwrap());
         let ca = Arc::new(Ca::open(store, &domain, unix_time(1_000_000)).unwrap());
         let id = SpiffeId::gateway(&domain, "g").unwrap();
-        let mut own = OwnCertificate::issue(Arc::clone(&ca), id, unix_time(1_000_000)).unwrap();
+        let mut own = OwnCertificate::issue(Arc::clone(&ca), id, unix_time(1_000_000)).await.unwrap();
         let due = 1_000_000 + 12 * 3600;
         assert_eq!(own.renew_at, unix_time(due));
-        own.renew_if_due(unix_time(due - 1));
+        own.renew_if_due(unix_time(due - 1)).await;
         assert_eq!(own.renew_at, unix_time(due));
-        own.renew_if_due(unix_time(due));
+        own.renew_if_due(unix_time(due)).await;
         assert_eq!(own.renew_at, unix_time(due + 12 * 3600));
         // Another root is no reason to wait.
         let now = unix_time(due + 1);
         let second = ca.add(now).unwrap();
-        own.renew_if_due(now);
+        own.renew_if_due(now).await;
         assert_ne!(own.issuer, second);
         ca.activate(&second, false, now).unwrap();
-        own.renew_if_due(now);
+        own.renew_if_due(now).await;
         assert_eq!((own.issuer.as_str(), own.renew_at), (second.as_str(), unix_time(due + 1 + 12 * 3600)));
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use gateway::admin::AdminService;
 use gateway::audit::Audit;
-use gateway::ca::Ca;
+use gateway::ca::{Ca, External, Signer};
 use gateway::clock::Clock;
 use gateway::config::Source;
 use gateway::enrollment::{EnrollmentService, Settings};
@@ -44,6 +44,8 @@ spec:
 const START: u64 = 1_767_225_600;
 /// How long certificates are valid.
 pub(crate) const TTL: Duration = Duration::from_hours(24);
+/// How long an authority elsewhere may take: less than a stranger may.
+const DEADLINE: Duration = Duration::from_secs(2);
 /// How many connections there may be.
 pub(crate) const CONNECTIONS: usize = 200;
 /// How long a connection without a certificate lasts.
@@ -74,8 +76,10 @@ pub(crate) struct Gateway {
     pub(crate) hands: Arc<Hands>,
     pub(crate) store: Arc<Store>,
     pub(crate) ca: Arc<Ca>,
-    /// The first root.
-    pub(crate) authority: Arc<Authority>,
+    /// The first root; `None`: somebody else signs.
+    own: Option<Arc<Authority>>,
+    /// When the test began.
+    pub(crate) begun: UnixTime,
     pub(crate) trust_domain: TrustDomain,
     /// Who is connected; empty until it serves.
     pub(crate) registry: OnceLock<Arc<Registry>>,
@@ -92,20 +96,34 @@ impl Gateway {
 
     /// With more manifests.
     pub(crate) async fn with(more: &str) -> Self {
+        Self::of(more, START, |store, trust_domain, now| Ca::open(store, trust_domain, now).unwrap()).await
+    }
+
+    /// A gateway that another one signs for, whose clock is the system's.
+    pub(crate) async fn signed_by(signer: Arc<dyn Signer>, trust_bundle: Option<PathBuf>) -> Self {
+        let begun = Clock::system().now().as_secs();
+        let ca = |store, trust_domain: &_, now| {
+            let external = External { signer, trust_bundle, deadline: DEADLINE };
+            Ca::open_external(store, trust_domain, external, now).unwrap()
+        };
+        Self::of("", begun, ca).await
+    }
+
+    async fn of(more: &str, begun: u64, ca: impl FnOnce(Arc<Store>, &TrustDomain, UnixTime) -> Ca) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let manifests = folder.path().join("manifests");
         std::fs::create_dir(&manifests).unwrap();
         std::fs::write(manifests.join("shop.yaml"), MANIFEST).unwrap();
         std::fs::write(manifests.join("more.yaml"), more).unwrap();
-        let hands = Arc::new(Hands(AtomicU64::new(START)));
+        let hands = Arc::new(Hands(AtomicU64::new(begun)));
         let clock = Clock::new(hands.clone());
         let pools = Pools::try_new(&["10.9.0.0/24".parse().unwrap(), "fd09::/112".parse().unwrap()]).unwrap();
         let prefixes = pools.prefixes();
         let settings = store::Settings { pools, cluster_id: 0, quarantine: TTL };
         let store = Arc::new(Store::open(&folder.path().join("state"), settings).unwrap());
         let trust_domain = TrustDomain::try_new("outrigger.local").unwrap();
-        let ca = Arc::new(Ca::open(store.clone(), &trust_domain, clock.now()).unwrap());
-        let authority = ca.roots().active().authority.clone();
+        let ca = Arc::new(ca(store.clone(), &trust_domain, clock.now()));
+        let own = ca.roots().all().first().and_then(|root| root.authority.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let socket = folder.path().join("admin.sock");
@@ -115,7 +133,8 @@ impl Gateway {
             hands,
             store,
             ca,
-            authority,
+            own,
+            begun: unix_time(begun),
             trust_domain,
             registry: OnceLock::new(),
             connections: ConnectionMetrics::default(),
@@ -132,24 +151,30 @@ impl Gateway {
         let settings = pipeline::Settings { mesh, gateways: vec![], audit };
         let kept = gateway.store.kept_objects().unwrap();
         let opened = Opened::of(&Source::Files(manifests), &kept).await.unwrap();
-        gateway.serve(listener, &clock, settings, opened);
+        gateway.serve(listener, &clock, settings, opened).await;
         gateway
     }
 
-    fn serve(&self, listener: TcpListener, clock: &Clock, settings: pipeline::Settings, opened: Opened) {
+    async fn serve(
+        &self,
+        listener: TcpListener,
+        clock: &Clock,
+        settings: pipeline::Settings,
+        opened: Opened,
+    ) {
         let (pipeline, mesh) = Pipeline::open(settings, opened, self.store.clone(), clock.clone()).unwrap();
         tokio::spawn(pipeline.run(self.shutdown.clone()));
         self.registry.set(mesh.registry().clone()).unwrap();
         let services = self.services(clock, &mesh);
         let id = SpiffeId::gateway(&self.trust_domain, "g1").unwrap();
-        let own = OwnCertificate::issue(self.ca.clone(), id, clock.now()).unwrap();
+        let own = OwnCertificate::issue(self.ca.clone(), id, clock.now()).await.unwrap();
         // A server whose own certificate never expires in a test that turns the clock.
         let trust = tls::trust(&self.ca).unwrap();
         let tls = pki::tls::server_trusting(trust.clone(), &self.trust_domain, own.serving(), clock.source());
         let tls = tls.unwrap();
         tokio::spawn(tls::follow_roots(trust, self.ca.clone(), self.shutdown.clone()));
         // Renewed when another root signs; as old as the test otherwise.
-        tokio::spawn(own.keep_fresh(Clock::new(Arc::new(Hands(AtomicU64::new(START))))));
+        tokio::spawn(own.keep_fresh(Clock::new(Arc::new(Hands(AtomicU64::new(self.begun.as_secs()))))));
         let limits = tls::Limits {
             handshake: Duration::from_secs(2),
             handshakes: 16,
@@ -200,6 +225,11 @@ impl Gateway {
             },
             admin: AdminService { store, ca, mesh: view, audit, metrics, clock: clock.clone(), settings },
         }
+    }
+
+    /// The first root, of a gateway that signs itself.
+    pub(crate) fn authority(&self) -> &Authority {
+        self.own.as_deref().unwrap()
     }
 
     /// The time here.

@@ -6,6 +6,7 @@ mod flood;
 mod gateway;
 mod host;
 mod rotation;
+mod vault;
 
 use std::time::Duration;
 
@@ -133,7 +134,7 @@ async fn a_host_of_another_root_is_refused_by_the_gateway() {
     let (gateway, other) = (Gateway::start().await, Gateway::start().await);
     let stray = member(&other, "stray").await;
     // It trusts this gateway, but is another's.
-    let bundle = vec![gateway.authority.certificate().to_vec()];
+    let bundle = vec![gateway.authority().certificate().to_vec()];
     let chain = host::der(&stray.welcome.certificate_chain);
     let config = host::mutual(&gateway, &bundle, chain, &stray.key);
     if let Ok(channel) = tls(&gateway, config).await {
@@ -314,7 +315,7 @@ async fn hosts_and_strangers_cannot_administer() {
         Code::PermissionDenied,
         &["administrator"],
     );
-    let pin = gateway.authority.pin();
+    let pin = gateway.authority().pin();
     let config = pki::tls::client_by_pins(&[pin], &gateway.trust_domain, gateway.hands.clone()).unwrap();
     let mut client = AdminClient::new(tls(&gateway, config).await.unwrap());
     refused(&client.create_token(create).await.unwrap_err(), Code::PermissionDenied, &["administrator"]);
@@ -339,8 +340,8 @@ async fn a_certificate_the_root_signed_for_nobody_here_is_refused() {
     let key = KeyPair::generate().unwrap();
     let csr = CheckedCsr::from_der(&key.request().unwrap()).unwrap();
     let id = SpiffeId::workload(&gateway.trust_domain, "shop", "ghost").unwrap();
-    let issued = gateway.authority.issue(&csr, &id, gateway.now(), HOUR).unwrap();
-    let bundle = vec![gateway.authority.certificate().to_vec()];
+    let issued = gateway.authority().issue(&csr, &id, gateway.now(), HOUR).unwrap();
+    let bundle = vec![gateway.authority().certificate().to_vec()];
     let config = host::mutual(&gateway, &bundle, issued.chain, &key);
     let mut client = EnrollmentClient::new(tls(&gateway, config).await.unwrap());
     let renew = v1::RenewRequest { csr: key.request().unwrap() };

@@ -14,16 +14,16 @@ use crate::host::{Member, admin, join, pinning, tls, token};
 use crate::{HOUR, member, refused};
 
 /// How long the gateway may take to ask a host for something, and how long it may keep quiet in vain.
-const PATIENCE: Duration = Duration::from_secs(10);
-const MOMENT: Duration = Duration::from_millis(200);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const MOMENT: Duration = Duration::from_millis(200);
 
-async fn change(gateway: &Gateway, change: Change, force: bool) -> Result<Vec<v1::Root>, Status> {
+pub(crate) async fn change(gateway: &Gateway, change: Change, force: bool) -> Result<Vec<v1::Root>, Status> {
     let request = v1::ChangeRootsRequest { change: Some(change), force };
     Ok(admin(gateway).await.change_roots(request).await?.into_inner().roots)
 }
 
 /// Renews with what comes with it, an hour later, and shows it.
-async fn renew(gateway: &Gateway, member: &mut Member) {
+pub(crate) async fn renew(gateway: &Gateway, member: &mut Member) {
     gateway.hands.forward(HOUR);
     let csr = member.key.request().unwrap();
     let renewed = member.connect(gateway).await.renew(v1::RenewRequest { csr }).await.unwrap().into_inner();
@@ -32,7 +32,7 @@ async fn renew(gateway: &Gateway, member: &mut Member) {
 }
 
 /// Reads on until the gateway asks for a renewal; whether it does.
-async fn is_asked_to_renew(open: &mut crate::flood::Open, within: Duration) -> bool {
+pub(crate) async fn is_asked_to_renew(open: &mut crate::flood::Open, within: Duration) -> bool {
     let asked = async {
         while let Some(message) = open.inbound.message().await.unwrap() {
             if matches!(
@@ -54,7 +54,7 @@ fn stored(gateway: &Gateway) -> Vec<(String, bool)> {
 }
 
 /// Opens a session, which shows the certificate, and reads its first message.
-async fn show(gateway: &Gateway, member: &Member) -> crate::flood::Open {
+pub(crate) async fn show(gateway: &Gateway, member: &Member) -> crate::flood::Open {
     let mut open = sync(gateway, member).await;
     assert!(open.inbound.message().await.unwrap().is_some());
     open

@@ -177,6 +177,11 @@ impl ApiServer {
         self.runtime.block_on(work)
     }
 
+    /// Runs a future until this is dropped.
+    pub fn run_beside(&self, work: impl Future<Output = ()> + Send + 'static) {
+        drop(self.runtime.spawn(work));
+    }
+
     /// Makes the objects of these YAML documents what they say, their status too.
     pub fn apply(&self, yaml: &str) -> Result<Vec<Value>> {
         let documents: Vec<Value> = serde_saphyr::from_multiple(yaml)?;

@@ -67,7 +67,7 @@ fn a_claim_ends_with_the_certificate_where_another_host_waits() {
     member(&store, "db2", 2, "192.0.2.1", None);
     assert_eq!(store.end_claims(unix_time(NOW + 24 * HOUR - 1)).unwrap(), []);
     assert_eq!(holder(&store, "192.0.2.1"), name("db1"));
-    let later = || Ok(Issued { chain: vec![], expires: unix_time(NOW + 48 * HOUR) });
+    let later = unix_time(NOW + 48 * HOUR);
     store.renew(&name("db2"), key(2), later).unwrap();
     assert_eq!(store.end_claims(unix_time(NOW + 24 * HOUR)).unwrap(), [name("db1")]);
     assert_eq!(holder(&store, "192.0.2.1"), name("db2"));

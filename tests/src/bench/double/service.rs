@@ -61,6 +61,7 @@ impl Service {
             name: WORKLOAD.to_owned(),
             mesh_addresses: super::super::world::ADDRESSES.map(proto::convert::address_to_wire).to_vec(),
             gateways: vec![shared.gateway.clone()],
+            request_for: String::new(),
         })
     }
 
