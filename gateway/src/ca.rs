@@ -227,3 +227,6 @@ async fn blocking<T: Send + 'static>(
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|error| Err(StoreError::Database(error.to_string())))
 }
+
+#[cfg(test)]
+mod tests;

@@ -80,7 +80,7 @@ impl Housekeeper {
 
 #[cfg(test)]
 mod tests {
-    use pki::{CertificateDer, Issued, KeyHash};
+    use pki::KeyHash;
 
     use super::*;
     use crate::store::{Joining, Minting, Pools, Settings, Target, unix_time};
@@ -109,8 +109,7 @@ mod tests {
             agent_version: String::new(),
             wanted: Vec::new(),
         };
-        let issued = || Ok(Issued { chain: vec![CertificateDer::from(vec![1])], expires: now });
-        store.join(&joining, now, issued).unwrap();
+        store.join(&joining, now, now).unwrap();
     }
 
     #[test]

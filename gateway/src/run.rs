@@ -101,10 +101,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     health.ready("certificate");
     background.spawn(certificate.keep_fresh(parts.clock.clone()));
     background.spawn(parts.housekeeping());
-    if parts.foundation.ca.is_external() {
-        let Foundation { ca, audit, .. } = &parts.foundation;
-        background.spawn(ca.clone().follow(audit.clone(), parts.clock.clone()));
-    }
+    background.spawn(parts.foundation.ca.clone().follow(parts.foundation.audit.clone(), parts.clock.clone()));
     background.spawn(parts.cut_stalled());
     background.spawn(parts.give_back());
     if let Some(ledger) = ledger {

@@ -118,8 +118,11 @@ impl Ca {
         }
     }
 
-    /// Looks again and again, for ever, and writes down which roots were found.
+    /// Looks again and again where somebody else signs, for ever, and writes down which roots were found.
     pub async fn follow(self: Arc<Self>, audit: Arc<Audit>, clock: Clock) {
+        if !self.is_external() {
+            return;
+        }
         let ids = |roots: &Roots| roots.all().iter().map(|root| root.id.clone()).collect::<BTreeSet<_>>();
         let mut changed = self.watch();
         let mut known = ids(&changed.borrow_and_update());

@@ -72,7 +72,7 @@ fn opened(folder: &TempDir, ledger: &Arc<Memory>) -> Store {
 fn everything_that_must_last_is_in_the_ledger() {
     let world = World::new();
     let (incarnation, trust_domain) = (world.store.incarnation(), TrustDomain::try_new("a.b").unwrap());
-    let root = root_id(&world.store.authority(&trust_domain, unix_time(NOW)).unwrap());
+    let root = root_id(world.store.authority(&trust_domain, unix_time(NOW)).unwrap().pin());
     world.check();
     let minted = mint(&world.store, 2);
     assert!(minted.token.id.starts_with("shop/"), "{}", minted.token.id);
@@ -96,7 +96,7 @@ fn everything_that_must_last_is_in_the_ledger() {
     world.check();
     assert_eq!(world.store.incarnation(), incarnation);
     assert!(world.store.next_generation().unwrap() > last);
-    assert_eq!(root_id(&world.store.authority(&trust_domain, unix_time(NOW)).unwrap()), root);
+    assert_eq!(root_id(world.store.authority(&trust_domain, unix_time(NOW)).unwrap().pin()), root);
     assert_eq!(*world.store.workload(&name("db1")).unwrap(), first);
     assert_eq!(world.store.workloads().len(), 1);
     assert_eq!(world.store.relabels().unwrap(), relabels);
@@ -116,15 +116,15 @@ fn everything_that_must_last_is_in_the_ledger() {
 fn a_root_that_is_retired_is_gone_from_the_ledger() {
     let world = World::new();
     let trust_domain = TrustDomain::try_new("a.b").unwrap();
-    let first = root_id(&world.store.authority(&trust_domain, unix_time(NOW)).unwrap());
+    let first = root_id(world.store.authority(&trust_domain, unix_time(NOW)).unwrap().pin());
     let second = pki::Authority::create(&trust_domain, unix_time(NOW)).unwrap();
     world.store.add_root(&second, unix_time(NOW)).unwrap();
-    world.store.activate_root(&root_id(&second)).unwrap();
+    world.store.activate_root(&root_id(second.pin())).unwrap();
     assert!(world.store.remove_root(&first).unwrap());
     world.check();
     let world = world.moved();
     let roots: Vec<_> = world.store.roots(&trust_domain, unix_time(NOW)).unwrap();
-    assert_eq!(roots.iter().map(|root| root.id.clone()).collect::<Vec<_>>(), [root_id(&second)]);
+    assert_eq!(roots.iter().map(|root| root.id.clone()).collect::<Vec<_>>(), [root_id(second.pin())]);
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn what_is_found_out_again_is_no_news_for_the_ledger() {
         agent_version: "0.2.0".to_owned(),
     };
     world.store.report(&name("db1"), key(1), &report).unwrap();
-    world.store.renew(&name("db1"), key(1), certificate).unwrap();
+    world.store.renew(&name("db1"), key(1), unix_time(NOW + 24 * HOUR)).unwrap();
     world.store.seen(&[name("db1")], unix_time(NOW)).unwrap();
     assert_eq!(world.ledger.load().unwrap(), before);
 }
