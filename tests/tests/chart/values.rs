@@ -108,7 +108,7 @@ fn values(schema: &Value, at: &str) -> Vec<String> {
         return Vec::new();
     }
     match schema["properties"].as_object() {
-        Some(properties) if schema["type"] == "object" => {
+        Some(properties) if schema["type"] == "object" && schema["propertyNames"].is_null() => {
             assert_eq!(schema["additionalProperties"], Value::Bool(false), "{at} takes anything");
             properties.iter().flat_map(|(key, schema)| values(schema, &format!("{at}/{key}"))).collect()
         }

@@ -17,6 +17,12 @@
 {{- fail "service: loadBalancerClass and loadBalancerSourceRanges mean nothing with the type NodePort" -}}
 {{- end -}}
 {{- end -}}
+{{- if and (eq (default "" .Values.config.ca.backend) "cert-manager") (not (dig "certManager" "namespace" "" .Values.config.ca)) -}}
+{{- fail "config.ca.certManager.namespace: needed: where certificate requests are made" -}}
+{{- end -}}
+{{- if and (eq (default "" .Values.config.ca.backend) "vault") .Values.networkPolicy.enabled (not .Values.networkPolicy.egress) -}}
+{{- fail "networkPolicy.egress: needed with config.ca.backend vault: a rule to Vault, and one to the cluster's DNS where Vault has a name" -}}
+{{- end -}}
 {{- if and .Values.persistence.existingClaim (not .Values.persistence.enabled) -}}
 {{- fail "persistence.existingClaim: means nothing without persistence.enabled" -}}
 {{- end -}}

@@ -10,7 +10,7 @@ stateDir: /var/lib/outrigger-gateway
 listen: "{{ $host }}:7443"
 metricsListen: "{{ $host }}:9464"
 {{- range $key, $value := .Values.config }}
-{{- if or (not (kindIs "string" $value)) $value }}
+{{- if or $value (not (or (kindIs "string" $value) (kindIs "map" $value))) }}
 {{ $key }}: {{ toJson $value }}
 {{- end }}
 {{- end }}
