@@ -1,6 +1,7 @@
 //! What cert-manager does, as far as a gateway can see it: a controller that answers `CertificateRequest`s in the API server
 //! of a test, as it is told to.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -45,7 +46,11 @@ pub enum Mood {
 /// A controller that answers.
 pub struct CertManager {
     mood: Arc<Mutex<Mood>>,
+    ignored: Ignored,
 }
+
+/// The names of requests that were seen and not answered.
+type Ignored = Arc<Mutex<BTreeSet<String>>>;
 
 impl fmt::Debug for CertManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -64,8 +69,9 @@ impl CertManager {
         server.apply(&definition().to_string())?;
         server.apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {NAMESPACE}}}}}"))?;
         grant(server, user, &["create", "get", "list", "delete"])?;
-        let mood = Arc::new(Mutex::new(Mood::Sign));
+        let (mood, ignored) = (Arc::new(Mutex::new(Mood::Sign)), Ignored::default());
         let (client, authority, told) = (server.client("admin")?, Authority::try_new()?, mood.clone());
+        let seen = ignored.clone();
         let kind = GroupVersionKind::gvk("cert-manager.io", "v1", "CertificateRequest");
         let resource = ApiResource::from_gvk_with_plural(&kind, "certificaterequests");
         let requests: Api<DynamicObject> = Api::namespaced_with(client, NAMESPACE, &resource);
@@ -73,13 +79,13 @@ impl CertManager {
             loop {
                 let mood = *told.lock().unwrap_or_else(PoisonError::into_inner);
                 // The server may be away; a request may be gone.
-                if let Err(error) = answer_all(&requests, &authority, mood).await {
+                if let Err(error) = answer_all(&requests, &authority, mood, &seen).await {
                     println!("cert-manager: {error:#}");
                 }
                 tokio::time::sleep(LOOK).await;
             }
         });
-        Ok(Self { mood })
+        Ok(Self { mood, ignored })
     }
 
     /// Lines of a gateway's configuration.
@@ -90,8 +96,15 @@ impl CertManager {
         )
     }
 
+    /// How many requests were not answered since it was last turned.
+    #[must_use]
+    pub fn ignored(&self) -> usize {
+        self.ignored.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// What becomes of requests from now on.
     pub fn turn(&self, mood: Mood) {
+        self.ignored.lock().unwrap_or_else(PoisonError::into_inner).clear();
         *self.mood.lock().unwrap_or_else(PoisonError::into_inner) = mood;
     }
 }
@@ -115,15 +128,21 @@ pub fn grant(server: &ApiServer, user: &str, verbs: &[&str]) -> Result<()> {
     server.apply(&binding.to_string()).map(drop)
 }
 
-async fn answer_all(requests: &Api<DynamicObject>, authority: &Authority, mood: Mood) -> Result<()> {
+async fn answer_all(
+    requests: &Api<DynamicObject>,
+    authority: &Authority,
+    mood: Mood,
+    ignored: &Ignored,
+) -> Result<()> {
     for request in requests.list(&ListParams::default()).await?.items {
-        let is_answered = request.data.get("status").is_some();
-        let Some(status) =
-            (!is_answered).then(|| authority.status(&request.data, mood)).transpose()?.flatten()
-        else {
+        if request.data.get("status").is_some() {
+            continue;
+        }
+        let name = request.metadata.name.unwrap_or_default();
+        let Some(status) = authority.status(&request.data, mood)? else {
+            ignored.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
             continue;
         };
-        let name = request.metadata.name.unwrap_or_default();
         let patch = Patch::Merge(json!({ "status": status }));
         requests.patch_status(&name, &PatchParams::default(), &patch).await?;
     }

@@ -97,3 +97,24 @@ fn cert_manager_signs_and_everything_else_is_refused() -> Result<()> {
     })?;
     world.refused(Mood::Sign, &["HTTP 403", "cannot create resource", "certificaterequests"])
 }
+
+#[test]
+fn a_gateway_that_starts_while_nobody_signs_waits_and_hosts_come_back() -> Result<()> {
+    let mut world = World::try_new()?;
+    let db = world.cluster.member("db", "db-1")?;
+    world.cluster.gateway.kill()?;
+    world.certificates.turn(Mood::Silence);
+    let _started = world.cluster.gateway.spawn()?;
+    wait_ok("to be asked again", PATIENCE, || {
+        ensure!(world.certificates.ignored() > 1, "asked {} times", world.certificates.ignored());
+        Ok(())
+    })?;
+    let status = db.command(&["status", "-o", "json"])?.json()?;
+    ensure!(json::text(&status, "phase") == "enforcing", "{status:#}");
+    world.certificates.turn(Mood::Sign);
+    wait_ok("all hosts to be back", PATIENCE, || {
+        let status = world.cluster.gateway.status()?;
+        ensure!(json::number(&status, "sessions") == 2, "{status:#}");
+        Ok(())
+    })
+}
