@@ -90,12 +90,11 @@ mod tests {
     fn join(store: &Store, name: &str, ephemeral: bool) {
         let now = unix_time(1_000_000);
         let minting = Minting {
-            target: Target::Group { namespace: "shop".to_owned(), name: "db".to_owned() },
-            bound_to: None,
-            ttl: Duration::from_hours(1),
-            uses: 1,
-            source_prefixes: Vec::new(),
             ephemeral,
+            ..Minting::new(
+                Target::Group { namespace: "shop".to_owned(), name: "db".to_owned() },
+                Duration::from_hours(1),
+            )
         };
         let minted = store.mint(minting, now).unwrap();
         let joining = Joining {

@@ -365,17 +365,7 @@ fn threat_08_a_token_is_counted_where_it_is_used() -> Result<()> {
     let now = store::unix_time(1_800_000_000);
     let target = store::Target::Group { namespace: "shop".into(), name: "db".into() };
     let hour = Duration::from_hours(1);
-    let minted = store.mint(
-        store::Minting {
-            target,
-            bound_to: None,
-            ttl: hour,
-            uses: 1,
-            source_prefixes: Vec::new(),
-            ephemeral: false,
-        },
-        now,
-    )?;
+    let minted = store.mint(store::Minting::new(target, hour), now)?;
     // Whoever races another one has passed all earlier checks when the other one's join is written.
     let join = |name: &str| -> Result<bool> {
         let csr = pki::CheckedCsr::from_der(&pki::KeyPair::generate()?.request()?)?;

@@ -120,14 +120,7 @@ impl Gateway {
     /// Joins with a token that replaces a workload.
     fn join_with(&self, name: &str, underlay: &str, bound_to: Option<WorkloadName>) -> Host {
         let target = Target::Group { namespace: "shop".into(), name: "db".into() };
-        let minting = Minting {
-            target,
-            bound_to,
-            ttl: Duration::from_hours(1),
-            uses: 1,
-            source_prefixes: Vec::new(),
-            ephemeral: false,
-        };
+        let minting = Minting { bound_to, ..Minting::new(target, Duration::from_hours(1)) };
         let now = Clock::system().now();
         let minted = self.store.mint(minting, now).unwrap();
         let csr = CheckedCsr::from_der(&KeyPair::generate().unwrap().request().unwrap()).unwrap();

@@ -38,26 +38,12 @@ fn key(number: u8) -> KeyHash {
 }
 
 fn mint(store: &Store, uses: u32) -> Minted {
-    let minting = Minting {
-        target: group(),
-        bound_to: None,
-        ttl: Duration::from_hours(1),
-        uses,
-        source_prefixes: Vec::new(),
-        ephemeral: false,
-    };
+    let minting = Minting { uses, ..Minting::new(group(), Duration::from_hours(1)) };
     store.mint(minting, unix_time(NOW)).unwrap()
 }
 
 fn bound(store: &Store, to: &str) -> Minted {
-    let minting = Minting {
-        target: group(),
-        bound_to: Some(name(to)),
-        ttl: Duration::from_hours(1),
-        uses: 1,
-        source_prefixes: Vec::new(),
-        ephemeral: false,
-    };
+    let minting = Minting { bound_to: Some(name(to)), ..Minting::new(group(), Duration::from_hours(1)) };
     store.mint(minting, unix_time(NOW)).unwrap()
 }
 
@@ -288,17 +274,7 @@ fn addresses_rest_for_others_and_come_back_to_their_holder() {
     assert_eq!(audit(&join(&store, &joining(&minted, "db1", 3)).unwrap())[0], "10.0.0.2");
     store.remove(&name("db1"), unix_time(NOW), "left").unwrap();
     let later = NOW + 24 * HOUR;
-    let fresh = store.mint(
-        Minting {
-            target: group(),
-            bound_to: None,
-            ttl: Duration::from_hours(1),
-            uses: 1,
-            source_prefixes: Vec::new(),
-            ephemeral: false,
-        },
-        unix_time(later),
-    );
+    let fresh = store.mint(Minting::new(group(), Duration::from_hours(1)), unix_time(later));
     let third = join_at(&store, &joining(&fresh.unwrap(), "db3", 4), later).unwrap();
     assert_eq!(audit(&third)[0], "10.0.0.2");
 }

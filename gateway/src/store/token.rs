@@ -31,6 +31,14 @@ pub struct Minting {
     pub ephemeral: bool,
 }
 
+impl Minting {
+    /// One join from anywhere, by a host that stays.
+    #[must_use]
+    pub const fn new(target: Target, ttl: Duration) -> Self {
+        Self { target, bound_to: None, ttl, uses: 1, source_prefixes: Vec::new(), ephemeral: false }
+    }
+}
+
 /// A new token. The secret is here and nowhere else.
 pub struct Minted {
     /// What is kept of it.
