@@ -12,9 +12,12 @@ use std::sync::{Mutex, PoisonError};
 
 use pki::UnixTime;
 use serde::Serialize;
+use tokio::sync::mpsc;
 
 pub use event::Event;
 
+/// Events that wait for somebody else.
+const LISTENED: usize = 256;
 /// How many refusals of strangers a second are written: who has no secret cannot fill the disk.
 const REFUSALS_PER_SECOND: u32 = 20;
 
@@ -23,6 +26,8 @@ const REFUSALS_PER_SECOND: u32 = 20;
 pub struct Audit {
     path: PathBuf,
     refusals: Mutex<Window>,
+    /// Who else is told.
+    listener: Mutex<Option<mpsc::Sender<Event>>>,
 }
 
 /// The refusals of one second.
@@ -52,13 +57,24 @@ impl Audit {
         append(path, b"").map_err(|e| {
             io::Error::new(e.kind(), format!("cannot open the audit log {}: {e}", path.display()))
         })?;
-        Ok(Self { path: path.to_owned(), refusals: Mutex::default() })
+        Ok(Self { path: path.to_owned(), refusals: Mutex::default(), listener: Mutex::default() })
+    }
+
+    /// What is recorded from now on, for somebody else too. Whoever is too slow misses something.
+    pub fn listen(&self) -> mpsc::Receiver<Event> {
+        let (sender, receiver) = mpsc::channel(LISTENED);
+        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        receiver
     }
 
     /// Appends an event. What cannot be written is an error in the daemon's log and stops nothing: the change that it
     /// tells of was made.
     pub fn record(&self, event: &Event, now: UnixTime) {
         let Some(left_out) = self.admit(event, now) else { return };
+        if let Some(listener) = &*self.listener.lock().unwrap_or_else(PoisonError::into_inner) {
+            // The log has it in any case.
+            let _missed = listener.try_send(event.clone());
+        }
         let line = Line { time: pki::display_time(now), event, left_out };
         let written = serde_json::to_vec(&line).map_err(io::Error::from).and_then(|mut bytes| {
             bytes.push(b'\n');

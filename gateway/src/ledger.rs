@@ -15,12 +15,17 @@ use zeroize::Zeroizing;
 
 use crate::store::{Bytes, Changes, Ledger, LedgerError, RecordKey, Shared};
 
+mod events;
 mod follow;
 mod objects;
+mod standing;
+mod status;
 mod table;
 mod write;
 
+pub use events::tell;
 pub use follow::follow;
+pub use status::report;
 
 /// The Secret of the roots and their keys.
 const ROOTS: &str = "outrigger-roots";
@@ -35,19 +40,25 @@ pub struct ClusterLedger {
     runtime: Handle,
     /// The parts of tables as they are known, by the names of their objects.
     parts: Mutex<BTreeMap<String, table::Part>>,
+    /// Hosts and tokens as they are followed.
+    observed: std::sync::Mutex<status::Observed>,
 }
 
 impl ClusterLedger {
     /// The one in a namespace of a cluster; nothing is asked yet.
     #[must_use]
     pub fn new(client: Client, namespace: String, runtime: Handle) -> Self {
-        Self { client, namespace, runtime, parts: Mutex::default() }
+        Self { client, namespace, runtime, parts: Mutex::default(), observed: std::sync::Mutex::default() }
     }
 
     /// How the cluster is reached.
     #[must_use]
     pub const fn client(&self) -> &Client {
         &self.client
+    }
+
+    fn observed(&self) -> std::sync::MutexGuard<'_, status::Observed> {
+        self.observed.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     async fn load_all(&self) -> Result<BTreeMap<RecordKey, Bytes>, LedgerError> {

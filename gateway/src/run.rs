@@ -13,33 +13,28 @@ use telemetry::listener::Listener;
 use telemetry::service;
 use telemetry::shutdown::Shutdown;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
-use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
+mod foundation;
+
+use foundation::Foundation;
+
 use crate::admin::AdminService;
-use crate::audit::Audit;
-use crate::ca::cert_manager::CertManager;
-use crate::ca::vault::Vault;
-use crate::ca::{Ca, External, SignError, Signer};
+use crate::ca::SignError;
 use crate::clock::Clock;
-use crate::config::{self, Config, Source, State};
-use crate::enrollment::{EnrollmentService, Settings};
+use crate::config::Config;
+use crate::enrollment::EnrollmentService;
 use crate::housekeeping::Housekeeper;
 use crate::index::MeshSettings;
 use crate::ledger::{self, ClusterLedger};
 use crate::mesh_view::MeshView;
-use crate::metrics::{Gauges, Metrics};
+use crate::metrics::Gauges;
 use crate::pipeline::{self, Mesh, Pipeline};
 use crate::server::{self, Services};
-use crate::session::{MeshService, SessionMetrics, WRITE_DEADLINE};
+use crate::session::{MeshService, WRITE_DEADLINE};
 use crate::source::Opened;
-use crate::source::cluster::connect;
-use crate::store::{self, Ledger, OpenError, Store, StoreError};
-use crate::tls::{self, ConnectionMetrics, OwnCertificate, OwnCertificateError};
+use crate::tls::{self, OwnCertificate, OwnCertificateError};
 
-/// How long an address or identity rests before another may have it: as long as a certificate is valid, within which
-/// every agent has come back or lost its right to.
-const QUARANTINE: Duration = Duration::from_hours(24);
 /// How often it is written down who is connected, and old records are forgotten.
 const HOUSEKEEPING: Duration = Duration::from_mins(1);
 /// How long expired tokens stay in the list, beside the grace time of certificates.
@@ -51,10 +46,6 @@ const GIVE_BACK_SELDOM: Duration = Duration::from_mins(10);
 const BACKLOG: u32 = 16_384;
 /// Files beside connections: the store, the manifests, listeners.
 const OTHER_FILES: u64 = 64;
-/// Between two attempts to read the state of a cluster.
-const AGAIN: Duration = Duration::from_secs(2);
-/// How long an authority elsewhere may take: less than hosts wait for their answer.
-const CA_DEADLINE: Duration = Duration::from_secs(8);
 /// The wait before an authority that is away is asked again for the gateway's own certificate.
 const CA_PAUSE: Duration = Duration::from_secs(5);
 /// How long open calls may take to end.
@@ -77,8 +68,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let listener =
         listen(config.listen).with_context(|| format!("cannot listen on {} (`listen`)", config.listen))?;
     let socket = UnixListener::from_std(::config::bind_socket(&config.admin_socket, "gateway")?)?;
-    let ledger = ledger_of(&config).await?;
-    let Some(foundation) = lay_foundation(&config, &clock, ledger.as_ref(), &shutdown).await? else {
+    let ledger = foundation::ledger_of(&config).await?;
+    let Some(foundation) = foundation::lay(&config, &clock, ledger.as_ref(), &shutdown).await? else {
         return Ok(());
     };
     let Some(source) = open_source(&config, &foundation, &shutdown).await? else { return Ok(()) };
@@ -105,8 +96,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     background.spawn(parts.cut_stalled());
     background.spawn(parts.give_back());
     if let Some(ledger) = ledger {
-        let Foundation { store, audit, .. } = &parts.foundation;
-        background.spawn(ledger::follow(ledger, store.clone(), audit.clone(), parts.clock.clone()));
+        parts.keep_objects(&ledger, &mut background);
     }
     background.spawn(watchdog());
     service::ready("serving");
@@ -124,57 +114,6 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     tracing::info!("gateway stopped");
     anyhow::ensure!(!early, "a part of the gateway ended; see its log");
     Ok(())
-}
-
-/// The cluster's API as the place of the state, if it is.
-async fn ledger_of(config: &Config) -> Result<Option<Arc<ClusterLedger>>> {
-    let (State::Kubernetes { namespace }, Source::Kubernetes(settings)) = (&config.state, &config.source)
-    else {
-        return Ok(None);
-    };
-    let client = connect::client(settings).await.context("the cluster that has the state")?;
-    let namespace = namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
-    Ok(Some(Arc::new(ClusterLedger::new(client, namespace, Handle::current()))))
-}
-
-/// Opens the store and what it holds. A cluster that has its records and does not answer is waited for; `None` if the
-/// gateway is to end before that.
-async fn lay_foundation(
-    config: &Config,
-    clock: &Clock,
-    ledger: Option<&Arc<ClusterLedger>>,
-    shutdown: &Shutdown,
-) -> Result<Option<Foundation>> {
-    loop {
-        let (config, clock) = (config.clone(), clock.clone());
-        let ledger: Option<Arc<dyn Ledger>> = match ledger {
-            Some(ledger) => Some(ledger.clone()),
-            None => None,
-        };
-        let laid = tokio::task::spawn_blocking(move || Foundation::lay(&config, &clock, ledger)).await?;
-        let error = match laid {
-            Ok(foundation) => return Ok(Some(foundation)),
-            Err(error) => error,
-        };
-        if !error.chain().any(is_of_ledger) {
-            return Err(error);
-        }
-        service::status("waiting for the cluster that has the state");
-        tracing::warn!(error = format!("{error:#}"), "the state is not known yet, and no host is served");
-        tokio::select! {
-            () = tokio::time::sleep(AGAIN) => {}
-            () = shutdown.wait() => return Ok(None),
-        }
-    }
-}
-
-/// Whether it is the cluster that failed, which may be better later.
-fn is_of_ledger(error: &(dyn std::error::Error + 'static)) -> bool {
-    let is_ledger = |error: &StoreError| matches!(error, StoreError::Ledger(_));
-    let of_open = error.downcast_ref::<OpenError>();
-    let is_open =
-        of_open.is_some_and(|error| matches!(error, OpenError::Content { source, .. } if is_ledger(source)));
-    is_open || error.downcast_ref::<StoreError>().is_some_and(is_ledger)
 }
 
 /// Reads the source whole; `None` if the gateway is to end before that.
@@ -200,56 +139,12 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// What everything stands on.
-struct Foundation {
-    store: Arc<Store>,
-    ca: Arc<Ca>,
-    audit: Arc<Audit>,
-    metrics: Metrics,
-    sessions: SessionMetrics,
-    connections: ConnectionMetrics,
-    settings: Arc<Settings>,
-}
-
 /// All that services are made of.
 struct Parts {
     config: Config,
     clock: Clock,
     foundation: Foundation,
     mesh: Arc<Mesh>,
-}
-
-impl Foundation {
-    fn lay(config: &Config, clock: &Clock, ledger: Option<Arc<dyn Ledger>>) -> Result<Self> {
-        let settings = store::Settings {
-            pools: config.workload_pools.clone(),
-            cluster_id: config.cluster_id,
-            quarantine: QUARANTINE,
-        };
-        let store = Arc::new(Store::open_with(&config.state_dir, settings, ledger)?);
-        let ca = open_ca(config, &store, clock).context("the roots of the mesh")?;
-        let audit = Audit::open(&config.audit_log)?;
-        if config.advertise.is_empty() {
-            tracing::warn!(
-                "`advertise` is not set: no token can be made, because hosts would not know where to go"
-            );
-        }
-        let settings = Settings {
-            trust_domain: config.trust_domain.clone(),
-            certificate_ttl: config.certificate_ttl,
-            renew_grace: config.renew_grace,
-            gateways: config.advertise.clone(),
-        };
-        Ok(Self {
-            store,
-            ca: Arc::new(ca),
-            audit: Arc::new(audit),
-            metrics: Metrics::default(),
-            sessions: SessionMetrics::default(),
-            connections: ConnectionMetrics::default(),
-            settings: Arc::new(settings),
-        })
-    }
 }
 
 impl Parts {
@@ -343,6 +238,16 @@ impl Parts {
         Services { enrollment, admin, mesh }
     }
 
+    /// Brings objects of the cluster and what is known in line, in both directions.
+    fn keep_objects(&self, ledger: &Arc<ClusterLedger>, background: &mut JoinSet<()>) {
+        let Foundation { store, audit, .. } = &self.foundation;
+        let mesh: Arc<dyn MeshView> = self.mesh.clone();
+        let (store, audit, clock) = (store.clone(), audit.clone(), self.clock.clone());
+        background.spawn(ledger::tell(ledger.clone(), audit.listen(), mesh.clone(), self.name()));
+        background.spawn(ledger::report(ledger.clone(), store.clone(), mesh, clock.clone()));
+        background.spawn(ledger::follow(ledger.clone(), store, audit, clock));
+    }
+
     /// Writes down who is connected, and forgets what nobody can use any more.
     fn housekeeping(&self) -> impl Future<Output = ()> + Send + use<> {
         let Foundation { store, audit, .. } = &self.foundation;
@@ -417,10 +322,13 @@ impl Parts {
     }
 
     /// A gateway is named after its store: several of one mesh have several names.
+    fn name(&self) -> String {
+        format!("gateway-{:08x}", self.foundation.store.incarnation() >> 32)
+    }
+
     /// Without a certificate nobody is served: one that is to be signed elsewhere is waited for. `None`: until the end.
     async fn own_certificate(&self, shutdown: &Shutdown) -> Result<Option<OwnCertificate>> {
-        let name = format!("gateway-{:08x}", self.foundation.store.incarnation() >> 32);
-        let id = SpiffeId::gateway(&self.config.trust_domain, &name)?;
+        let id = SpiffeId::gateway(&self.config.trust_domain, &self.name())?;
         loop {
             let ca = self.foundation.ca.clone();
             let error = match OwnCertificate::issue(ca, id.clone(), self.clock.now()).await {
@@ -436,19 +344,6 @@ impl Parts {
             }
         }
     }
-}
-
-fn open_ca(config: &Config, store: &Arc<Store>, clock: &Clock) -> Result<Ca, store::RootError> {
-    let (store, domain, now) = (store.clone(), &config.trust_domain, clock.now());
-    let config::Ca::External { signer, trust_bundle } = &config.ca else {
-        return Ca::open(store, domain, now);
-    };
-    let signer: Arc<dyn Signer> = match signer.clone() {
-        config::Signer::Vault(settings) => Arc::new(Vault::new(*settings)),
-        config::Signer::CertManager(settings) => Arc::new(CertManager::new(settings)),
-    };
-    let trust_bundle = trust_bundle.clone();
-    Ca::open_external(store, domain, External { signer, trust_bundle, deadline: CA_DEADLINE }, now)
 }
 
 fn pipeline_settings(config: &Config, foundation: &Foundation) -> pipeline::Settings {

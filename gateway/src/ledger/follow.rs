@@ -16,6 +16,7 @@ use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
 
+use super::status::Seen as Kept;
 use super::{ClusterLedger, objects};
 use crate::audit::{Audit, Event};
 use crate::clock::Clock;
@@ -104,9 +105,20 @@ async fn follow_kind<K>(
 impl Follower {
     fn host(&self, event: &Change<ExternalWorkload>) -> Result<(), FollowError> {
         match event {
-            Change::There(object) => self.host_is_there(object),
-            Change::Gone(object) => self.lost(&name_of(&**object)),
-            Change::All(listed) => self.absent(listed),
+            Change::There(object) => {
+                let refusal = self.host_is_there(object)?;
+                let seen = Kept::new(&**object, object.status.clone().unwrap_or_default(), refusal);
+                self.ledger.observed().hosts.insert(name_of(&**object), seen);
+                Ok(())
+            }
+            Change::Gone(object) => {
+                self.ledger.observed().hosts.remove(&name_of(&**object));
+                self.lost(&name_of(&**object))
+            }
+            Change::All(listed) => {
+                self.ledger.observed().hosts.retain(|name, _| listed.contains(name));
+                self.absent(listed)
+            }
         }
     }
 
@@ -114,12 +126,20 @@ impl Follower {
         match event {
             Change::There(object) if object.metadata.deletion_timestamp.is_none() => {
                 match objects::token(object) {
-                    Ok(token) => self.store.take_token(&token)?,
+                    Ok(token) => {
+                        self.store.take_token(&token)?;
+                        let seen = Kept::new(&**object, object.status.clone().unwrap_or_default(), None);
+                        self.ledger.observed().tokens.insert(token.id, seen);
+                    }
                     Err(error) => tracing::error!(%error, "a token is not known: its object cannot be read"),
                 }
             }
-            Change::There(object) | Change::Gone(object) => self.store.forget_token(&name_of(&**object))?,
+            Change::There(object) | Change::Gone(object) => {
+                self.ledger.observed().tokens.remove(&name_of(&**object));
+                self.store.forget_token(&name_of(&**object))?;
+            }
             Change::All(listed) => {
+                self.ledger.observed().tokens.retain(|name, _| listed.contains(name));
                 // A token of a transit node is no object.
                 let tokens = self.store.tokens()?.into_iter().filter(|token| token.id.contains('/'));
                 let mut gone = tokens.filter(|token| !listed.contains(&token.id));
@@ -129,25 +149,31 @@ impl Follower {
         Ok(())
     }
 
-    fn host_is_there(&self, object: &ExternalWorkload) -> Result<(), FollowError> {
+    /// Takes what an object says of a host; why not, where that does not count.
+    fn host_is_there(&self, object: &ExternalWorkload) -> Result<Option<String>, FollowError> {
         let name = name_of(object);
         if object.metadata.deletion_timestamp.is_some() {
-            return self.deleted(object, &name);
+            return self.deleted(object, &name).map(|()| None);
         }
         let workload = match objects::workload(object) {
             Ok(Some(workload)) => workload,
-            Ok(None) => return self.lost(&name),
+            Ok(None) => return self.lost(&name).map(|()| None),
             Err(error) => {
                 tracing::error!(%error, "a host is not known: its object cannot be read");
-                return Ok(());
+                return Ok(Some(error.to_string()));
             }
         };
-        match self.store.take(workload)? {
-            Import::Known => {}
-            Import::Taken => tracing::info!(workload = name, "host taken from its object"),
-            Import::Refused(reason) => tracing::error!(workload = name, %reason, "a host is not served"),
-        }
-        Ok(())
+        Ok(match self.store.take(workload)? {
+            Import::Known => None,
+            Import::Taken => {
+                tracing::info!(workload = name, "host taken from its object");
+                None
+            }
+            Import::Refused(reason) => {
+                tracing::error!(workload = name, %reason, "a host is not served");
+                Some(reason.to_string())
+            }
+        })
     }
 
     /// Somebody deletes a host: its key is revoked, and its addresses rest. Then the object may go.

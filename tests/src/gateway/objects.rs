@@ -31,13 +31,14 @@ pub const RIGHTS: [(&str, &[&str]); 6] = [
 ];
 
 /// What it may do besides, in every namespace: the state of record, as `docs/kubernetes.md` has it.
-pub const STATE_RIGHTS: [(&str, &[&str], &[&str]); 2] = [
+pub const STATE_RIGHTS: [(&str, &[&str], &[&str]); 3] = [
     (
         "outrigger.dev",
         &["externalworkloads", "jointokens"],
         &["get", "list", "watch", "create", "patch", "delete"],
     ),
-    ("outrigger.dev", &["jointokens/status"], &["patch"]),
+    ("outrigger.dev", &["externalworkloads/status", "jointokens/status"], &["patch"]),
+    ("events.k8s.io", &["events"], &["create", "patch"]),
 ];
 /// And in its own namespace.
 pub const OWN_RIGHTS: [(&str, &[&str], &[&str]); 2] = [

@@ -231,7 +231,7 @@ impl Follower {
 
 impl Resource {
     /// The resource as the client knows it.
-    fn api(&self) -> ApiResource {
+    pub(crate) fn api(&self) -> ApiResource {
         let (group, version) = self.api_version.rsplit_once('/').unwrap_or(("", self.api_version));
         ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, self.name), self.plural)
     }
