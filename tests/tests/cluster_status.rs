@@ -12,7 +12,7 @@ use e2e::json;
 use e2e::wait::wait_ok;
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const VERSION: &str = "outrigger.dev/v1alpha1";
 
 struct World {
