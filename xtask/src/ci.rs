@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, ValueEnum as _};
 
-use crate::{bpf, chart, command, gate::Gate, openbao, steps::Steps, stress, test};
+use crate::{bpf, chart, command, conformance, gate::Gate, openbao, steps::Steps, stress, test};
 
 /// Steps that take this long are marked.
 const SLOW: Duration = Duration::from_mins(1);
@@ -31,6 +31,7 @@ enum Step {
     Bpf,
     Chart,
     OpenBao,
+    Conformance,
     Test,
     Stress,
 }
@@ -56,7 +57,7 @@ impl Step {
             ],
         ));
         steps.push(cargo("doc", &["doc", "--no-deps"]));
-        steps.extend([Self::Chart, Self::OpenBao, Self::Test, Self::Stress]);
+        steps.extend([Self::Chart, Self::OpenBao, Self::Conformance, Self::Test, Self::Stress]);
         steps
     }
 
@@ -67,6 +68,7 @@ impl Step {
             Self::Bpf => "bpf".to_owned(),
             Self::Chart => "chart".to_owned(),
             Self::OpenBao => "openbao".to_owned(),
+            Self::Conformance => "conformance".to_owned(),
             Self::Test => "test".to_owned(),
             Self::Stress => "stress".to_owned(),
         }
@@ -85,6 +87,7 @@ impl Step {
             Self::Bpf => bpf::build(),
             Self::Chart => chart::check(),
             Self::OpenBao => openbao::check(),
+            Self::Conformance => conformance::run(),
             Self::Test => test::run(),
             Self::Stress => {
                 let arguments = ["--seconds", "60"].map(str::to_owned);

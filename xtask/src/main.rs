@@ -4,6 +4,7 @@ mod bpf;
 mod chart;
 mod ci;
 mod command;
+mod conformance;
 mod fuzz;
 mod gate;
 mod kernel;

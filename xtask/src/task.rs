@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Parser;
 
-use crate::{bpf, ci, command, fuzz, gate, kernel, mutants, stress, test, workspace};
+use crate::{bpf, ci, command, conformance, fuzz, gate, kernel, mutants, stress, test, workspace};
 
 /// Builds, checks and runs Outrigger.
 #[derive(Parser)]
@@ -63,7 +63,7 @@ impl Task {
             Self::Bench { arguments } => bench(&arguments),
             Self::Bpf => bpf::build(),
             Self::Ci(selection) => ci::run(&selection),
-            Self::Conformance => conformance(),
+            Self::Conformance => conformance::run(),
             Self::Crds => crds(),
             Self::Demo { arguments } => demo(&arguments),
             Self::Deps { qemu } => deps(qemu),
@@ -76,12 +76,6 @@ impl Task {
             Self::VerifyKernel(selection) => kernel::verify(&selection),
         }
     }
-}
-
-fn conformance() -> Result<()> {
-    bpf::build()?;
-    command::run(command::cargo().args(["build", "--bins"]))?;
-    command::run(command::cargo().args(["test", "--test", "conformance", "--", "--nocapture"]))
 }
 
 fn crds() -> Result<()> {
