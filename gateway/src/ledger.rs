@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ListParams};
@@ -29,6 +30,8 @@ pub use status::report;
 
 /// The Secret of the roots and their keys.
 const ROOTS: &str = "outrigger-roots";
+/// How long a change may take to be kept: everybody else who changes something waits meanwhile.
+const DEADLINE: Duration = Duration::from_secs(5);
 /// Objects of a page of a list.
 const PAGE: u32 = 500;
 
@@ -101,7 +104,11 @@ impl Ledger for ClusterLedger {
     }
 
     fn keep(&self, changes: &Changes) -> Result<(), LedgerError> {
-        tokio::task::block_in_place(|| self.runtime.block_on(self.keep_all(changes)))
+        let kept = async {
+            let late = |_late| Err(LedgerError(format!("no answer within {} s", DEADLINE.as_secs())));
+            tokio::time::timeout(DEADLINE, self.keep_all(changes)).await.unwrap_or_else(late)
+        };
+        tokio::task::block_in_place(|| self.runtime.block_on(kept))
     }
 
     fn token_id(&self, namespace: &str, random: &str) -> String {
