@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use subtle::ConstantTimeEq as _;
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
@@ -75,7 +76,9 @@ impl Session {
     /// Forgets a token that was not taken, unless somebody has another one already.
     pub(super) async fn forget(&self, refused: &SecretString) {
         let mut held = self.token.lock().await;
-        if held.as_ref().is_some_and(|held| held.secret.expose_secret() == refused.expose_secret()) {
+        let refused = refused.expose_secret().as_bytes();
+        let is_refused = |held: &Token| held.secret.expose_secret().as_bytes().ct_eq(refused).into();
+        if held.as_ref().is_some_and(is_refused) {
             *held = None;
         }
     }
