@@ -4,13 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ListParams};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
-use tokio::runtime::Handle;
+use tokio::runtime::Runtime;
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
@@ -40,7 +41,8 @@ pub struct ClusterLedger {
     client: Client,
     /// Where what belongs to no host is: the gateway's own namespace.
     namespace: String,
-    runtime: Handle,
+    /// Its own: the store is locked while it works.
+    runtime: ManuallyDrop<Runtime>,
     /// The parts of tables as they are known, by the names of their objects.
     parts: Mutex<BTreeMap<String, table::Part>>,
     /// Hosts and tokens as they are followed.
@@ -50,7 +52,8 @@ pub struct ClusterLedger {
 impl ClusterLedger {
     /// The one in a namespace of a cluster; nothing is asked yet.
     #[must_use]
-    pub fn new(client: Client, namespace: String, runtime: Handle) -> Self {
+    pub fn new(client: Client, namespace: String, runtime: Runtime) -> Self {
+        let runtime = ManuallyDrop::new(runtime);
         Self { client, namespace, runtime, parts: Mutex::default(), observed: std::sync::Mutex::default() }
     }
 

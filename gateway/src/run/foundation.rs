@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use telemetry::service;
 use telemetry::shutdown::Shutdown;
-use tokio::runtime::Handle;
+use tokio::runtime::Builder;
 
 use crate::audit::Audit;
 use crate::ca::cert_manager::CertManager;
@@ -47,9 +47,15 @@ pub(super) async fn ledger_of(config: &Config) -> Result<Option<Arc<ClusterLedge
     else {
         return Ok(None);
     };
-    let client = connect::client(settings).await.context("the cluster that has the state")?;
+    // Whoever waits for the store may hold up a thread of this runtime, and must not hold up what is waited for.
+    let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("ledger").enable_all().build()?;
+    let connecting = {
+        let settings = settings.clone();
+        runtime.spawn(async move { connect::client(&settings).await })
+    };
+    let client = connecting.await?.context("the cluster that has the state")?;
     let namespace = namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
-    Ok(Some(Arc::new(ClusterLedger::new(client, namespace, Handle::current()))))
+    Ok(Some(Arc::new(ClusterLedger::new(client, namespace, runtime))))
 }
 
 /// Opens the store and what it holds. A cluster that has its records and does not answer is waited for; `None` if the
