@@ -12,6 +12,7 @@ use pki::TrustDomain;
 use serde::Deserialize;
 use telemetry::logging::LogFormat;
 
+use crate::backends;
 use crate::source::cluster;
 use crate::store::{InvalidPools, Pools};
 
@@ -32,6 +33,10 @@ pub const DEFAULT_SOCKET: &str = "/run/outrigger-gateway/admin.sock";
 const MIN_TTL: Duration = Duration::from_secs(1);
 /// The longest time a certificate may be valid.
 const MAX_TTL: Duration = Duration::from_hours(24);
+
+/// How long an agent may be silent before its workload is no endpoint of Services: by default, and at least.
+const DEFAULT_LEASE: Duration = Duration::from_mins(5);
+const MIN_LEASE: Duration = Duration::from_secs(30);
 
 /// The options of `serve`.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -112,6 +117,15 @@ pub struct Options {
     #[arg(long, env = "OUTRIGGER_GATEWAY_METRICS_LISTEN", value_name = "ADDRESS:PORT")]
     #[serde(deserialize_with = "::config::text")]
     pub metrics_listen: Option<SocketAddr>,
+    /// With the state in `kubernetes`: how long an agent may be silent before its workload is no endpoint of Services any more,
+    /// at least 30s. [default: 5m]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_ENDPOINT_LEASE", value_name = "TIME")]
+    #[serde(deserialize_with = "::config::text")]
+    pub endpoint_lease: Option<Lasting>,
+    /// The share of a Service's workloads that may be left out for that, in percent. [default: 50]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_ENDPOINT_STALE_SHARE", value_name = "PERCENT")]
+    #[serde(deserialize_with = "::config::text")]
+    pub endpoint_stale_share: Option<u8>,
     /// Connections of hosts and administrators at a time, 1 or more. [default: 16384]
     #[arg(long, env = "OUTRIGGER_GATEWAY_MAX_CONNECTIONS", value_name = "NUMBER")]
     #[serde(deserialize_with = "::config::text")]
@@ -173,6 +187,10 @@ pub struct Config {
     pub admin_socket: PathBuf,
     /// Where metrics and health are served.
     pub metrics_listen: SocketAddr,
+    /// How long an agent may be silent before its workload is no endpoint of Services.
+    pub endpoint_lease: Duration,
+    /// The share of a Service's workloads, in percent, that may be left out for that.
+    pub endpoint_stale_share: u8,
     /// Connections at a time.
     pub max_connections: usize,
     /// The same from one source; 0: no limit.
@@ -265,6 +283,8 @@ impl Config {
             renew_grace: options.renew_grace.map_or(Duration::from_hours(90 * 24), |grace| grace.0),
             admin_socket: folder(options.admin_socket, DEFAULT_SOCKET),
             metrics_listen: options.metrics_listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9464))),
+            endpoint_lease: options.endpoint_lease.map_or(DEFAULT_LEASE, |lease| lease.0),
+            endpoint_stale_share: options.endpoint_stale_share.unwrap_or(50),
             max_connections: options.max_connections.unwrap_or(16_384),
             max_connections_per_source: options.max_connections_per_source.unwrap_or(64),
             proxies: options.proxies.map(|list| list.0).unwrap_or_default(),
@@ -275,6 +295,16 @@ impl Config {
             state_dir,
         };
         config.checked(path)
+    }
+
+    /// What it says about the endpoints of Services.
+    #[must_use]
+    pub fn backends(&self) -> backends::Settings {
+        backends::Settings {
+            lease: self.endpoint_lease,
+            stale_share: self.endpoint_stale_share,
+            pools: self.workload_pools.clone(),
+        }
     }
 
     fn checked(self, path: &Path) -> Result<Self, InvalidConfig> {
@@ -295,6 +325,13 @@ impl Config {
         if !pki::is_dns1123_label(&self.cluster_name) {
             let reason = format!("`{}` is no name: lower-case letters, digits and `-`", self.cluster_name);
             return Err(value(path, "clusterName", reason));
+        }
+        if self.endpoint_lease < MIN_LEASE {
+            let reason = format!("an agent that comes back takes its time: at least {MIN_LEASE:?}");
+            return Err(value(path, "endpointLease", reason));
+        }
+        if self.endpoint_stale_share > 100 {
+            return Err(value(path, "endpointStaleShare", "a share is 0 to 100 percent".to_owned()));
         }
         if self.max_connections == 0 {
             return Err(value(path, "maxConnections", "nobody could connect: 1 or more".to_owned()));
@@ -328,6 +365,8 @@ impl Options {
             renew_grace: self.renew_grace.or(other.renew_grace),
             admin_socket: self.admin_socket.or(other.admin_socket),
             metrics_listen: self.metrics_listen.or(other.metrics_listen),
+            endpoint_lease: self.endpoint_lease.or(other.endpoint_lease),
+            endpoint_stale_share: self.endpoint_stale_share.or(other.endpoint_stale_share),
             max_connections: self.max_connections.or(other.max_connections),
             max_connections_per_source: self.max_connections_per_source.or(other.max_connections_per_source),
             proxies: self.proxies.or(other.proxies),

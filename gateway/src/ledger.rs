@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::store::{Bytes, Changes, Ledger, LedgerError, RecordKey, Shared};
 
-mod events;
+pub(crate) mod events;
 mod follow;
 mod objects;
 mod standing;

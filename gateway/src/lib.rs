@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod audit;
 pub mod authorization;
+pub mod backends;
 pub mod ca;
 pub mod check;
 pub mod clock;

@@ -28,7 +28,7 @@ pub use decode::InvalidField;
 pub use group::Group;
 pub use node::{InvalidYaml, Node, Position};
 pub use pod::Pod;
-pub use service::{EndpointSlice, Service};
+pub use service::{EndpointSlice, MANAGED_BY, SERVICE_NAME, Service};
 pub use workload::Workload;
 
 use metadata::Metadata;
@@ -242,7 +242,7 @@ const KINDS: [Row; 14] = [
         name: "ExternalWorkloadGroup",
         plural: "externalworkloadgroups",
         namespaced: true,
-        decode: |node, _metadata| Group::decode(node).map(Arc::new).map(Object::Group),
+        decode: |node, metadata| Group::decode(node, &metadata).map(Arc::new).map(Object::Group),
     },
     Row {
         kind: Kind::ExternalWorkload,
@@ -250,7 +250,7 @@ const KINDS: [Row; 14] = [
         name: "ExternalWorkload",
         plural: "externalworkloads",
         namespaced: true,
-        decode: |node, _metadata| Workload::decode(node).map(Arc::new).map(Object::Workload),
+        decode: |node, metadata| Workload::decode(node, &metadata).map(Arc::new).map(Object::Workload),
     },
 ];
 

@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use policy::facts::Facts;
 use tokio::sync::oneshot;
 
-use crate::store::{Target, WorkloadName};
+use crate::manifest::Group;
+use crate::store::{Target, Workload, WorkloadName};
 
 /// The compiled mesh, as seen by enrollment and administration. Calls do not block.
 pub trait MeshView: Send + Sync + 'static {
@@ -16,6 +18,9 @@ pub trait MeshView: Send + Sync + 'static {
 
     /// What the source declares about a workload, by hand and before it joins.
     fn declared(&self, name: &WorkloadName) -> Option<Declared>;
+
+    /// What a workload that joined is to Services; `None` where its group is not known, and for transit nodes.
+    fn backend(&self, workload: &Workload) -> Option<Backend>;
 
     /// The state as a whole.
     fn summary(&self) -> Summary;
@@ -34,6 +39,21 @@ pub struct Declared {
     pub group: Target,
     /// The mesh addresses it is to have; empty: from the pools.
     pub addresses: Vec<IpAddr>,
+    /// The zone that its object says.
+    pub zone: Option<String>,
+}
+
+/// A workload as something behind Services.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backend {
+    /// Its group: labels, named ports.
+    pub group: Arc<Group>,
+    /// Where it is.
+    pub zone: Option<String>,
+    /// Whether its agent has a session with a gateway.
+    pub connected: bool,
+    /// Whether it serves, as far as that is known.
+    pub ready: Option<bool>,
 }
 
 /// The state as a whole.

@@ -20,6 +20,7 @@ mod foundation;
 use foundation::Foundation;
 
 use crate::admin::AdminService;
+use crate::backends;
 use crate::ca::SignError;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -244,7 +245,10 @@ impl Parts {
         let mesh: Arc<dyn MeshView> = self.mesh.clone();
         let (store, audit, clock) = (store.clone(), audit.clone(), self.clock.clone());
         background.spawn(ledger::tell(ledger.clone(), audit.listen(), mesh.clone(), self.name()));
-        background.spawn(ledger::report(ledger.clone(), store.clone(), mesh, clock.clone()));
+        background.spawn(ledger::report(ledger.clone(), store.clone(), mesh.clone(), clock.clone()));
+        let settings = self.config.backends();
+        let client = ledger.client().clone();
+        background.spawn(backends::keep(client, store.clone(), mesh, settings, self.name()));
         background.spawn(ledger::follow(ledger.clone(), store, audit, clock));
     }
 

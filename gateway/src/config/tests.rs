@@ -38,6 +38,7 @@ fn defaults_are_those_of_the_documentation() {
     assert_eq!(config.audit_log, Path::new("/var/lib/outrigger-gateway/audit.log"));
     assert_eq!(config.tunnel_port, 8479);
     assert_eq!((config.max_connections, config.max_connections_per_source), (16_384, 64));
+    assert_eq!((config.endpoint_lease, config.endpoint_stale_share), (Duration::from_mins(5), 50));
     assert!(config.advertise.is_empty());
 }
 
@@ -47,7 +48,7 @@ fn every_key_of_the_file_is_read() {
         "manifests: /m\nstateDir: /s\nlisten: 192.0.2.1:7000\nadvertise: [\"gw.example:7443\", \"[2001:db8::1]:7443\"]\n\
          trustDomain: example.org\nclusterName: east\nclusterId: 7\nworkloadPools: [10.0.0.0/24]\n\
          podPrefixes: [10.1.0.0/16]\ntunnelPort: 4789\ncertificateTtl: 6s\nrenewGrace: 2d\nadminSocket: /a.sock\n\
-         metricsListen: 127.0.0.1:1\nmaxConnections: 9\nmaxConnectionsPerSource: 0\nproxies: [192.0.2.0/28]\nauditLog: /audit\nlogFormat: json\nlogLevel: debug\n",
+         metricsListen: 127.0.0.1:1\nendpointLease: 1m\nendpointStaleShare: 25\nmaxConnections: 9\nmaxConnectionsPerSource: 0\nproxies: [192.0.2.0/28]\nauditLog: /audit\nlogFormat: json\nlogLevel: debug\n",
         &[],
     )
     .unwrap();
@@ -58,6 +59,7 @@ fn every_key_of_the_file_is_read() {
     assert_eq!(config.pod_prefixes, ["10.1.0.0/16".parse().unwrap()]);
     assert_eq!(config.tunnel_port, 4789);
     assert_eq!((config.max_connections, config.max_connections_per_source), (9, 0));
+    assert_eq!((config.endpoint_lease, config.endpoint_stale_share), (Duration::from_mins(1), 25));
     assert_eq!(config.certificate_ttl, Duration::from_secs(6));
     assert_eq!(config.renew_grace, Duration::from_hours(48));
     assert_eq!(config.admin_socket, Path::new("/a.sock"));

@@ -15,7 +15,7 @@ use crate::manifest::{Kind, Resource};
 use crate::mesh_view::{MeshView, RejectedObject};
 
 /// Who reports.
-const CONTROLLER: &str = "outrigger.dev/gateway";
+pub(crate) const CONTROLLER: &str = "outrigger.dev/gateway";
 /// How often it is looked which objects are refused.
 const LOOK: Duration = Duration::from_secs(2);
 /// How long the object of a host may take to be seen.
@@ -151,7 +151,8 @@ fn of_record(record: &audit::Event) -> Option<(&'static str, &str, Event)> {
     })
 }
 
-fn event(type_: EventType, reason: &str, action: &str, note: String) -> Event {
+/// An event; a note that is too long is cut.
+pub(crate) fn event(type_: EventType, reason: &str, action: &str, note: String) -> Event {
     let note = match note.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", note.get(..end).unwrap_or_default()),
         None => note,
@@ -159,7 +160,8 @@ fn event(type_: EventType, reason: &str, action: &str, note: String) -> Event {
     Event { type_, reason: reason.to_owned(), note: Some(note), action: action.to_owned(), secondary: None }
 }
 
-async fn publish(recorder: &Recorder, event: &Event, regarding: &ObjectReference) {
+/// Tells it; where the cluster does not take it, the log says so.
+pub(crate) async fn publish(recorder: &Recorder, event: &Event, regarding: &ObjectReference) {
     if let Err(error) = recorder.publish(event, regarding).await {
         tracing::warn!(%error, reason = event.reason, object = ?regarding.name, "the cluster is not told");
     }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::decode::{InvalidField, Step, decode};
 use super::fields;
-use super::metadata::check_labels;
+use super::metadata::{Metadata, check_labels};
 use super::node::Node;
 use super::port::{Protocol, check_name, check_number};
 
@@ -27,6 +27,8 @@ pub struct Group {
     pub scope: Scope,
     /// The same as `mode`, for what does not go through the mesh.
     pub nic_mode: Mode,
+    /// The zone of its workloads; no part of their identity.
+    pub zone: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -106,7 +108,7 @@ struct Port {
 pub(super) const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 
 impl Group {
-    pub(super) fn decode(node: &Node) -> Result<Self, InvalidField> {
+    pub(super) fn decode(node: &Node, metadata: &Metadata) -> Result<Self, InvalidField> {
         fields::only(node, &["apiVersion", "kind", "metadata", "spec", "status"])?;
         let Wire { spec: Spec { template, mode, scope, nic_mode } } = decode(node)?;
         let Template { labels, service_account_name, ports } = template;
@@ -135,6 +137,7 @@ impl Group {
             scope: scope.map_or(Scope::Mesh, Scope::from),
             // What an administrator did not ask for must not cut a host off.
             nic_mode: nic_mode.map_or(Mode::Audit, Mode::from),
+            zone: metadata.zone(),
         })
     }
 }

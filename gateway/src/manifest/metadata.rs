@@ -12,6 +12,9 @@ use super::node::Node;
 /// The namespace of namespaced objects that name none, as for `kubectl`.
 pub(super) const DEFAULT_NAMESPACE: &str = "default";
 
+/// The label of Kubernetes that says in which zone something is.
+const ZONE: &str = "topology.kubernetes.io/zone";
+
 /// Kubernetes' `ObjectMeta`, without what means nothing here.
 const KNOWN: [&str; 15] = [
     "name",
@@ -51,6 +54,11 @@ struct Wire {
 }
 
 impl Metadata {
+    /// The zone that the object's own labels say it is in.
+    pub(super) fn zone(&self) -> Option<String> {
+        self.labels.get(ZONE).filter(|zone| !zone.is_empty()).cloned()
+    }
+
     /// Reads the metadata of an object.
     ///
     /// # Errors

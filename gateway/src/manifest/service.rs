@@ -12,7 +12,10 @@ use super::metadata::Metadata;
 use super::node::Node;
 
 /// The label that ties a slice to its Service.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// The label that says who writes a slice, and its value in those that this gateway writes.
+pub const MANAGED_BY: (&str, &str) = ("endpointslice.kubernetes.io/managed-by", "gateway.outrigger.dev");
 
 /// A Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +84,9 @@ impl EndpointSlice {
         fields::only(node, &["apiVersion", "kind", "metadata", "addressType", "endpoints", "ports"])?;
         fields::each(node, "endpoints", |_index, endpoint| fields::only(endpoint, &ENDPOINT))?;
         let wire: SliceWire = values(node)?;
-        let service = metadata.labels.get(SERVICE_NAME).cloned();
+        // What the gateway itself wrote is no news to it: its Services have selectors, and these decide.
+        let is_own = metadata.labels.get(MANAGED_BY.0).is_some_and(|by| by == MANAGED_BY.1);
+        let service = metadata.labels.get(SERVICE_NAME).filter(|_| !is_own).cloned();
         let mut addresses = Vec::new();
         // Names are no addresses.
         if wire.address_type != AddressType::Fqdn {

@@ -96,7 +96,7 @@ fn a_group_says_what_its_workloads_have_in_common() {
     let text = "
 apiVersion: outrigger.dev/v1alpha1
 kind: ExternalWorkloadGroup
-metadata: {name: db, namespace: shop}
+metadata: {name: db, namespace: shop, labels: {topology.kubernetes.io/zone: a, app: other}}
 spec:
   mode: audit
   scope: all
@@ -119,6 +119,7 @@ spec:
             mode: Mode::Audit,
             scope: Scope::All,
             nic_mode: Mode::Enforce,
+            zone: Some("a".into()),
         }
     );
 }
@@ -135,6 +136,7 @@ fn a_declared_workload_names_its_group_and_addresses() {
             addresses: vec!["10.244.240.9".parse().unwrap()],
             scope: Some(Scope::Host),
             nic_mode: None,
+            zone: None,
         }
     );
     let (_, field, message) = refusal(&text.replace("10.244.240.9", "10.244.240.9, 10.244.240.10"));

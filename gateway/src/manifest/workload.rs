@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::decode::{InvalidField, Step, decode};
 use super::fields;
 use super::group::{WireMode, WireScope};
+use super::metadata::Metadata;
 use super::node::Node;
 
 /// A declared workload: who joins under its name must do so through its group, and gets its addresses.
@@ -21,6 +22,8 @@ pub struct Workload {
     pub scope: Option<Scope>,
     /// Whether policy is enforced outside of the mesh; `None`: as its group says.
     pub nic_mode: Option<Mode>,
+    /// Its zone; `None`: as its group says.
+    pub zone: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -44,7 +47,7 @@ struct Spec {
 }
 
 impl Workload {
-    pub(super) fn decode(node: &Node) -> Result<Self, InvalidField> {
+    pub(super) fn decode(node: &Node, metadata: &Metadata) -> Result<Self, InvalidField> {
         fields::only(node, &["apiVersion", "kind", "metadata", "spec", "status"])?;
         let Wire { spec: Spec { group, addresses, scope, nic_mode, _recorded: _ } } = decode(node)?;
         let addresses: Vec<_> = addresses.iter().map(IpAddr::to_canonical).collect();
@@ -60,6 +63,12 @@ impl Workload {
         if of_v4 > 1 || addresses.len() - of_v4 > 1 {
             return refuse("addresses", format!("{addresses:?}: at most one address of each family"));
         }
-        Ok(Self { group, addresses, scope: scope.map(Scope::from), nic_mode: nic_mode.map(Mode::from) })
+        Ok(Self {
+            group,
+            addresses,
+            scope: scope.map(Scope::from),
+            nic_mode: nic_mode.map(Mode::from),
+            zone: metadata.zone(),
+        })
     }
 }

@@ -10,11 +10,12 @@ use telemetry::health::Health;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::index::{Compiled, Index};
-use crate::mesh_view::{ConditionView, Declared, MeshView, RejectedObject, Summary, WorkloadView};
+use crate::manifest::Group;
+use crate::mesh_view::{Backend, ConditionView, Declared, MeshView, RejectedObject, Summary, WorkloadView};
 use crate::session::{Feed, Registry, SessionStatus};
 use crate::source::catalog::Catalog;
 use crate::source::{Instead, Rejected};
-use crate::store::{Target, WorkloadName};
+use crate::store::{Target, Workload, WorkloadName};
 
 /// The compiled mesh, always the latest.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ pub struct Mesh {
 /// What the sessions do not know.
 #[derive(Debug, Default)]
 pub(super) struct Overview {
-    groups: BTreeSet<(String, String)>,
+    groups: BTreeMap<(String, String), Arc<Group>>,
     declared: BTreeMap<(String, String), Declared>,
     policies: usize,
     rejected: Vec<RejectedObject>,
@@ -103,10 +104,12 @@ impl Overview {
         let declared =
             |((namespace, name), declared): (&(String, String), &Arc<crate::manifest::Workload>)| {
                 let group = Target::Group { namespace: namespace.clone(), name: declared.group.clone() };
-                ((namespace.clone(), name.clone()), Declared { group, addresses: declared.addresses.clone() })
+                let crate::manifest::Workload { addresses, zone, .. } = &**declared;
+                let declared = Declared { group, addresses: addresses.clone(), zone: zone.clone() };
+                ((namespace.clone(), name.clone()), declared)
             };
         Self {
-            groups: index.groups().keys().cloned().collect(),
+            groups: index.groups().clone(),
             declared: index.declared().iter().map(declared).collect(),
             policies: index.policies(),
             rejected,
@@ -118,11 +121,25 @@ impl Overview {
 
 impl MeshView for Mesh {
     fn group_exists(&self, namespace: &str, name: &str) -> bool {
-        self.overview.borrow().groups.contains(&(namespace.to_owned(), name.to_owned()))
+        self.overview.borrow().groups.contains_key(&(namespace.to_owned(), name.to_owned()))
     }
 
     fn declared(&self, name: &WorkloadName) -> Option<Declared> {
         self.overview.borrow().declared.get(&(name.namespace.clone(), name.name.clone())).cloned()
+    }
+
+    fn backend(&self, workload: &Workload) -> Option<Backend> {
+        let Target::Group { namespace, name } = &workload.target else { return None };
+        let overview = self.overview.borrow();
+        let group = overview.groups.get(&(namespace.clone(), name.clone()))?.clone();
+        let WorkloadName { namespace, name } = &workload.name;
+        let own = overview.declared.get(&(namespace.clone(), name.clone()));
+        let zone = own.and_then(|own| own.zone.clone()).or_else(|| group.zone.clone());
+        drop(overview);
+        let SessionStatus { connected, applied, .. } = self.registry.status(&workload.name);
+        // A host whose kernel runs nothing of the mesh cannot be reached.
+        let ready = (connected && applied.is_some()).then_some(true);
+        Some(Backend { group, zone, connected, ready })
     }
 
     fn facts(&self) -> oneshot::Receiver<Facts> {

@@ -29,7 +29,7 @@ const AGENT: [Key; 12] = [
     ("hostname", &["host-1", "''"], &["{}"]),
 ];
 
-const GATEWAY: [Key; 12] = [
+const GATEWAY: [Key; 14] = [
     ("workloadPools", &["[10.0.0.0/24]", "['fd00::/112', 10.9.0.0/16]"], &["[10.0.0.0/33]", "[pool]"]),
     ("podPrefixes", &["[]", "[10.1.0.0/16]"], &["[10.1.0.0]", "[10.1.0.0/x]"]),
     ("listen", &["'[::]:7443'", "192.0.2.1:1"], &["nowhere", "'7443'", "gw:1"]),
@@ -39,6 +39,8 @@ const GATEWAY: [Key; 12] = [
     ("tunnelPort", &["1", "65535"], &["65536", "-1", "udp"]),
     ("certificateTtl", &["1s", "24h", "90m"], &["long", "1month", "-1s"]),
     ("renewGrace", &["90d", "1s"], &["1month", "''"]),
+    ("endpointLease", &["30s", "5m"], &["29s", "soon"]),
+    ("endpointStaleShare", &["0", "50", "100"], &["256", "half", "-1"]),
     ("logFormat", &["text", "json"], &["xml"]),
     ("metricsListen", &["127.0.0.1:9464"], &["9464"]),
     ("stateDir", &["/s"], &["[]"]),
@@ -216,6 +218,8 @@ fn write_gateway(config: &gateway::config::Config) -> String {
     writeln!(out, "podPrefixes: {}", list(&config.pod_prefixes)).unwrap();
     writeln!(out, "certificateTtl: {}ns", config.certificate_ttl.as_nanos()).unwrap();
     writeln!(out, "renewGrace: {}s", config.renew_grace.as_secs()).unwrap();
+    writeln!(out, "endpointLease: {}ns", config.endpoint_lease.as_nanos()).unwrap();
+    writeln!(out, "endpointStaleShare: {}", config.endpoint_stale_share).unwrap();
     writeln!(out, "adminSocket: {}", path(&config.admin_socket)).unwrap();
     writeln!(out, "metricsListen: {}", quoted(&config.metrics_listen)).unwrap();
     writeln!(out, "auditLog: {}", path(&config.audit_log)).unwrap();

@@ -31,7 +31,7 @@ pub const RIGHTS: [(&str, &[&str]); 6] = [
 ];
 
 /// What it may do besides, in every namespace: the state of record, as `docs/kubernetes.md` has it.
-pub const STATE_RIGHTS: [(&str, &[&str], &[&str]); 3] = [
+pub const STATE_RIGHTS: [(&str, &[&str], &[&str]); 4] = [
     (
         "outrigger.dev",
         &["externalworkloads", "jointokens"],
@@ -39,6 +39,8 @@ pub const STATE_RIGHTS: [(&str, &[&str], &[&str]); 3] = [
     ),
     ("outrigger.dev", &["externalworkloads/status", "jointokens/status"], &["patch"]),
     ("events.k8s.io", &["events"], &["create", "patch"]),
+    // Of Services that ask for external workloads.
+    ("discovery.k8s.io", &["endpointslices"], &["create", "update", "delete"]),
 ];
 /// And in its own namespace.
 pub const OWN_RIGHTS: [(&str, &[&str], &[&str]); 2] = [

@@ -1,0 +1,220 @@
+//! External workloads behind Services of a cluster: which slices are written, and that nothing else ever is.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::apiserver::fixture::{ApiServer, WRITES};
+use e2e::cluster::{Cluster, Member, group, namespace};
+use e2e::gateway::objects::{Objects, USER};
+use e2e::json;
+use e2e::wait::wait_ok;
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_mins(1);
+const SLICES: &str = "discovery.k8s.io/v1";
+const RBAC: &str = "rbac.authorization.k8s.io/v1";
+const OWN: &str = "gateway.outrigger.dev";
+
+struct World {
+    cluster: Cluster,
+    db: Member,
+}
+
+impl World {
+    fn try_new() -> Result<Self> {
+        let mut cluster = Cluster::of_api()?;
+        println!("back end: {}", server(&mut cluster)?.back_end());
+        cluster.group("db")?;
+        let more = "    ports: [{name: sql, port: 5432}]\n";
+        let zoned = group("db", &[("app", "db")], more)
+            .replace("  name: db\n", "  name: db\n  labels: {topology.kubernetes.io/zone: rack-7}\n");
+        cluster.gateway.apply("group-db.yaml", &zoned)?;
+        let db = cluster.member("db", "db-1")?;
+        Ok(Self { cluster, db })
+    }
+
+    fn server(&mut self) -> Result<&mut ApiServer> {
+        server(&mut self.cluster)
+    }
+
+    /// Waits until the gateway's slices of a Service are so; these.
+    fn wait_slices(
+        &mut self,
+        namespace: &str,
+        service: &str,
+        what: &str,
+        is: impl Fn(&[Value]) -> bool,
+    ) -> Result<Vec<Value>> {
+        let server = self.server()?;
+        wait_ok(what, PATIENCE, || {
+            let found = slices(server, namespace, service)?;
+            ensure!(is(&found), "{found:#?}");
+            Ok(found)
+        })
+    }
+
+    fn wait_event(&mut self, reason: &str, name: &str) -> Result<String> {
+        let server = self.server()?;
+        wait_ok(&format!("{reason} of {name}"), PATIENCE, || {
+            let events = server.list("events.k8s.io/v1", "Event", "")?;
+            let is = |event: &&Value| {
+                let regarding = json::at(event, &["regarding"]);
+                json::text(event, "reason") == reason
+                    && json::text(regarding, "name") == name
+                    && !json::text(regarding, "uid").is_empty()
+            };
+            let found = events.iter().find(is).with_context(|| format!("{events:#?}"))?;
+            Ok(json::text(found, "note").to_owned())
+        })
+    }
+
+    fn writes(&mut self) -> Result<u64> {
+        self.server()?.count(USER, &WRITES, "endpointslices")
+    }
+}
+
+fn server(cluster: &mut Cluster) -> Result<&mut ApiServer> {
+    match cluster.gateway.objects() {
+        Objects::Cluster(api) => Ok(&mut api.server),
+        Objects::Folder(folder) => anyhow::bail!("{} is no cluster", folder.display()),
+    }
+}
+
+/// The gateway's own slices of a Service.
+fn slices(server: &ApiServer, namespace: &str, service: &str) -> Result<Vec<Value>> {
+    let all = server.list(SLICES, "EndpointSlice", namespace)?;
+    let label =
+        |slice: &Value, key: &str| json::text(json::at(slice, &["metadata", "labels"]), key).to_owned();
+    let is = |slice: &Value| {
+        label(slice, "kubernetes.io/service-name") == service
+            && label(slice, "endpointslice.kubernetes.io/managed-by") == OWN
+    };
+    Ok(all.into_iter().filter(is).collect())
+}
+
+fn service(namespace: &str, name: &str, spec: &Value) -> String {
+    json!({"apiVersion": "v1", "kind": "Service", "spec": spec, "metadata": {
+        "name": name, "namespace": namespace, "annotations": {"outrigger.dev/external-workloads": "enabled"},
+    }})
+    .to_string()
+}
+
+fn selecting(more: &Value) -> Value {
+    let mut spec = json!({
+        "selector": {"app": "db"}, "ipFamilies": ["IPv4", "IPv6"],
+        "ports": [{"name": "sql", "port": 15432, "targetPort": "sql", "appProtocol": "postgres"}],
+    });
+    if let (Some(spec), Some(more)) = (spec.as_object_mut(), more.as_object()) {
+        spec.extend(more.clone());
+    }
+    spec
+}
+
+/// What consumers may do with the first endpoint of a slice.
+fn conditions(slice: &Value) -> String {
+    let endpoint = json::list(slice, "endpoints").first().cloned().unwrap_or_default();
+    let conditions = json::at(&endpoint, &["conditions"]);
+    let held = ["ready", "serving", "terminating"].into_iter().filter(|name| json::flag(conditions, name));
+    held.collect::<Vec<_>>().join(" ")
+}
+
+fn all_are(wanted: &'static str) -> impl Fn(&[Value]) -> bool {
+    move |slices| slices.len() == 2 && slices.iter().all(|slice| conditions(slice) == wanted)
+}
+
+#[test]
+fn a_host_is_behind_a_service_while_it_is_there_and_nothing_is_written_without_need() -> Result<()> {
+    let mut world = World::try_new()?;
+    let addresses = world.db.addresses()?.map(|address| address.to_string());
+    let foreign = json!({
+        "apiVersion": SLICES, "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": "db-ew", "namespace": "shop", "labels": {
+            "kubernetes.io/service-name": "db",
+            "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
+        }},
+        "endpoints": [{"addresses": ["10.100.1.9"], "conditions": {"ready": true}}],
+        "ports": [{"name": "sql", "port": 5432, "protocol": "TCP"}],
+    });
+    let server = world.server()?;
+    let foreign = server.apply(&foreign.to_string())?.remove(0);
+    server.apply(&namespace("bank", &[]).replace("  labels:\n", ""))?;
+    let made = server.apply(&service("shop", "db", &selecting(&json!({}))))?.remove(0);
+    server.apply(&service("bank", "db", &selecting(&json!({}))))?;
+
+    let found = world.wait_slices("shop", "db", "both families", all_are("ready serving"))?;
+    let mut of_slices = Vec::new();
+    for slice in &found {
+        let endpoint = &json::list(slice, "endpoints")[0];
+        of_slices.extend(json::texts(endpoint, "addresses"));
+        ensure!(json::text(endpoint, "zone") == "rack-7", "{slice:#}");
+        ensure!(json::text(json::at(endpoint, &["targetRef"]), "name") == "db-1", "{slice:#}");
+        let ports = json::list(slice, "ports");
+        let expected = json!([{"name": "sql", "port": 5432, "protocol": "TCP", "appProtocol": "postgres"}]);
+        ensure!(json!(ports) == expected, "{slice:#}");
+        let owners = json::list(json::at(slice, &["metadata"]), "ownerReferences");
+        let uid = json::text(json::at(&made, &["metadata"]), "uid");
+        ensure!(owners.len() == 1 && json::text(&owners[0], "uid") == uid, "{slice:#}");
+    }
+    of_slices.sort_unstable();
+    let mut expected = addresses;
+    expected.sort_unstable();
+    ensure!(of_slices == expected, "{of_slices:?} of {expected:?}");
+
+    // An agent that is started again, and then the gateway: nobody is told.
+    let before = world.writes()?;
+    world.db.agent.stop()?;
+    world.cluster.gateway.stop()?;
+    world.cluster.gateway.launch()?;
+    world.db.agent.launch()?;
+    world.db.wait_status("a session", |status| json::flag(status, "connected"))?;
+    world.server()?.apply(&service("shop", "headless", &selecting(&json!({"clusterIP": "None"}))))?;
+    let headless = world.wait_slices("shop", "headless", "a headless Service", all_are("ready serving"))?;
+    ensure!(json::text(&json::list(&headless[0], "endpoints")[0], "hostname") == "db-1", "{headless:#?}");
+    let writes = world.writes()? - before;
+    ensure!(writes == 2, "{writes} writes for two new slices");
+
+    // It leaves; the Services go, one by one.
+    world.db.command(&["leave"])?.ok()?;
+    world.wait_slices("shop", "db", "endpoints that end", all_are("terminating"))?;
+    let server = world.server()?;
+    server.delete("v1", "Service", "shop", "headless")?;
+    let plain = service("shop", "db", &selecting(&json!({}))).replace("\"enabled\"", "\"disabled\"");
+    server.apply(&plain)?;
+    world.wait_slices("shop", "db", "no slices", <[Value]>::is_empty)?;
+    world.wait_slices("shop", "headless", "no slices", <[Value]>::is_empty)?;
+    let server = world.server()?;
+    ensure!(slices(server, "bank", "db")?.is_empty(), "another namespace's hosts are nobody's to select");
+    let again = server.get(SLICES, "EndpointSlice", "shop", "db-ew")?;
+    ensure!(again["metadata"] == foreign["metadata"], "{again:#} was {foreign:#}");
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_done_is_told_on_the_service() -> Result<()> {
+    let mut world = World::try_new()?;
+    let without = json!({"ports": [{"port": 80}]});
+    let server = world.server()?;
+    server.apply(&service("shop", "by-hand", &without))?;
+    let odd = json!({"ports": [{"name": "web", "port": 80, "targetPort": "http"}]});
+    server.apply(&service("shop", "odd", &selecting(&odd)))?;
+    let note = world.wait_event("ExternalWorkloadsRefused", "by-hand")?;
+    ensure!(note.contains("has no selector"), "{note}");
+    let note = world.wait_event("PortNotFound", "odd")?;
+    ensure!(note.contains("\"http\"") && note.contains("db-1"), "{note}");
+
+    // A right that is missing is named, and once it is there nobody has to do anything.
+    let server = world.server()?;
+    let all = server.get(RBAC, "ClusterRole", "", USER)?;
+    let role = |rules: Vec<Value>| {
+        json!({"apiVersion": RBAC, "kind": "ClusterRole", "metadata": {"name": USER}, "rules": rules})
+            .to_string()
+    };
+    let rules = json::list(&all, "rules").to_vec();
+    let writes = |rule: &Value| json::texts(rule, "verbs").iter().any(|verb| verb == "update");
+    server.apply(&role(rules.iter().filter(|rule| !writes(rule)).cloned().collect()))?;
+    server.apply(&service("shop", "db", &selecting(&json!({}))))?;
+    let note = world.wait_event("EndpointSlicesNotWritten", "db")?;
+    ensure!(note.contains("cannot create resource \"endpointslices\""), "{note}");
+    world.server()?.apply(&role(rules))?;
+    world.wait_slices("shop", "db", "both families", all_are("ready serving")).map(drop)
+}
