@@ -18,6 +18,7 @@ pub mod node;
 mod pod;
 mod policies;
 mod port;
+mod probe;
 mod service;
 mod workload;
 

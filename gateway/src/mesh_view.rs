@@ -11,6 +11,9 @@ use tokio::sync::oneshot;
 use crate::manifest::Group;
 use crate::store::{Target, Workload, WorkloadName};
 
+/// The reason of a condition of which nobody knows yet whether it holds: what was known before may still be true.
+pub const PENDING: &str = "Pending";
+
 /// The compiled mesh, as seen by enrollment and administration. Calls do not block.
 pub trait MeshView: Send + Sync + 'static {
     /// Whether an external workload group exists.
@@ -41,6 +44,8 @@ pub struct Declared {
     pub addresses: Vec<IpAddr>,
     /// The zone that its object says.
     pub zone: Option<String>,
+    /// Whether its object says probes; `None`: its group does.
+    pub is_probed: Option<bool>,
 }
 
 /// A workload as something behind Services.

@@ -16,6 +16,7 @@ use crate::pages::Pages;
 mod beyond;
 mod block;
 mod nic;
+mod probe;
 mod share;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ pub use beyond::beyond_mesh;
 pub use block::canonical;
 pub(crate) use block::canonical_block;
 pub use nic::{Nic, Scope};
+pub use probe::{Probe, ProbeKind};
 pub use share::{differences, same};
 
 /// An endpoint: who has an address, and where it is reached.
@@ -220,6 +222,8 @@ pub struct NodeSettings {
     /// What policies that select it say and what is not done: about traffic that its scope leaves out, or in a form that is
     /// not enforced. Each with what that is.
     pub partly_enforced: Vec<String>,
+    /// How it finds out whether its workload serves; empty: it is not asked to.
+    pub probes: Vec<Probe>,
 }
 
 /// A node's part in the mesh.

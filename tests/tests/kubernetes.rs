@@ -185,6 +185,30 @@ fn said(server: &ApiServer, kind: &str, name: &str, spec: &serde_json::Value) ->
     server.apply(&object.to_string()).map_or_else(|error| format!("{error:#}"), |_| String::new())
 }
 
+/// Probes that the gateway would refuse.
+fn refuse_probes(server: &ApiServer) -> Result<()> {
+    let probed = |probe: serde_json::Value| {
+        said(server, "ExternalWorkloadGroup", "probed", &json!({"template": {}, "probes": [probe]}))
+    };
+    for probe in [json!({"tcp": {"port": 5432}}), json!({"http": {"port": 80, "host": "db.example"}})] {
+        let refused = probed(probe);
+        ensure!(refused.is_empty(), "{refused}");
+    }
+    for (probe, words) in [
+        (json!({}), "a probe is one of tcp, http and exec"),
+        (json!({"tcp": {"port": 1}, "exec": {"name": "a"}}), "a probe is one of tcp, http and exec"),
+        (json!({"tcp": {"port": 1}, "timeoutSeconds": 20}), "timeoutSeconds is at most periodSeconds"),
+        (json!({"tcp": {"port": 0}}), "spec.probes[0].tcp.port"),
+        (json!({"http": {"port": 1, "path": "x y"}}), "spec.probes[0].http.path"),
+        (json!({"exec": {"name": "../a"}}), "spec.probes[0].exec.name"),
+    ] {
+        let text = probe.to_string();
+        let refused = probed(probe);
+        ensure!(refused.contains(words), "{text}: {refused}");
+    }
+    Ok(())
+}
+
 #[test]
 fn what_the_gateway_would_refuse_is_refused_at_admission() -> Result<()> {
     let net = Net::try_new()?;
@@ -210,6 +234,8 @@ fn what_the_gateway_would_refuse_is_refused_at_admission() -> Result<()> {
     let port = json!({"template": {"ports": [{"name": "80", "port": 80}]}});
     let refused = said(server, "ExternalWorkloadGroup", "web", &port);
     ensure!(refused.contains("at least one letter"), "{refused}");
+
+    refuse_probes(server)?;
 
     let workload = |name: &str, group: &str, addresses: &[&str]| {
         said(server, "ExternalWorkload", name, &json!({"group": group, "addresses": addresses}))

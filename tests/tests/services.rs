@@ -68,6 +68,22 @@ impl World {
         })
     }
 
+    /// Waits until the object of the host says this of its probes, with these words.
+    fn wait_probes(&mut self, says: &str, words: &str) -> Result<()> {
+        let server = self.server()?;
+        wait_ok(&format!("probes to be {says}"), PATIENCE, || {
+            let object = server.get("outrigger.dev/v1alpha1", "ExternalWorkload", "shop", "db-1")?;
+            let conditions = json::list(json::at(&object, &["status"]), "conditions");
+            let is = |found: &Value| {
+                json::text(found, "type") == "ProbesPassing"
+                    && format!("{} {}", json::text(found, "status"), json::text(found, "reason")) == says
+                    && json::text(found, "message").contains(words)
+            };
+            ensure!(conditions.iter().any(is), "{object:#}");
+            Ok(())
+        })
+    }
+
     fn writes(&mut self) -> Result<u64> {
         self.server()?.count(USER, &WRITES, "endpointslices")
     }
@@ -217,4 +233,49 @@ fn what_cannot_be_done_is_told_on_the_service() -> Result<()> {
     ensure!(note.contains("cannot create resource \"endpointslices\""), "{note}");
     world.server()?.apply(&role(rules))?;
     world.wait_slices("shop", "db", "both families", all_are("ready serving")).map(drop)
+}
+
+/// A group whose hosts are asked whether they serve.
+fn probed(probes: &str) -> String {
+    group("db", &[("app", "db")], &format!("    ports: [{{name: sql, port: 5432}}]\n  probes: [{probes}]\n"))
+}
+
+#[test]
+fn a_host_that_does_not_serve_is_not_ready_and_says_why() -> Result<()> {
+    let mut world = World::try_new()?;
+    let quick = "periodSeconds: 1, failureThreshold: 1";
+    let http = format!("{{http: {{port: 5432, path: /}}, {quick}}}");
+    world.cluster.publish("group-db.yaml", &probed(&http))?;
+    world.server()?.apply(&service("shop", "db", &selecting(&json!({}))))?;
+    world.wait_slices("shop", "db", "nobody who serves", all_are(""))?;
+    world.wait_probes("False Failing", "http 5432 /")?;
+    let status = world.db.status()?;
+    let shown = json::list(&status, "probes").first().context("a probe")?;
+    ensure!(
+        json::text(shown, "state") == "failing" && json::text(shown, "probe") == "http 5432 /",
+        "{status:#}"
+    );
+    let serving = world.db.host.traffic("serving", "serve-http --port 5432")?;
+    world.wait_slices("shop", "db", "who serves", all_are("ready serving"))?;
+    world.wait_probes("True Passing", "")?;
+
+    // The agent is started again: it knows nothing at first, and nobody is told.
+    let before = world.server()?.count(USER, &WRITES, "")?;
+    world.db.agent.stop()?;
+    world.db.agent.launch()?;
+    let is_passing = |status: &Value| {
+        let state = json::list(status, "probes").first().map(|probe| json::text(probe, "state").to_owned());
+        json::flag(status, "connected") && state.as_deref() == Some("passing")
+    };
+    world.db.wait_status("a probe that passes", is_passing)?;
+    let writes = world.server()?.count(USER, &WRITES, "")? - before;
+    ensure!(writes == 0, "{writes} writes");
+    drop(serving);
+    world.wait_slices("shop", "db", "nobody who serves", all_are(""))?;
+
+    // Programs are the host's administrator's to allow.
+    world.cluster.publish("group-db.yaml", &probed(&format!("{{exec: {{name: ready}}, {quick}}}")))?;
+    world.wait_probes("False Failing", "execProbes")?;
+    world.cluster.publish("group-db.yaml", &probed(""))?;
+    world.wait_slices("shop", "db", "a host that nobody asks", all_are("ready serving")).map(drop)
 }

@@ -13,6 +13,7 @@ use crate::kernel::Applied;
 use crate::machine::Machine;
 use crate::member::Member;
 use crate::nic::{Record, Watched};
+use crate::probes::Verdicts;
 use crate::state_dir::StateDir;
 use crate::transport::Dialer;
 
@@ -40,6 +41,8 @@ pub struct Agent {
     pub writing: Mutex<()>,
     /// Policy on the NICs.
     pub nic: Watched,
+    /// Whether the workload serves.
+    pub probes: watch::Sender<Verdicts>,
     report: watch::Sender<Report>,
 }
 
@@ -149,6 +152,7 @@ impl Agent {
             health: Health::default(),
             refusals: AtomicU64::new(0),
             writing: Mutex::default(),
+            probes: watch::Sender::default(),
             report: watch::Sender::default(),
         }
     }

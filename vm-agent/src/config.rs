@@ -119,6 +119,15 @@ pub struct Options {
     #[arg(long, env = "OUTRIGGER_CONFIRM_WITHIN", value_name = "SECONDS")]
     #[serde(deserialize_with = "::config::text")]
     pub confirm_within: Option<Seconds>,
+    /// Whether the workload's probes may run programs of this host, those in `probesDir`. [default: false]
+    #[arg(long, env = "OUTRIGGER_EXEC_PROBES", value_name = "BOOL")]
+    pub exec_probes: Option<bool>,
+    /// As whom these run; not root. [default: nobody]
+    #[arg(long, env = "OUTRIGGER_EXEC_PROBE_USER", value_name = "USER")]
+    pub exec_probe_user: Option<String>,
+    /// Where these are: a folder of root's. [default: /etc/outrigger/probes.d]
+    #[arg(long, env = "OUTRIGGER_PROBES_DIR", value_name = "DIR")]
+    pub probes_dir: Option<PathBuf>,
 }
 
 /// What holds on the NICs when the last good state cannot be enforced.
@@ -173,6 +182,12 @@ pub struct Config {
     pub failsafes: Failsafes,
     /// How long a new policy on the NICs is tried.
     pub confirm_within: Duration,
+    /// Whether probes may run programs.
+    pub exec_probes: bool,
+    /// As whom.
+    pub exec_probe_user: String,
+    /// Where these are.
+    pub probes_dir: PathBuf,
 }
 
 impl Config {
@@ -218,6 +233,9 @@ impl Options {
             failsafe_ports: self.failsafe_ports.or(other.failsafe_ports),
             failsafe_sources: self.failsafe_sources.or(other.failsafe_sources),
             confirm_within: self.confirm_within.or(other.confirm_within),
+            exec_probes: self.exec_probes.or(other.exec_probes),
+            exec_probe_user: self.exec_probe_user.or(other.exec_probe_user),
+            probes_dir: self.probes_dir.or(other.probes_dir),
         }
     }
 }
@@ -253,6 +271,9 @@ impl From<Options> for Config {
                 sources: options.failsafe_sources.map(|list| list.0),
             },
             confirm_within: options.confirm_within.unwrap_or_default().into(),
+            exec_probes: options.exec_probes.unwrap_or_default(),
+            exec_probe_user: options.exec_probe_user.unwrap_or_else(|| "nobody".to_owned()),
+            probes_dir: path(options.probes_dir, "/etc/outrigger/probes.d"),
         }
     }
 }

@@ -33,6 +33,7 @@ pub mod metrics;
 pub mod monitor;
 pub mod nic;
 pub mod operations;
+pub mod probes;
 pub mod reconciler;
 pub mod recorder;
 pub mod renewal;
@@ -88,6 +89,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     tasks.spawn(recorder::run(agent.clone()));
     tasks.spawn(memory::run(agent.clone()));
     tasks.spawn(nic::run(agent.clone()));
+    tasks.spawn(probes::run(agent.clone()));
     tasks.spawn(monitor::run(agent.clone(), events.clone()));
     tasks.spawn(listener.serve(shutdown.clone()));
     let service = admin::Service::new(agent.clone(), commands, events, shutdown.clone());

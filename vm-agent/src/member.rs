@@ -122,6 +122,7 @@ pub fn host_report(underlay: &[IpAddr]) -> v1::HostReport {
             .collect(),
         kernel: kernel.map(|uts| uts.release().to_string_lossy().into_owned()).unwrap_or_default(),
         nic: None,
+        probes: None,
         operating_system: pretty.unwrap_or_default().trim_matches('"').to_owned(),
     }
 }

@@ -15,6 +15,7 @@ use crate::agent::Agent;
 use crate::kernel::KernelStatus;
 use crate::member::Member;
 use crate::monitor::Events;
+use crate::probes::State;
 
 /// The registry of the agent's metrics.
 #[must_use]
@@ -77,6 +78,7 @@ impl Collector for Metrics {
             MetricType::Gauge,
         )?;
         ConstGauge::new(1_i64).encode(states.encode_family(&[("state", nic.phase.name())])?)?;
+        self.probes(&mut encoder)?;
         let Some(member) = member else { return Ok(()) };
         let running = member.running.borrow().clone();
         let left_out = running.map_or(0, |version| version.state.settings.partly_enforced.len());
@@ -95,6 +97,18 @@ impl Collector for Metrics {
 }
 
 impl Metrics {
+    fn probes(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let verdicts = self.agent.probes.borrow().clone();
+        let text = "Probes of the workload, by what is known of them.";
+        let mut family = encoder.encode_descriptor("probes", text, None, MetricType::Gauge)?;
+        for state in [State::Pending, State::Passing, State::Failing] {
+            let count = verdicts.values().filter(|verdict| verdict.state == state).count();
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            ConstGauge::new(count).encode(family.encode_family(&[("state", state.name())])?)?;
+        }
+        Ok(())
+    }
+
     /// Negative once it expired.
     fn certificate(&self, encoder: &mut DescriptorEncoder<'_>, member: &Member) -> fmt::Result {
         let Some(held) = member.credentials.borrow().clone() else { return Ok(()) };

@@ -14,6 +14,7 @@ mod backoff;
 mod confirmation;
 mod core;
 mod gateways;
+mod news;
 mod refusal;
 mod shell;
 

@@ -113,6 +113,7 @@ fn state() -> NodeState {
             rejected: Vec::new(),
             nic: None,
             partly_enforced: Vec::new(),
+            probes: Vec::new(),
         },
     }
 }

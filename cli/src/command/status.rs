@@ -1,7 +1,7 @@
 //! `outrigger status`.
 
 use jiff::Timestamp;
-use proto::v1::{AgentStatus, AgentStatusRequest, Counter, NicStatus};
+use proto::v1::{AgentStatus, AgentStatusRequest, Counter, NicStatus, ProbeStatus};
 use serde_json::{Value, json};
 
 use crate::arguments::Format;
@@ -64,7 +64,17 @@ fn as_json(status: &AgentStatus) -> Value {
         "warnings": status.warnings,
         "partlyEnforced": status.partly_enforced,
         "nic": status.nic.as_ref().map(nic_as_json),
+        "probes": status.probes.iter().map(probe_as_json).collect::<Vec<_>>(),
     })
+}
+
+fn probe_as_json(probe: &ProbeStatus) -> Value {
+    json!({ "probe": probe.probe, "state": probe.state, "message": probe.message })
+}
+
+fn probe(probe: &ProbeStatus) -> String {
+    let ProbeStatus { probe, state, message } = probe;
+    if message.is_empty() { format!("{probe}: {state}") } else { format!("{probe}: {state}; {message}") }
 }
 
 fn nic_as_json(nic: &NicStatus) -> Value {
@@ -136,6 +146,7 @@ fn rows(status: &AgentStatus, now: Timestamp) -> Vec<(&'static str, String)> {
         list(&mut rows, "NIC policies", &governed.policies);
         list(&mut rows, "never closed", &governed.open);
     }
+    list(&mut rows, "probes", &status.probes.iter().map(probe).collect::<Vec<_>>());
     list(&mut rows, "rejected", &status.rejected);
     list(&mut rows, "not enforced", &status.partly_enforced);
     let counter = |counter: &Counter| {

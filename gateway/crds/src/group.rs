@@ -9,6 +9,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::Probe;
+
 /// What its external workloads have in common. Hosts join with a token of their group; nothing that a host says about
 /// itself becomes a label.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -39,6 +41,11 @@ pub struct ExternalWorkloadGroupSpec {
     /// The same as `mode`, for the host's other interfaces.
     #[serde(default = "Mode::audit")]
     pub nic_mode: Mode,
+    /// How its hosts find out whether their workload serves, for Services that lead to it; all of them have to succeed. Without
+    /// any it serves while its host is connected.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub probes: Vec<Probe>,
 }
 
 /// What a workload is to policies.

@@ -4,6 +4,7 @@
 //! by the schema and by CEL rules. Everything that a rule walks over has a limit, since rules have a budget.
 
 mod group;
+mod probe;
 mod record;
 mod token;
 mod workload;
@@ -12,6 +13,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt as _;
 
 pub use group::{ExternalWorkloadGroup, ExternalWorkloadGroupSpec, Mode, Port, Protocol, Scope, Template};
+pub use probe::{ExecProbe, HttpProbe, Probe, TcpProbe};
 pub use record::{Entry, MeshRecord, MeshRecordSpec};
 pub use token::{JoinToken, JoinTokenSpec, JoinTokenStatus, Prefix, Replaced};
 pub use workload::{

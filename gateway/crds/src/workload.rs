@@ -8,7 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Mode, Scope};
+use crate::{Mode, Probe, Scope};
 
 /// The finalizer of workloads that joined: they go once their key is revoked and their addresses rest.
 pub const RELEASE: &str = "outrigger.dev/release";
@@ -59,6 +59,10 @@ pub struct ExternalWorkloadSpec {
     /// Whether policy is enforced on its other interfaces, where that is not as its group says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nic_mode: Option<Mode>,
+    /// How it finds out whether its workload serves, where that is not as its group says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 8))]
+    pub probes: Option<Vec<Probe>>,
     /// The host that joined; absent before that. Written by the gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(

@@ -36,9 +36,9 @@ impl Times {
         self.silent.get(name).and_then(|silent| silent.checked_sub(lease))
     }
 
-    /// Whether an endpoint of a workload that is no more may still be there.
+    /// Whether an endpoint is one of a workload that is no more, and may still be there.
     pub(super) fn lingers(&self, namespace: &str, address: IpAddr) -> bool {
-        self.gone.get(&(namespace.to_owned(), address)).is_none_or(|gone| *gone < GRACE)
+        self.gone.get(&(namespace.to_owned(), address)).is_some_and(|gone| *gone < GRACE)
     }
 }
 
@@ -80,7 +80,7 @@ mod tests {
     fn an_endpoint_ends_after_a_grace_time() {
         let address: IpAddr = "10.0.0.1".parse().unwrap();
         let mut times = Times::default();
-        assert!(times.lingers("shop", address));
+        assert!(!times.lingers("shop", address), "nobody said that it is gone");
         for (seconds, lingers) in [(100, true), (29, true), (1, false)] {
             let gone = [("shop".to_owned(), address)].into_iter();
             times.look(Duration::from_secs(seconds), std::iter::empty(), gone);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use policy::identity::Identity;
-use policy::state::{EndpointKind, Mode, NodeSettings, Role, State};
+use policy::state::{EndpointKind, Mode, NodeSettings, Probe, Role, State};
 
 use super::nic::{self, Beyond};
 use super::warned::Warned;
@@ -95,6 +95,7 @@ impl Index {
                 rejected: concerns.of(workload, labels),
                 nic,
                 partly_enforced,
+                probes: self.probes(workload),
             };
             let before = self.settled.nodes.get(name).filter(|before| ***before == settings);
             nodes.insert(name.clone(), before.map_or_else(|| Arc::new(settings), Arc::clone));
@@ -125,6 +126,15 @@ impl Index {
             prefixes.extend(&self.settings.pod_prefixes);
         }
         prefixes.into_iter().collect()
+    }
+
+    /// Those of its own object, else of its group.
+    pub(super) fn probes(&self, workload: &Workload) -> Vec<Probe> {
+        let Target::Group { namespace, name } = &workload.target else { return Vec::new() };
+        let WorkloadName { namespace: of, name: called } = &workload.name;
+        let own = self.declared.get(&(of.clone(), called.clone())).and_then(|own| own.probes.clone());
+        let group = || self.groups.get(&(namespace.clone(), name.clone()));
+        own.or_else(|| Some(group()?.probes.clone())).unwrap_or_default()
     }
 
     fn mode(&self, workload: &Workload) -> Mode {

@@ -74,6 +74,7 @@ pub(super) fn spec(workload: &Workload, declared: Option<&ExternalWorkloadSpec>)
         addresses: addresses(workload, declared),
         scope: declared.and_then(|declared| declared.scope),
         nic_mode: declared.and_then(|declared| declared.nic_mode),
+        probes: declared.and_then(|declared| declared.probes.clone()),
         recorded: Some(Recorded {
             key_hash: workload.key.to_string(),
             previous_key_hash: workload.previous_key.map(|key| key.to_string()),

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use pki::UnixTime;
 
-use crate::mesh_view::WorkloadView;
+use crate::mesh_view::{ConditionView, PENDING, WorkloadView};
 use crate::store::{Token, Workload};
 
 /// How long a host may be away, or behind the generation of the gateway, before its object says so.
@@ -86,11 +86,13 @@ pub(super) fn of_host(
     }
     said.insert(0, ready(facts, &said));
     let further = facts.view.into_iter().flat_map(|view| &view.conditions);
-    said.extend(further.map(|(kind, condition)| Stated {
-        kind: kind.clone(),
-        holds: Some(condition.status),
-        reason: condition.reason.clone(),
-        message: condition.message.clone(),
+    said.extend(further.map(|(kind, condition)| {
+        as_before(kind, condition, &before.conditions).unwrap_or_else(|| Stated {
+            kind: kind.clone(),
+            holds: Some(condition.status),
+            reason: condition.reason.clone(),
+            message: condition.message.clone(),
+        })
     }));
     let seen = facts.seen.map(pki::display_time);
     let Some(workload) = facts.workload else {
@@ -115,6 +117,13 @@ pub(super) fn of_host(
         },
         conditions: conditions(said, &before.conditions, facts.object_generation, now),
     }
+}
+
+/// What a condition said before, where nothing is known now.
+fn as_before(kind: &str, condition: &ConditionView, before: &[Condition]) -> Option<Stated> {
+    let old = before.iter().find(|old| old.type_ == kind).filter(|_| condition.reason == PENDING)?;
+    let holds = was(before, kind);
+    Some(Stated { kind: kind.to_owned(), holds, reason: old.reason.clone(), message: old.message.clone() })
 }
 
 fn session(known: Option<bool>) -> Stated {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use policy::facts::NamedPort;
-use policy::state::{Mode, Scope};
+use policy::state::{Mode, Probe, Scope};
 use serde::Deserialize;
 
 use super::decode::{InvalidField, Step, decode};
@@ -11,6 +11,7 @@ use super::fields;
 use super::metadata::{Metadata, check_labels};
 use super::node::Node;
 use super::port::{Protocol, check_name, check_number};
+use super::probe;
 
 /// A group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct Group {
     pub scope: Scope,
     /// The same as `mode`, for what does not go through the mesh.
     pub nic_mode: Mode,
+    /// How its workloads' hosts find out whether they serve.
+    pub probes: Vec<Probe>,
     /// The zone of its workloads; no part of their identity.
     pub zone: Option<String>,
 }
@@ -46,6 +49,8 @@ struct Spec {
     scope: Option<WireScope>,
     #[serde(default)]
     nic_mode: Option<WireMode>,
+    #[serde(default)]
+    probes: Vec<probe::Wire>,
 }
 
 /// A mode, as it is written.
@@ -110,7 +115,7 @@ pub(super) const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 impl Group {
     pub(super) fn decode(node: &Node, metadata: &Metadata) -> Result<Self, InvalidField> {
         fields::only(node, &["apiVersion", "kind", "metadata", "spec", "status"])?;
-        let Wire { spec: Spec { template, mode, scope, nic_mode } } = decode(node)?;
+        let Wire { spec: Spec { template, mode, scope, nic_mode, probes } } = decode(node)?;
         let Template { labels, service_account_name, ports } = template;
         if let Some(place) = node.get("spec").and_then(|spec| spec.get("template")) {
             let within = |error: InvalidField| {
@@ -137,6 +142,11 @@ impl Group {
             scope: scope.map_or(Scope::Mesh, Scope::from),
             // What an administrator did not ask for must not cut a host off.
             nic_mode: nic_mode.map_or(Mode::Audit, Mode::from),
+            probes: match node.get("spec") {
+                Some(spec) => probe::probes(spec, &probes)
+                    .map_err(|error| error.within(Step::Field("spec"), spec.position))?,
+                None => Vec::new(),
+            },
             zone: metadata.zone(),
         })
     }

@@ -3,7 +3,7 @@ use std::net::IpAddr;
 
 use policy::facts::NamedPort;
 use policy::rules::Section;
-use policy::state::{Mode, Scope};
+use policy::state::{Mode, Probe, ProbeKind, Scope};
 
 use super::*;
 
@@ -119,9 +119,46 @@ spec:
             mode: Mode::Audit,
             scope: Scope::All,
             nic_mode: Mode::Enforce,
+            probes: Vec::new(),
             zone: Some("a".into()),
         }
     );
+}
+
+#[test]
+fn probes_say_what_is_tried_and_how_often() {
+    let text = "{apiVersion: outrigger.dev/v1alpha1, kind: ExternalWorkloadGroup, metadata: {name: db, namespace: shop}, \
+                spec: {template: {}, probes: [{tcp: {port: 5432}}, {http: {port: 80, path: /healthz, host: a.b}, \
+                periodSeconds: 5, timeoutSeconds: 2, successThreshold: 2, failureThreshold: 1}, {exec: {name: ready.sh}}]}}";
+    let Object::Group(group) = object(text) else { panic!("a group") };
+    let [tcp, http, exec] = group.probes.as_slice() else { panic!("three: {:?}", group.probes) };
+    let usual =
+        Probe { kind: ProbeKind::Tcp { port: 5432 }, period_s: 10, timeout_s: 1, successes: 1, failures: 3 };
+    assert_eq!(*tcp, usual);
+    assert_eq!(exec.kind, ProbeKind::Exec { name: "ready.sh".into() });
+    let kind = ProbeKind::Http { port: 80, path: "/healthz".into(), host: "a.b".into() };
+    assert_eq!(*http, Probe { kind, period_s: 5, timeout_s: 2, successes: 2, failures: 1 });
+    for (before, after, said) in [
+        ("tcp: {port: 5432}", "tcp: {port: 0}", "0 is no port"),
+        ("tcp: {port: 5432}", "tcp: {port: 5432}, exec: {name: a}", "one of tcp, http and exec"),
+        ("{tcp: {port: 5432}}", "{}", "one of tcp, http and exec"),
+        ("tcp: {port: 5432}", "grpc: {port: 5432}", "unknown field"),
+        ("/healthz", "healthz", "is no path"),
+        ("/healthz", "'/a b'", "is no path"),
+        ("a.b", "'a b'", "is no name of a host"),
+        ("ready.sh", "../ready.sh", "is no name of a file"),
+        ("periodSeconds: 5", "periodSeconds: 0", "is not 1 to 3600"),
+        ("periodSeconds: 5", "periodSeconds: 1", "is at most periodSeconds"),
+        ("failureThreshold: 1", "failureThreshold: 101", "is not 1 to 100"),
+    ] {
+        let changed = text.replace(before, after);
+        assert_ne!(changed, text);
+        let (_, field, message) = refusal(&changed);
+        assert!(message.contains(said) && field.starts_with("spec.probes"), "{after}: {field}: {message}");
+    }
+    let many = format!("probes: [{}{{tcp: {{port: 5432}}}}", "{tcp: {port: 1}}, ".repeat(8));
+    let (_, _, message) = refusal(&text.replace("probes: [{tcp: {port: 5432}}", &many));
+    assert!(message.contains("at most 8"), "{message}");
 }
 
 #[test]
@@ -136,6 +173,7 @@ fn a_declared_workload_names_its_group_and_addresses() {
             addresses: vec!["10.244.240.9".parse().unwrap()],
             scope: Some(Scope::Host),
             nic_mode: None,
+            probes: None,
             zone: None,
         }
     );

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use policy::state::{Mode, Scope};
+use policy::state::{Mode, Probe, Scope};
 use serde::Deserialize;
 
 use super::decode::{InvalidField, Step, decode};
@@ -10,6 +10,7 @@ use super::fields;
 use super::group::{WireMode, WireScope};
 use super::metadata::Metadata;
 use super::node::Node;
+use super::probe;
 
 /// A declared workload: who joins under its name must do so through its group, and gets its addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Workload {
     pub scope: Option<Scope>,
     /// Whether policy is enforced outside of the mesh; `None`: as its group says.
     pub nic_mode: Option<Mode>,
+    /// How its host finds out whether it serves; `None`: as its group says.
+    pub probes: Option<Vec<Probe>>,
     /// Its zone; `None`: as its group says.
     pub zone: Option<String>,
 }
@@ -41,6 +44,8 @@ struct Spec {
     scope: Option<WireScope>,
     #[serde(default)]
     nic_mode: Option<WireMode>,
+    #[serde(default)]
+    probes: Option<Vec<probe::Wire>>,
     /// Of the host that joined: the gateway's own, and no news to it.
     #[serde(default, rename = "recorded")]
     _recorded: serde::de::IgnoredAny,
@@ -49,7 +54,7 @@ struct Spec {
 impl Workload {
     pub(super) fn decode(node: &Node, metadata: &Metadata) -> Result<Self, InvalidField> {
         fields::only(node, &["apiVersion", "kind", "metadata", "spec", "status"])?;
-        let Wire { spec: Spec { group, addresses, scope, nic_mode, _recorded: _ } } = decode(node)?;
+        let Wire { spec: Spec { group, addresses, scope, nic_mode, probes, _recorded: _ } } = decode(node)?;
         let addresses: Vec<_> = addresses.iter().map(IpAddr::to_canonical).collect();
         let spec = node.get("spec").unwrap_or(node);
         let refuse = |name: &str, message: String| {
@@ -68,6 +73,10 @@ impl Workload {
             addresses,
             scope: scope.map(Scope::from),
             nic_mode: nic_mode.map(Mode::from),
+            probes: probes
+                .map(|probes| probe::probes(spec, &probes))
+                .transpose()
+                .map_err(|error| error.within(Step::Field("spec"), spec.position))?,
             zone: metadata.zone(),
         })
     }

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use policy::facts::Facts;
 use policy::state::{Default as Verdict, NodeSettings, Policy};
-use proto::v1::NicReport;
+use proto::v1::{NicReport, ProbeReport};
 use telemetry::health::Health;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::index::{Compiled, Index};
 use crate::manifest::Group;
-use crate::mesh_view::{Backend, ConditionView, Declared, MeshView, RejectedObject, Summary, WorkloadView};
+use crate::mesh_view::{
+    Backend, ConditionView, Declared, MeshView, PENDING, RejectedObject, Summary, WorkloadView,
+};
 use crate::session::{Feed, Registry, SessionStatus};
 use crate::source::catalog::Catalog;
 use crate::source::{Instead, Rejected};
@@ -104,8 +106,10 @@ impl Overview {
         let declared =
             |((namespace, name), declared): (&(String, String), &Arc<crate::manifest::Workload>)| {
                 let group = Target::Group { namespace: namespace.clone(), name: declared.group.clone() };
-                let crate::manifest::Workload { addresses, zone, .. } = &**declared;
-                let declared = Declared { group, addresses: addresses.clone(), zone: zone.clone() };
+                let crate::manifest::Workload { addresses, zone, probes, .. } = &**declared;
+                let is_probed = probes.as_ref().map(|probes| !probes.is_empty());
+                let declared =
+                    Declared { group, addresses: addresses.clone(), zone: zone.clone(), is_probed };
                 ((namespace.clone(), name.clone()), declared)
             };
         Self {
@@ -134,11 +138,18 @@ impl MeshView for Mesh {
         let group = overview.groups.get(&(namespace.clone(), name.clone()))?.clone();
         let WorkloadName { namespace, name } = &workload.name;
         let own = overview.declared.get(&(namespace.clone(), name.clone()));
+        let is_probed = own.and_then(|own| own.is_probed).unwrap_or(!group.probes.is_empty());
         let zone = own.and_then(|own| own.zone.clone()).or_else(|| group.zone.clone());
         drop(overview);
-        let SessionStatus { connected, applied, .. } = self.registry.status(&workload.name);
+        let SessionStatus { connected, applied, probes, .. } = self.registry.status(&workload.name);
         // A host whose kernel runs nothing of the mesh cannot be reached.
-        let ready = (connected && applied.is_some()).then_some(true);
+        let ready = match probes.state.as_str() {
+            _ if !connected || applied.is_none() => None,
+            _ if !is_probed => Some(true),
+            "passing" => Some(true),
+            "failing" => Some(false),
+            _ => None,
+        };
         Some(Backend { group, zone, connected, ready })
     }
 
@@ -209,6 +220,16 @@ fn conditions(status: &SessionStatus, settings: &NodeSettings) -> BTreeMap<Strin
     }
     if !status.trouble.is_empty() {
         conditions.insert("NetworkIncomplete".to_owned(), condition("HostNetwork", status.trouble.clone()));
+    }
+    if !settings.probes.is_empty() {
+        let ProbeReport { state, message } = &status.probes;
+        let (holds, reason) = match state.as_str() {
+            "passing" => (true, "Passing"),
+            "failing" => (false, "Failing"),
+            _ => (false, PENDING),
+        };
+        let condition = ConditionView { status: holds, ..condition(reason, message.clone()) };
+        conditions.insert("ProbesPassing".to_owned(), condition);
     }
     if !settings.rejected.is_empty() {
         let text = settings.rejected.join("; ");

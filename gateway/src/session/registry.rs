@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pki::KeyHash;
-use proto::v1::{Generation, NicReport};
+use proto::v1::{Generation, NicReport, ProbeReport};
 use tokio::sync::watch;
 
 use super::Writes;
@@ -66,6 +66,8 @@ pub struct SessionStatus {
     pub refused_report: Option<String>,
     /// What its agent says about the policy of its NICs; the default: nothing.
     pub nic: NicReport,
+    /// What it says about its probes; the default: nothing.
+    pub probes: ProbeReport,
 }
 
 /// All sessions.
@@ -321,6 +323,15 @@ impl Session {
             entry.status.nic.clone_from(nic);
         });
         is_news
+    }
+
+    /// The agent says whether its workload serves. One that has just started and does not know yet changes nothing.
+    pub fn probes(&self, probes: ProbeReport) {
+        self.update(|entry| {
+            if probes.state != "pending" {
+                entry.status.probes = probes;
+            }
+        });
     }
 
     /// Whether the agent never said anything about the policy of its NICs.

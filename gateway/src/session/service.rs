@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::v1::mesh_server::Mesh;
-use proto::v1::{AgentMessage, Hello, HostReport, NicReport, agent_message};
+use proto::v1::{AgentMessage, Hello, HostReport, NicReport, ProbeReport, agent_message};
 use telemetry::shutdown::Shutdown;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
@@ -113,6 +113,7 @@ impl MeshService {
             Refused(EndReason::DuplicateHost, Status::failed_precondition(duplicate.to_string()))
         })?;
         self.note_nic(&session, &workload, hello.report.as_ref());
+        Self::note_probes(&session, hello.report.as_ref());
         if let Some(reason) = refused_report {
             self.metrics.refused_report();
             tracing::warn!(workload = %workload.name, reason, "host report refused");
@@ -130,6 +131,13 @@ impl MeshService {
         let cut = peer.cut.clone();
         let peer = Peer { workload, hello, source, cut, expires, rotation, session, inbound };
         Ok(stream::run(self.clone(), peer, feed, &latest))
+    }
+
+    /// Takes note of whether the workload of an agent serves.
+    fn note_probes(session: &Session, report: Option<&HostReport>) {
+        let Some(probes) = report.and_then(|report| report.probes.as_ref()) else { return };
+        let cut = |text: &str| text.chars().take(MAX_TEXT).collect();
+        session.probes(ProbeReport { state: cut(&probes.state), message: cut(&probes.message) });
     }
 
     /// Takes note of what an agent did about the policy of its NICs.

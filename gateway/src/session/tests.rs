@@ -131,6 +131,7 @@ impl Sketch {
                 rejected: Vec::new(),
                 nic: None,
                 partly_enforced: Vec::new(),
+                probes: Vec::new(),
             };
             (workload(*number), Arc::new(settings))
         });

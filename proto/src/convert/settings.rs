@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use policy::state::{Mode, Nic, NodeSettings, Role, Scope};
+use policy::state::{Mode, Nic, NodeSettings, Probe, ProbeKind, Role, Scope};
 
 use super::{
     InvalidResource, address_from_wire, address_to_wire, identity_from_wire, policy_from_wire,
@@ -36,6 +36,44 @@ pub fn settings_to_wire(settings: &NodeSettings, gateways: &[String]) -> v1::Set
         gateways: gateways.to_vec(),
         nic: settings.nic.as_ref().map(nic_to_wire),
         partly_enforced: settings.partly_enforced.clone(),
+        probes: settings.probes.iter().map(probe_to_wire).collect(),
+    }
+}
+
+fn probe_to_wire(probe: &Probe) -> v1::Probe {
+    let times = v1::Probe {
+        period_seconds: probe.period_s,
+        timeout_seconds: probe.timeout_s,
+        success_threshold: probe.successes,
+        failure_threshold: probe.failures,
+        ..v1::Probe::default()
+    };
+    match probe.kind.clone() {
+        ProbeKind::Tcp { port } => v1::Probe { kind: "tcp".to_owned(), port: port.into(), ..times },
+        ProbeKind::Http { port, path, host } => {
+            v1::Probe { kind: "http".to_owned(), port: port.into(), path, host, ..times }
+        }
+        ProbeKind::Exec { name } => v1::Probe { kind: "exec".to_owned(), name, ..times },
+        ProbeKind::Unknown(kind) => v1::Probe { kind, ..times },
+    }
+}
+
+/// A probe that makes no sense refuses nothing but itself: policy must not wait for it.
+fn probe_from_wire(wire: &v1::Probe) -> Probe {
+    let port = u16::try_from(wire.port).ok().filter(|port| *port > 0);
+    let kind = match (wire.kind.as_str(), port) {
+        ("tcp", Some(port)) => ProbeKind::Tcp { port },
+        ("http", Some(port)) => ProbeKind::Http { port, path: wire.path.clone(), host: wire.host.clone() },
+        ("exec", _) => ProbeKind::Exec { name: wire.name.clone() },
+        ("tcp" | "http", None) => ProbeKind::Unknown(format!("{} without a port", wire.kind)),
+        (kind, _) => ProbeKind::Unknown(kind.to_owned()),
+    };
+    Probe {
+        kind,
+        period_s: wire.period_seconds,
+        timeout_s: wire.timeout_seconds,
+        successes: wire.success_threshold,
+        failures: wire.failure_threshold,
     }
 }
 
@@ -103,5 +141,6 @@ pub fn settings_from_wire(wire: &v1::Settings) -> Result<NodeSettings, InvalidRe
         rejected: wire.rejected.clone(),
         nic: wire.nic.as_ref().map(nic_from_wire).transpose()?,
         partly_enforced: wire.partly_enforced.clone(),
+        probes: wire.probes.iter().map(probe_from_wire).collect(),
     })
 }

@@ -6,8 +6,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use policy::rules::precedence;
 use policy::state::{
-    Block, Default as Fallback, DirectionPolicy, EndpointKind, Mode, Peers, PortRange, Ports, Reach, Role,
-    Rule, RuleAction,
+    Block, Default as Fallback, DirectionPolicy, EndpointKind, Mode, Peers, PortRange, Ports, Probe,
+    ProbeKind, Reach, Role, Rule, RuleAction,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
@@ -106,7 +106,20 @@ fn settings() -> impl Strategy<Value = NodeSettings> {
             rejected: vec!["NetworkPolicy/shop/x: no".to_owned()],
             nic: None,
             partly_enforced: Vec::new(),
+            probes: probes(),
         })
+}
+
+/// One of each kind, and one that a later version knows.
+fn probes() -> Vec<Probe> {
+    let kinds = [
+        ProbeKind::Tcp { port: 5432 },
+        ProbeKind::Http { port: 80, path: "/healthz".to_owned(), host: "db.example".to_owned() },
+        ProbeKind::Exec { name: "ready".to_owned() },
+        ProbeKind::Unknown("grpc".to_owned()),
+    ];
+    let probe = |kind| Probe { kind, period_s: 10, timeout_s: 1, successes: 1, failures: 3 };
+    kinds.into_iter().map(probe).collect()
 }
 
 fn node() -> impl Strategy<Value = Node> {

@@ -14,7 +14,7 @@ const FILE: &str = "/etc/outrigger/fuzz.yaml";
 /// A key with values that it can have, and values that it cannot.
 type Key = (&'static str, &'static [&'static str], &'static [&'static str]);
 
-const AGENT: [Key; 12] = [
+const AGENT: [Key; 15] = [
     ("mesh", &["default", "a-1"], &["A", "1a", "''", "a_b"]),
     ("device", &["ogr0", "mesh.1"], &["..", "a/b", "sixteen-letters-", "'a b'"]),
     ("stateDir", &["/var/lib/x", "relative"], &["[]"]),
@@ -27,6 +27,9 @@ const AGENT: [Key; 12] = [
     ("logLevel", &["info", "'info,gateway=debug'"], &["[]"]),
     ("onFailure", &["failsafe", "open"], &["closed", "Open"]),
     ("hostname", &["host-1", "''"], &["{}"]),
+    ("execProbes", &["true", "false"], &["sometimes", "[]"]),
+    ("execProbeUser", &["nobody", "probe"], &["[]"]),
+    ("probesDir", &["/p"], &["{}"]),
 ];
 
 const GATEWAY: [Key; 14] = [
@@ -150,6 +153,9 @@ fn read_agent(text: &str) -> Result<String, InvalidFile> {
         OnFailure::Open => "open",
     };
     writeln!(out, "onFailure: {on_failure}").unwrap();
+    writeln!(out, "execProbes: {}", config.exec_probes).unwrap();
+    writeln!(out, "execProbeUser: {}", quoted(&config.exec_probe_user)).unwrap();
+    writeln!(out, "probesDir: {}", path(&config.probes_dir)).unwrap();
     if let Some(mtu) = config.mtu {
         writeln!(out, "mtu: {}", mtu.get()).unwrap();
     }

@@ -8,7 +8,7 @@ use datapath::abi::PolicyKey;
 use policy::identity::Identity;
 use policy::labels::Labels;
 use policy::pages::Pages;
-use policy::state::{Endpoint, EndpointKind, Mode, NodeSettings, Policy, Ports, Role};
+use policy::state::{Endpoint, EndpointKind, Mode, NodeSettings, Policy, Ports, Probe, ProbeKind, Role};
 use prost::Message as _;
 use proto::convert::{address_to_wire, endpoint_to_wire, labels_to_wire, policy_to_wire, settings_to_wire};
 use proto::node::{Node, audience_part, everyone_part, workload_part};
@@ -273,6 +273,17 @@ fn settings(choices: &mut Choices<'_>) -> NodeSettings {
         rejected: choices.list(1, |_| "NetworkPolicy/a/b: spec".to_owned()),
         nic: None,
         partly_enforced: Vec::new(),
+        probes: choices.list(1, |choices| Probe {
+            kind: match choices.below(3) {
+                0 => ProbeKind::Tcp { port: 5432 },
+                1 => ProbeKind::Exec { name: "ready".to_owned() },
+                _ => ProbeKind::Unknown("grpc".to_owned()),
+            },
+            period_s: choices.byte().into(),
+            timeout_s: 1,
+            successes: 1,
+            failures: 3,
+        }),
     }
 }
 

@@ -210,6 +210,7 @@ pub fn compiled(manifests: &[Value]) -> Result<Policy> {
         rejected: Vec::new(),
         nic: None,
         partly_enforced: Vec::new(),
+        probes: Vec::new(),
     };
     let parts = [
         everyone_part(&state.endpoints),

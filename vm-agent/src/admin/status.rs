@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use datapath::Direction;
-use policy::state::{Mode, Nic, Role, Scope};
-use proto::v1::{AgentStatus, Counter, NicStatus};
+use policy::state::{Mode, Nic, Probe, Role, Scope};
+use proto::v1::{AgentStatus, Counter, NicStatus, ProbeStatus};
 
 use crate::agent::{Agent, Report, Source};
 use crate::kernel::{Applied, KernelStatus, NicStatus as KernelNic};
 use crate::member::Member;
 use crate::nic::Outcome;
+use crate::probes::{Verdict, Verdicts};
 use crate::selection;
 use crate::session::Version;
 
@@ -35,6 +36,7 @@ pub(super) fn status(agent: &Agent) -> AgentStatus {
         }
         (Err(error), _) | (_, Err(error)) => status.warnings.push(format!("reading counters: {error}")),
     }
+    status.probes = probes(&agent.probes.borrow());
     let running = member.running.borrow().clone();
     if let Some(version) = &running {
         add_state(&mut status, version);
@@ -99,6 +101,15 @@ fn add_state(status: &mut AgentStatus, version: &Version) {
     status.endpoints = u32::try_from(state.endpoints.len()).unwrap_or(u32::MAX);
     let (role, mode) = (role(settings.role), mode(settings.mode));
     (status.role, status.mode) = (role.to_owned(), mode.to_owned());
+}
+
+fn probes(verdicts: &Verdicts) -> Vec<ProbeStatus> {
+    let one = |(probe, verdict): (&Probe, &Verdict)| ProbeStatus {
+        probe: probe.kind.to_string(),
+        state: verdict.state.name().to_owned(),
+        message: verdict.message.clone(),
+    };
+    verdicts.iter().map(one).collect()
 }
 
 fn nic(outcome: &Outcome, kernel: Option<&KernelNic>, governed: Option<&Nic>) -> NicStatus {

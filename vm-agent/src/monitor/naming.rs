@@ -128,6 +128,7 @@ mod tests {
                 rejected: Vec::new(),
                 nic: None,
                 partly_enforced: Vec::new(),
+                probes: Vec::new(),
             },
         }
     }

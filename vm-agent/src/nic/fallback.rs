@@ -34,6 +34,7 @@ impl Record {
                 rejected: Vec::new(),
                 nic: Some(Nic { scope: Scope::Host, mode: Mode::Enforce, policy: Arc::clone(confirmed) }),
                 partly_enforced: Vec::new(),
+                probes: Vec::new(),
             },
         })
     }

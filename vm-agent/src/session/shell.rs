@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use proto::v1::agent_message::Message as Up;
 use proto::v1::mesh_client::MeshClient;
-use proto::v1::{AgentMessage, Hello, HostReport, NicReport, Reject};
+use proto::v1::{AgentMessage, Hello, HostReport, Reject};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use tokio::sync::{mpsc, watch};
@@ -20,6 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use super::confirmation::{Unconfirmed, contradicts, generation};
+use super::news::{self, News};
 use super::refusal::{is_duplicate, least_wait, refusal};
 use super::{Backoff, Core, Gateways, Outcome, Version};
 use crate::agent::{Agent, ENFORCEMENT, Source, Topic};
@@ -166,12 +167,12 @@ impl Shell {
         };
         self.agent.tell(|report| report.session.gateway.clone_from(&gateway));
         self.protect().await;
+        let mut news = News::of(&self.agent);
         let mut stream = match self.open(&gateway).await {
             Ok(stream) => stream,
             Err(end) => return end,
         };
         let mut credentials = self.member.credentials.subscribe();
-        let mut outcomes = self.agent.nic.outcome.subscribe();
         let mut is_answered = false;
         loop {
             tokio::select! {
@@ -208,11 +209,7 @@ impl Shell {
                         self.confirm(Some(&stream.up));
                     }
                 }
-                changed = outcomes.changed() => {
-                    if changed.is_ok() {
-                        send(&stream.up, Up::Report(self.host_report()));
-                    }
-                }
+                () = news.changed() => send(&stream.up, Up::Report(self.host_report())),
                 changed = self.kernel.changed() => {
                     if changed.is_ok() {
                         self.report_underlay(&stream.up);
@@ -398,9 +395,7 @@ impl Shell {
     }
 
     fn host_report(&self) -> HostReport {
-        let outcome = self.agent.nic.outcome.borrow();
-        let nic = NicReport { state: outcome.phase.name().to_owned(), message: outcome.message.clone() };
-        HostReport { nic: Some(nic), ..host_report(&self.underlay) }
+        news::report(&self.agent, host_report(&self.underlay))
     }
 
     /// Notes why the stream ended, and waits where all gateways were tried.

@@ -19,6 +19,7 @@ fn group(labels: &[(&str, &str)], ports: &[(&str, u16)]) -> Arc<Group> {
         mode: Mode::Enforce,
         scope: Scope::Mesh,
         nic_mode: Mode::Audit,
+        probes: Vec::new(),
         zone: None,
     })
 }

@@ -193,3 +193,21 @@ fn a_token_says_why_nobody_joins_with_it() {
     assert_eq!(says(token(&|token| token.uses_left = 0), true, 0), "False Used");
     assert_eq!(says(token(&|token| token.revoked = true), true, 0), "False Revoked");
 }
+
+#[test]
+fn what_probes_said_stays_while_nobody_knows_better() {
+    let probed = |reason: &str, status| {
+        let condition = ConditionView { status, reason: reason.to_owned(), message: String::new() };
+        let conditions = BTreeMap::from([("ProbesPassing".to_owned(), condition)]);
+        WorkloadView { conditions, ..view(true, 7) }
+    };
+    let mut watched = Watched::new();
+    watched.look(1, &probed(PENDING, false));
+    assert_eq!(watched.says("ProbesPassing"), "False Pending");
+    watched.look(1, &probed("Passing", true));
+    assert_eq!(watched.says("ProbesPassing"), "True Passing");
+    assert!(!watched.look(1, &probed(PENDING, false)), "the agent was started again");
+    assert_eq!(watched.says("ProbesPassing"), "True Passing");
+    watched.look(1, &view(true, 7));
+    assert_eq!(watched.says("ProbesPassing"), "", "it has no probes any more");
+}

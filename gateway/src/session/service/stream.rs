@@ -72,7 +72,8 @@ struct End(EndReason, Option<Status>);
 
 /// What happened next.
 enum Event {
-    Agent(Result<Option<AgentMessage>, Status>),
+    /// On the heap: what an agent says is long, and seldom.
+    Agent(Box<Result<Option<AgentMessage>, Status>>),
     State,
     Renewal(Rotation),
     Report,
@@ -178,7 +179,7 @@ impl Open {
         let event = tokio::select! {
             biased;
             end = ends => Event::End(end),
-            received = inbound.message() => Event::Agent(received),
+            received = inbound.message() => Event::Agent(Box::new(received)),
             changed = feed.changed() => match changed {
                 Ok(()) => Event::State,
                 Err(_closed) => Event::End(End::shutdown()),
@@ -194,8 +195,10 @@ impl Open {
             Event::End(end) => return Err(end),
             Event::Renewal(rotation) => return Ok(Some(self.renew(rotation))),
             Event::Report => self.record().await?,
-            Event::Agent(Ok(Some(received))) => self.receive(received)?,
-            Event::Agent(Ok(None) | Err(_)) => return Err(End(EndReason::Closed, None)),
+            Event::Agent(received) => match *received {
+                Ok(Some(received)) => self.receive(received)?,
+                Ok(None) | Err(_) => return Err(End(EndReason::Closed, None)),
+            },
         }
         Ok(None)
     }
@@ -228,6 +231,7 @@ impl Open {
         self.report_at = Instant::now() + REPORT_PERIOD;
         let reported = self.reported.take();
         self.service.note_nic(self.exchange.session(), &self.workload, reported.as_ref());
+        MeshService::note_probes(self.exchange.session(), reported.as_ref());
         let store = &self.service.store;
         let version = store.workload(&self.workload.name).map(|workload| workload.agent_version.clone());
         let report = report::read(&version.unwrap_or_default(), reported.as_ref(), self.source);

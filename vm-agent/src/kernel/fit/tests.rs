@@ -62,6 +62,7 @@ fn settings(prefixes: &[&str]) -> NodeSettings {
         rejected: Vec::new(),
         nic: None,
         partly_enforced: Vec::new(),
+        probes: Vec::new(),
     }
 }
 

@@ -55,6 +55,7 @@ fn state(role: Role, endpoints: Vec<(&str, Arc<Endpoint>)>) -> NodeState {
             rejected: Vec::new(),
             nic: None,
             partly_enforced: Vec::new(),
+            probes: Vec::new(),
         },
     }
 }

@@ -31,6 +31,7 @@ fn settings(policy: &Arc<Policy>, mode: Mode) -> NodeSettings {
         rejected: Vec::new(),
         nic: Some(Nic { scope: Scope::Host, mode, policy: Arc::clone(policy) }),
         partly_enforced: Vec::new(),
+        probes: Vec::new(),
     }
 }
 

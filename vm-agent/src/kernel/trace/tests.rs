@@ -66,6 +66,7 @@ fn lowered() -> Lowered {
             rejected: Vec::new(),
             nic: None,
             partly_enforced: Vec::new(),
+            probes: Vec::new(),
         },
     };
     lower(&state, &[], 1450)
