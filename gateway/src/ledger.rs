@@ -27,7 +27,7 @@ mod write;
 
 pub use events::tell;
 pub use follow::follow;
-pub use status::report;
+pub use status::{Known, report};
 
 /// The Secret of the roots and their keys.
 const ROOTS: &str = "outrigger-roots";

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use crds::Bootstrap;
 use pki::SpiffeId;
 use prometheus_client::registry::Registry;
 use telemetry::health::Health;
@@ -27,7 +28,7 @@ use crate::config::Config;
 use crate::enrollment::EnrollmentService;
 use crate::housekeeping::Housekeeper;
 use crate::index::MeshSettings;
-use crate::ledger::{self, ClusterLedger};
+use crate::ledger::{self, ClusterLedger, Known};
 use crate::mesh_view::MeshView;
 use crate::metrics::Gauges;
 use crate::pipeline::{self, Mesh, Pipeline};
@@ -245,11 +246,30 @@ impl Parts {
         let mesh: Arc<dyn MeshView> = self.mesh.clone();
         let (store, audit, clock) = (store.clone(), audit.clone(), self.clock.clone());
         background.spawn(ledger::tell(ledger.clone(), audit.listen(), mesh.clone(), self.name()));
-        background.spawn(ledger::report(ledger.clone(), store.clone(), mesh.clone(), clock.clone()));
-        let settings = self.config.backends();
-        let client = ledger.client().clone();
+        let known = Known {
+            store: store.clone(),
+            mesh: mesh.clone(),
+            clock: clock.clone(),
+            bootstrap: self.bootstrap(),
+        };
+        background.spawn(ledger::report(ledger.clone(), known));
+        let (client, settings) = (ledger.client().clone(), self.config.backends());
         background.spawn(backends::keep(client, store.clone(), mesh, settings, self.name()));
         background.spawn(ledger::follow(ledger.clone(), store, audit, clock));
+    }
+
+    /// What tokens carry besides their secrets, always the latest.
+    fn bootstrap(&self) -> Arc<dyn Fn() -> Option<Bootstrap> + Send + Sync> {
+        let Foundation { ca, settings, .. } = &self.foundation;
+        let (ca, settings) = (ca.clone(), settings.clone());
+        Arc::new(move || {
+            let root_pins = ca.roots().pins().iter().map(ToString::to_string).collect();
+            (!settings.gateways.is_empty()).then(|| Bootstrap {
+                gateways: settings.gateways.clone(),
+                root_pins,
+                trust_domain: settings.trust_domain.to_string(),
+            })
+        })
     }
 
     /// Writes down who is connected, and forgets what nobody can use any more.

@@ -15,6 +15,8 @@ pub enum Binary {
     Command,
     /// The gateway and its command.
     Gateway,
+    /// The plugin of kubectl.
+    Kubectl,
     /// The simulated agents of this package.
     Swarm,
     /// The traffic tools of this package.
@@ -29,6 +31,7 @@ impl Binary {
             Self::Agent => "outrigger-agent",
             Self::ApiServer => "apiserver",
             Self::Command => "outrigger",
+            Self::Kubectl => "kubectl-outrigger",
             Self::Gateway => "outrigger-gateway",
             Self::Swarm => "swarm",
             Self::Traffic => "traffic",

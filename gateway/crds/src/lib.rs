@@ -15,7 +15,7 @@ use kube::CustomResourceExt as _;
 pub use group::{ExternalWorkloadGroup, ExternalWorkloadGroupSpec, Mode, Port, Protocol, Scope, Template};
 pub use probe::{ExecProbe, HttpProbe, Probe, TcpProbe};
 pub use record::{Entry, MeshRecord, MeshRecordSpec};
-pub use token::{JoinToken, JoinTokenSpec, JoinTokenStatus, Prefix, Replaced};
+pub use token::{Bootstrap, JoinToken, JoinTokenSpec, JoinTokenStatus, Prefix, Replaced};
 pub use workload::{
     Address, Claim, ExternalWorkload, ExternalWorkloadSpec, ExternalWorkloadStatus, RELEASE, Recorded,
 };

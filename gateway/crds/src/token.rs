@@ -113,6 +113,9 @@ pub struct JoinTokenStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     pub expires: Option<String>,
+    /// What hosts are told with it, beside the secret; there while they can join with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bootstrap: Option<Bootstrap>,
     /// What is known about it: `Ready`.
     #[serde(default)]
     #[schemars(
@@ -120,6 +123,18 @@ pub struct JoinTokenStatus {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
     )]
     pub conditions: Vec<Condition>,
+}
+
+/// What a token's text carries besides its name and secret. No secret.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Bootstrap {
+    /// Where hosts reach gateways, `host:port`.
+    pub gateways: Vec<String>,
+    /// SHA-256 of the roots' public keys, in hexadecimal digits.
+    pub root_pins: Vec<String>,
+    /// The trust domain.
+    pub trust_domain: String,
 }
 
 fn default_ttl() -> String {

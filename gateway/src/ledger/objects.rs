@@ -212,7 +212,7 @@ pub(super) fn token_object(token: &Token, namespace: &str, name: &str, group: &s
     object
 }
 
-/// What a token's object is to say of its uses; conditions are somebody else's.
+/// What a token's object is to say of its uses; the rest is written elsewhere.
 pub(super) fn token_status(token: &Token, before: Option<&JoinTokenStatus>) -> JoinTokenStatus {
     let first = token.used_by.len().saturating_sub(LISTED);
     let used_by = token.used_by.iter().skip(first);
@@ -220,6 +220,7 @@ pub(super) fn token_status(token: &Token, before: Option<&JoinTokenStatus>) -> J
         uses_left: Some(token.uses_left),
         used_by: used_by.map(|name| name.name.clone()).collect(),
         expires: Some(pki::display_time(crate::store::unix_time(token.expires_at))),
+        bootstrap: before.and_then(|before| before.bootstrap.clone()),
         conditions: before.map(|before| before.conditions.clone()).unwrap_or_default(),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crds::{ExternalWorkload, ExternalWorkloadStatus, JoinToken, JoinTokenStatus};
+use crds::{Bootstrap, ExternalWorkload, ExternalWorkloadStatus, JoinToken, JoinTokenStatus};
 use futures_util::StreamExt as _;
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::{Api, Patch, PatchParams};
@@ -48,8 +48,21 @@ impl<S> Seen<S> {
     }
 }
 
+/// What is known, and whom to ask.
+#[derive(Clone)]
+pub struct Known {
+    /// Hosts and tokens.
+    pub store: Arc<Store>,
+    /// Who is connected, and which policies there are.
+    pub mesh: Arc<dyn MeshView>,
+    /// What time it is.
+    pub clock: Clock,
+    /// What tokens carry now; `None`: hosts would not know where to go.
+    pub bootstrap: Arc<dyn Fn() -> Option<Bootstrap> + Send + Sync>,
+}
+
 /// Writes until it is dropped.
-pub async fn report(ledger: Arc<ClusterLedger>, store: Arc<Store>, mesh: Arc<dyn MeshView>, clock: Clock) {
+pub async fn report(ledger: Arc<ClusterLedger>, known: Known) {
     let started = Instant::now();
     let mut waiting: BTreeMap<String, Waiting> = BTreeMap::new();
     let mut due = tokio::time::interval(LOOK);
@@ -57,10 +70,10 @@ pub async fn report(ledger: Arc<ClusterLedger>, store: Arc<Store>, mesh: Arc<dyn
     loop {
         due.tick().await;
         let work = {
-            let (ledger, store, mesh, clock) = (ledger.clone(), store.clone(), mesh.clone(), clock.clone());
+            let (ledger, known) = (ledger.clone(), known.clone());
             let mut waiting = std::mem::take(&mut waiting);
             move || {
-                let found = news(&ledger, &store, &*mesh, &clock, &mut waiting, started);
+                let found = news(&ledger, &known, &mut waiting, started);
                 (found, waiting)
             }
         };
@@ -83,12 +96,11 @@ struct News {
 
 fn news(
     ledger: &ClusterLedger,
-    store: &Store,
-    mesh: &dyn MeshView,
-    clock: &Clock,
+    known: &Known,
     waiting: &mut BTreeMap<String, Waiting>,
     started: Instant,
 ) -> Result<News, StoreError> {
+    let Known { store, mesh, clock, bootstrap } = known;
     let (now, at, generation) = (clock.now(), Instant::now(), mesh.summary().generation);
     let workloads = store.workloads();
     let tokens: BTreeMap<String, Token> =
@@ -119,7 +131,9 @@ fn news(
         let group_exists = mesh.group_exists(namespace, name);
         let conditions =
             standing::of_token(token, group_exists, &seen.status.conditions, seen.generation, now);
-        let status = JoinTokenStatus { conditions, ..objects::token_status(token, None) };
+        let is_ready = conditions.iter().any(|condition| condition.status == "True");
+        let bootstrap = is_ready.then(|| bootstrap()).flatten();
+        let status = JoinTokenStatus { conditions, bootstrap, ..objects::token_status(token, None) };
         if status != seen.status {
             news.tokens.push((text.clone(), status));
         }
@@ -165,7 +179,7 @@ impl ClusterLedger {
         // What was there and is gone has to be named: a merge leaves what it does not name.
         let mut value = json!({ "agentVersion": null, "certificateExpires": null, "lastSeen": null });
         if K::kind(&()) == "JoinToken" {
-            value = json!({});
+            value = json!({ "bootstrap": null });
         }
         if let (Some(all), Ok(serde_json::Value::Object(fields))) =
             (value.as_object_mut(), serde_json::to_value(status))

@@ -232,6 +232,7 @@ fn without_conditions(status: &crds::JoinTokenStatus) -> Value {
     let mut value = json!(status);
     if let Value::Object(fields) = &mut value {
         fields.remove("conditions");
+        fields.remove("bootstrap");
     }
     value
 }

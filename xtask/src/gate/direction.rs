@@ -9,7 +9,7 @@ use super::Finding;
 use crate::workspace;
 
 /// How far each crate is from the packet. A crate may use those that are strictly nearer.
-const RANKS: [(&str, u32); 15] = [
+const RANKS: [(&str, u32); 16] = [
     ("config", 0),
     ("console", 0),
     ("crds", 0),
@@ -23,6 +23,7 @@ const RANKS: [(&str, u32); 15] = [
     ("gateway", 3),
     ("vm-agent", 3),
     ("cli", 4),
+    ("kubectl-outrigger", 4),
     ("e2e", 5),
     ("xtask", 5),
 ];
