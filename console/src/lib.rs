@@ -88,6 +88,16 @@ pub fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> io::
     Ok(())
 }
 
+/// Writes names and values under each other; what is empty is left out.
+///
+/// # Errors
+/// The operating system's.
+pub fn list(entries: &[(&str, String)]) -> io::Result<()> {
+    let width = entries.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 2;
+    let mut filled = entries.iter().filter(|(_, value)| !value.is_empty());
+    filled.try_for_each(|(name, value)| line(&format!("{:width$}{value}", format!("{name}:"))))
+}
+
 /// Colours a word, if standard output is a terminal and `NO_COLOR` is not set.
 #[must_use]
 pub fn colour(word: &str, colour: Colour) -> String {

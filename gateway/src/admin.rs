@@ -2,7 +2,6 @@
 
 mod caller;
 mod error;
-mod policy;
 mod roots;
 mod show;
 
@@ -18,11 +17,9 @@ use tonic::{Request, Response, Status};
 
 use crate::audit::{Audit, Event};
 use crate::ca::{Ca, Certificate, SignError};
-use crate::check;
+use crate::check::{self, File};
 use crate::clock::Clock;
 use crate::enrollment::Settings;
-use crate::index::parts;
-use crate::manifest::{Kind, ObjectKey};
 use crate::mesh_view::MeshView;
 use crate::metrics::Metrics;
 use crate::store::{Minted, Minting, Store, StoreError, Target, WorkloadName};
@@ -82,21 +79,10 @@ impl Admin for AdminService {
         request: Request<v1::CheckPolicyRequest>,
     ) -> Result<Response<v1::CheckPolicyResponse>, Status> {
         self.caller(&request)?;
-        let files = policy::files(request.into_inner());
+        let files = request.into_inner().files.into_iter();
+        let files: Vec<_> = files.map(|file| File { name: file.name, text: file.text }).collect();
         let facts = self.mesh.facts().await.map_err(|_closed| AdminError::NotSynced)?;
-        let checked = blocking(move || {
-            let objects = check::read(&files);
-            let effect = check::effect(&facts, &objects)?;
-            let is_known = |key: &ObjectKey| {
-                if key.kind == Kind::CiliumCidrGroup {
-                    facts.cidr_groups.contains_key(key.name.as_str())
-                } else {
-                    parts::of(&facts.policies, key).next().is_some()
-                }
-            };
-            Ok(policy::response(&objects, effect, is_known))
-        });
-        Ok(Response::new(checked.await?))
+        Ok(Response::new(blocking(move || Ok(check::answer(&facts, &files)?)).await?))
     }
 
     async fn list_tokens(

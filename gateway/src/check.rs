@@ -1,7 +1,9 @@
 //! What manifests would do if they were in force: whether they are valid, whom they select, and which flows would be
-//! decided differently. Pure; nothing is put in force.
+//! decided differently. Pure but for [`File::open`]; nothing is put in force.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read as _};
+use std::path::Path;
 use std::sync::Arc;
 
 use policy::compare::{self, Difference};
@@ -13,8 +15,15 @@ use policy::resolve::{Resolved, UnusableIdentities, identity_labels, resolve};
 use crate::index::parts;
 use crate::manifest::{Object, ObjectKey, manifests, node};
 
+mod answer;
+mod show;
+mod standing;
 #[cfg(test)]
 mod tests;
+
+pub use answer::{answer, form};
+pub use show::{Extent, as_json, as_text, refusals};
+pub use standing::{Governed, Standing};
 
 /// How many differences are told; a policy that isolates a large mesh has many.
 const MOST_CHANGES: usize = 1000;
@@ -26,6 +35,16 @@ pub struct File {
     pub name: String,
     /// What is in it.
     pub text: String,
+}
+
+/// A file that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{name} cannot be read: {source}")]
+pub struct Unreadable {
+    /// Its name.
+    name: String,
+    /// Why.
+    source: io::Error,
 }
 
 /// An object of the files.
@@ -70,6 +89,25 @@ pub struct Change {
     pub difference: Difference,
     /// Who has the address of the other end, where one does.
     pub remote_owner: Option<Arc<str>>,
+}
+
+impl File {
+    /// Opens a file; `-` is standard input.
+    ///
+    /// # Errors
+    /// [`Unreadable`].
+    pub fn open(path: &Path) -> Result<Self, Unreadable> {
+        let (name, text) = if path.as_os_str() == "-" {
+            let mut text = String::new();
+            ("standard input".to_owned(), io::stdin().read_to_string(&mut text).map(|_size| text))
+        } else {
+            (path.display().to_string(), std::fs::read_to_string(path))
+        };
+        match text {
+            Ok(text) => Ok(Self { name, text }),
+            Err(source) => Err(Unreadable { name, source }),
+        }
+    }
 }
 
 /// Reads the files; nothing that is wrong is left out.

@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
-use crate::store::{Bytes, Changes, Ledger, LedgerError, RecordKey, Shared};
+use crate::store::{Bytes, Changes, Ledger, LedgerError, RecordKey, Shared, Workload};
 
 pub(crate) mod events;
 mod follow;
@@ -70,15 +70,7 @@ impl ClusterLedger {
     async fn load_all(&self) -> Result<BTreeMap<RecordKey, Bytes>, LedgerError> {
         let mut records = self.load_parts().await?;
         let mut joined: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        let mut workloads = Vec::new();
-        for object in list(&Api::<crds::ExternalWorkload>::all(self.client.clone())).await? {
-            match objects::workload(&object) {
-                Ok(Some(workload)) => workloads.push(workload),
-                Ok(None) => {}
-                Err(error) => tracing::error!(%error, "a host is not known: its object cannot be read"),
-            }
-        }
-        for workload in objects::without_conflicts(workloads) {
+        for workload in hosts(list(&Api::<crds::ExternalWorkload>::all(self.client.clone())).await?) {
             joined.entry(workload.joined_with.clone()).or_default().push(workload.name.to_string());
             records.insert((Shared::Workloads, workload.name.to_string()), objects::encode(&workload)?);
         }
@@ -117,6 +109,18 @@ impl Ledger for ClusterLedger {
     fn token_id(&self, namespace: &str, random: &str) -> String {
         format!("{namespace}/{random}")
     }
+}
+
+/// The hosts that objects record, without those that have what is another's.
+pub(crate) fn hosts(objects: impl IntoIterator<Item = crds::ExternalWorkload>) -> Vec<Workload> {
+    let mut workloads = Vec::new();
+    for object in objects {
+        match objects::workload(&object) {
+            Ok(workload) => workloads.extend(workload),
+            Err(error) => tracing::error!(%error, "a host is not known: its object cannot be read"),
+        }
+    }
+    objects::without_conflicts(workloads)
 }
 
 /// All objects, page by page.

@@ -1,7 +1,10 @@
-//! Why it failed, and the exit code: 2 for what was asked wrongly, 1 for all else.
+//! Why it failed, and the exit code.
 
 use std::io;
 use std::process::ExitCode;
+
+use gateway::source::cluster::ReadError;
+use kube::config::{InferConfigError, KubeconfigError};
 
 /// Why it failed.
 #[derive(Debug, thiserror::Error)]
@@ -10,8 +13,11 @@ pub(crate) enum Failure {
     #[error("{0}")]
     Usage(String),
     /// The kubeconfig cannot be used.
-    #[error("the kubeconfig cannot be used: {0}")]
-    Kubeconfig(#[from] kube::config::KubeconfigError),
+    #[error("the kubeconfig cannot be used: {}", console::causes(.0))]
+    Kubeconfig(#[from] KubeconfigError),
+    /// Nobody says where the cluster is.
+    #[error("no cluster is known here: {}", console::causes(.0))]
+    NoCluster(#[from] Box<InferConfigError>),
     /// The cluster refused or did not answer.
     #[error("{what}: {}", reason(source))]
     Cluster {
@@ -20,10 +26,19 @@ pub(crate) enum Failure {
         /// The client's error.
         source: Box<kube::Error>,
     },
-    /// The gateway did not do its part.
+    /// What decides about traffic cannot be read.
+    #[error(
+        "what policies do is not known without all of them, and without pods and namespaces: {0}\n\
+         The ClusterRole `<release>-policy-reader` of the chart has the rights for it"
+    )]
+    Unreadable(#[from] ReadError),
+    /// It was tried and did not work.
     #[error("{0}")]
-    Gateway(String),
-    /// A result cannot be written, or a program not be started.
+    Failed(String),
+    /// Somebody pressed Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
+    /// A result cannot be written.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -36,23 +51,55 @@ impl Failure {
     }
 
     /// Tells it, and gives the exit code.
-    pub(crate) fn report(self) -> ExitCode {
-        match self {
-            // Nobody reads on.
-            Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-            Self::Usage(_) => {
-                console::note(&format!("error: {self}"));
-                ExitCode::from(2)
-            }
-            Self::Kubeconfig(_) | Self::Cluster { .. } | Self::Gateway(_) | Self::Io(_) => {
-                console::note(&format!("error: {self}"));
-                ExitCode::FAILURE
-            }
-        }
+    pub(crate) fn report(&self) -> ExitCode {
+        let code = match self {
+            // Nobody reads on; no failure.
+            Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
+            Self::Usage(_) => 2,
+            Self::Interrupted => 130,
+            Self::Kubeconfig(_)
+            | Self::NoCluster(_)
+            | Self::Cluster { .. }
+            | Self::Unreadable(_)
+            | Self::Failed(_)
+            | Self::Io(_) => 1,
+        };
+        console::note(&format!("error: {self}"));
+        ExitCode::from(code)
     }
 }
 
-/// What the API server said, without what the client wraps around it.
+/// What the API server said, which names verb and resource, without what the client wraps around it.
 fn reason(error: &kube::Error) -> String {
-    if let kube::Error::Api(status) = error { status.message.clone() } else { console::causes(error) }
+    let kube::Error::Api(status) = error else { return console::causes(error) };
+    match (status.code, status.message.as_str()) {
+        (_, "") => console::causes(error),
+        // Without a name of an object it is the kind that is not there.
+        (404, message) if !message.contains('"') => {
+            "the cluster does not have this kind: is Outrigger installed in it?".to_owned()
+        }
+        (_, message) => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    fn said(code: u16, message: &str) -> String {
+        let status = Status { code, message: message.to_owned(), ..Status::default() };
+        Failure::cluster("jointokens")(kube::Error::Api(Box::new(status))).to_string()
+    }
+
+    #[test]
+    fn what_the_api_server_says_is_passed_on() {
+        let forbidden =
+            "jointokens.outrigger.dev is forbidden: User \"u\" cannot create resource \"jointokens\"";
+        assert_eq!(said(403, forbidden), format!("jointokens: {forbidden}"));
+        let gone = "jointokens.outrigger.dev \"a\" not found";
+        assert_eq!(said(404, gone), format!("jointokens: {gone}"));
+        assert!(said(404, "the server could not find the requested resource").contains("installed"));
+    }
 }

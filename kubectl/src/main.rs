@@ -1,5 +1,5 @@
-//! `kubectl outrigger`: what administrators of a cluster do with the mesh, by the cluster's API and with their own rights in
-//! it. What only a gateway knows is asked of it by `kubectl exec`.
+//! `kubectl outrigger`: what administrators of a cluster do with the mesh, by the cluster's API alone and with their own
+//! rights in it. No gateway is asked: what policies do is found out here, by the gateway's own code.
 
 use std::process::ExitCode;
 
@@ -14,7 +14,7 @@ mod failure;
 async fn main() -> ExitCode {
     let arguments = arguments::Arguments::parse();
     match command::run(arguments).await {
-        Ok(code) => code,
+        Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
 }

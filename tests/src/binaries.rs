@@ -44,7 +44,7 @@ impl Binary {
         if path.is_file() {
             return Ok(path);
         }
-        bail!("{} is not built; `cargo build -p vm-agent -p gateway -p cli -p e2e` builds it", path.display())
+        bail!("{} is not built; `cargo build --bins` builds it", path.display())
     }
 }
 

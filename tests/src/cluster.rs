@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 use std::ops::Deref;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::agent::Agent;
 use crate::apiserver::fixture::ApiServer;
 use crate::gateway::Gateway;
-use crate::gateway::objects::Objects;
+use crate::gateway::objects::{Cluster as Api, Objects};
 use crate::host::Host;
 use crate::net::{Net, Underlay};
 use crate::node::{Node, Pod};
@@ -72,6 +72,14 @@ impl Cluster {
         }
         let gateway = Gateway::with_objects(node.host(), Underlay::Dual, settings, objects)?;
         Self::started(net, node, gateway)
+    }
+
+    /// The API that is the source.
+    pub fn api(&mut self) -> Result<&mut Api> {
+        match self.gateway.objects() {
+            Objects::Cluster(api) => Ok(api),
+            Objects::Folder(folder) => bail!("{} is no cluster", folder.display()),
+        }
     }
 
     fn started(net: Net, node: Node, gateway: Gateway) -> Result<Self> {

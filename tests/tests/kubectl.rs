@@ -1,102 +1,106 @@
-//! `kubectl outrigger` against a cluster with a gateway and a host.
+//! `kubectl outrigger` against a cluster with a gateway: tokens that hosts join with, and what policies do, found out from the
+//! objects alone.
 
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
-
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use e2e::agent::Agent;
-use e2e::binaries::{self, Binary};
-use e2e::cluster::Cluster;
+use e2e::binaries::Binary;
+use e2e::cluster::{Cluster, allow_ingress};
 use e2e::command::Answer;
-use e2e::gateway::objects::Objects;
+use e2e::gateway::objects::{RIGHTS, USER};
 use e2e::json;
 
-struct World {
-    cluster: Cluster,
-    kubeconfig: PathBuf,
-    /// Where the stand-in of kubectl is, which has no other way into a pod than the machine's own.
-    tools: tempfile::TempDir,
-}
+const VERSION: &str = "outrigger.dev/v1alpha1";
 
-impl World {
-    fn try_new() -> Result<Self> {
-        let mut cluster = Cluster::of_api()?;
-        let Objects::Cluster(api) = cluster.gateway.objects() else { bail!("no cluster") };
-        println!("back end: {}", api.server.back_end());
-        let kubeconfig = api.server.kubeconfig("admin");
-        cluster.group("db")?;
-        let tools = tempfile::tempdir()?;
-        let (holder, words) = (cluster.gateway.host().namespace().holder(), tools.path().join("words"));
-        let script = format!(
-            "#!/bin/sh\necho \"$*\" > {}\nwhile [ \"$1\" != -- ]; do shift; done; shift\n\
-             exec nsenter --mount=/proc/{holder}/ns/mnt --net=/proc/{holder}/ns/net -- \"$@\"\n",
-            words.display()
-        );
-        let path = tools.path().join("kubectl");
-        std::fs::write(&path, script)?;
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755))?;
-        Ok(Self { cluster, kubeconfig, tools })
-    }
-
-    fn kubectl(&mut self, words: &[&str], input: &str) -> Result<Answer> {
-        Binary::Kubectl.path()?;
-        let folders = [self.tools.path(), &binaries::folder()?].map(|folder| folder.display().to_string());
-        let path = format!("PATH={}:{}", folders.join(":"), std::env::var("PATH")?);
-        let kubeconfig = self.kubeconfig.display().to_string();
-        let fixed = ["env", &path, Binary::Kubectl.name(), "--kubeconfig", &kubeconfig, "-n", "shop"];
-        let all: Vec<&str> = fixed.into_iter().chain(words.iter().copied()).collect();
-        let Objects::Cluster(api) = self.cluster.gateway.objects() else { bail!("no cluster") };
-        api.server.host().run_with(&all, input)
-    }
+/// Runs the plugin as a user, in the namespace `shop`.
+fn kubectl(cluster: &mut Cluster, user: &str, words: &[&str], input: &str) -> Result<Answer> {
+    Binary::Kubectl.path()?;
+    let server = &cluster.api()?.server;
+    let kubeconfig = server.kubeconfig(user).display().to_string();
+    let fixed = [Binary::Kubectl.name(), "--kubeconfig", &kubeconfig, "-n", "shop"];
+    let all: Vec<&str> = fixed.into_iter().chain(words.iter().copied()).collect();
+    server.host().run_with(&all, input)
 }
 
 #[test]
 fn a_token_is_made_without_the_secret_leaving_the_machine() -> Result<()> {
-    let mut world = World::try_new()?;
-    let answer = world.kubectl(&["token", "create", "--group", "db", "--uses", "2"], "")?.ok()?;
-    let token = answer.stdout.trim().to_owned();
-    ensure!(token.starts_with("ogr1_") && token.lines().count() == 1, "{answer}");
+    let mut cluster = Cluster::of_api()?;
+    println!("back end: {}", cluster.api()?.server.back_end());
+    let mut run = |words: &[&str]| kubectl(&mut cluster, "admin", words, "");
+    // Nothing is made for a group that is not there, nor of what is asked wrongly.
+    run(&["token", "create", "--group", "db"])?
+        .with_code(1)?
+        .refused_with(&["group shop/db", "not found"])?;
+    run(&["token", "create", "--group", "db", "--uses", "0"])?.with_code(2)?.refused_with(&["--uses"])?;
+    cluster.group("db")?;
+    let mut run = |words: &[&str]| kubectl(&mut cluster, "admin", words, "");
+    let answer = run(&["token", "create", "--group", "db", "--ttl", "1h", "--uses", "2"])?.ok()?;
+    ensure!(answer.stdout.starts_with("ogr1_") && answer.stdout.lines().count() == 1, "{answer}");
     ensure!(answer.stderr.contains("sudo outrigger join"), "{answer}");
-    let host = Agent::start(&world.cluster.net.host("db-1")?)?;
-    host.join(&token)?;
+    let made = run(&["token", "create", "--group", "db", "-o", "json"])?.json()?;
+    ensure!(json::text(&made, "id").starts_with("shop/db-"), "{made}");
+    let host = Agent::start(&cluster.net.host("db-1")?)?;
+    host.join(answer.stdout.trim())?;
     host.wait_enforcing()?;
 
-    let made = world.kubectl(&["token", "create", "--group", "db", "-o", "json"], "")?.json()?;
-    let id = json::text(&made, "id").to_owned();
-    ensure!(id.starts_with("shop/db-"), "{made}");
-    world.kubectl(&["token", "create", "--group", "web"], "")?.refused_with(&["there is no group"])?;
-    world.kubectl(&["token", "create", "--group", "db", "--uses", "0"], "")?.refused_with(&["maxUses"])?;
-    world.kubectl(&["token", "create", "--group", "db", "--ttl", "soon"], "")?.refused_with(&["ttl"])?;
-    // What nobody could join with is not left behind.
-    let Objects::Cluster(api) = world.cluster.gateway.objects() else { bail!("no cluster") };
-    let tokens = api.server.list("outrigger.dev/v1alpha1", "JoinToken", "shop")?;
-    let is_of_web = |token: &&serde_json::Value| json::text(json::at(token, &["spec"]), "group") == "web";
-    ensure!(!tokens.iter().any(|token| is_of_web(&token)), "{tokens:#?}");
-
-    let status = world.kubectl(&["status"], "")?.ok()?;
-    ensure!(status.stdout.contains("db-1") && status.stdout.contains("GROUP"), "{status}");
-    let all = world.kubectl(&["status", "-A", "-o", "json"], "")?.json()?;
+    let mut run = |words: &[&str]| kubectl(&mut cluster, "admin", words, "");
+    let status = run(&["status"])?.ok()?;
+    ensure!(status.stdout.contains("db-1") && status.stdout.contains("READY"), "{status}");
+    let all = run(&["status", "-A", "-o", "json"])?.json()?;
     ensure!(json::list(&all, "workloads").len() == 1, "{all}");
+    // The machine is replaced: a token for it alone.
+    let token = run(&["token", "create", "--group", "db", "--replace", "db-1"])?.ok()?.stdout;
+    let other = Agent::start(&cluster.net.host("db-9")?)?;
+    other.command_with(&["join", "--token-stdin", "--name", "db-1"], &token)?.ok()?;
+
+    // Without a gateway nobody says what belongs into a token: whoever waits no longer leaves none behind.
+    let known = cluster.api()?.server.list(VERSION, "JoinToken", "shop")?.len();
+    cluster.gateway.kill()?;
+    let server = &cluster.api()?.server;
+    let kubeconfig = server.kubeconfig("admin").display().to_string();
+    let words = ["timeout", "--preserve-status", "-s", "INT", "2", Binary::Kubectl.name(), "--kubeconfig"];
+    let words = words.into_iter().chain([&*kubeconfig, "-n", "shop", "token", "create", "--group", "db"]);
+    let stopped = server.host().run(&words.collect::<Vec<_>>())?.with_code(130)?;
+    ensure!(stopped.stdout.is_empty() && stopped.stderr.contains("interrupted"), "{stopped}");
+    ensure!(server.list(VERSION, "JoinToken", "shop")?.len() == known, "a token is left behind");
     Ok(())
 }
 
 #[test]
-fn what_only_the_gateway_knows_is_asked_of_it() -> Result<()> {
-    let mut world = World::try_new()?;
-    let _db = world.cluster.member("db", "db-1")?;
-    let described = world.kubectl(&["workload", "describe", "db-1"], "")?.ok()?;
-    ensure!(described.stdout.contains("shop/db-1"), "{described}");
-    let words = std::fs::read_to_string(world.tools.path().join("words"))?;
-    let expected =
-        "--namespace outrigger exec -i deploy/outrigger -- outrigger-gateway workload describe shop/db-1";
-    ensure!(words.trim().ends_with(expected), "{words}");
+fn what_policies_do_is_told_from_the_objects() -> Result<()> {
+    let mut cluster = Cluster::of_api()?;
+    cluster.group("db")?;
+    let db = cluster.member("db", "db-1")?;
+    let policy = allow_ingress("db", "db", &["web"], Some(5432));
+    cluster.publish("policy.yaml", &policy)?;
+    let odd = policy.replace("name: db", "name: odd") + "  constraint: 1\n";
+    // With the rights to list, and no others.
+    let mut run = |words: &[&str], input: &str| kubectl(&mut cluster, USER, words, input);
+    let described = run(&["workload", "describe", "db-1"], "")?.ok()?;
+    for expected in
+        ["shop/db-1", "k8s:app=db;", "NetworkPolicy/shop/db", "deny what no policy allows", "Ready"]
+    {
+        ensure!(described.stdout.contains(expected), "{expected}: {described}");
+    }
+    let asked = run(&["workload", "describe", "db-1", "-o", "json"], "")?.json()?;
+    ensure!(json::texts(&asked, "policies") == ["NetworkPolicy/shop/db"], "{asked:#}");
+    let identity = json::number(json::at(&asked, &["status"]), "identity");
+    ensure!(identity == db.identity()?, "{asked:#}");
+    run(&["workload", "describe", "db-7"], "")?.with_code(1)?.refused_with(&["shop/db-7", "not found"])?;
 
-    let deny = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: closed, namespace: shop}\n\
-                spec: {podSelector: {}, policyTypes: [Ingress]}\n";
-    let checked = world.kubectl(&["policy", "check", "-", "-o", "json"], deny)?.json()?;
-    ensure!(checked.to_string().contains("closed"), "{checked}");
-    let refused = world.kubectl(&["policy", "check", "-"], &deny.replace("podSelector", "hostSelector"))?;
-    ensure!(refused.code == Some(1), "the gateway's own exit code: {refused}");
-    world.kubectl(&["policy", "check", "/nowhere.yaml"], "")?.with_code(2)?;
+    let own = run(&["policy", "check"], "")?.ok()?;
+    ensure!(own.stdout.contains("NetworkPolicy/shop/db: valid, selects shop/db-1"), "{own}");
+    let closed = allow_ingress("db", "db", &[], None);
+    let checked = run(&["policy", "check", "-", "-o", "json"], &closed)?.json()?;
+    let [object] = json::list(&checked, "objects") else { anyhow::bail!("{checked:#}") };
+    ensure!(json::flag(object, "replaces") && json::texts(object, "selects") == ["shop/db-1"], "{checked:#}");
+    run(&["policy", "check", "-"], &odd)?.with_code(1)?.refused_with(&["an object is refused"])?;
+    run(&["policy", "check", "/nowhere.yaml"], "")?.with_code(2)?.refused_with(&["/nowhere.yaml"])?;
+
+    // What may not be read is named, and what may be is told.
+    cluster.api()?.grant(&RIGHTS[4..])?;
+    let mut run = |words: &[&str]| kubectl(&mut cluster, USER, words, "");
+    let refused = run(&["workload", "describe", "db-1"])?.with_code(1)?;
+    ensure!(refused.stdout.contains("shop/db-1"), "{refused}");
+    refused.refused_with(&["cannot list resource", "policy-reader"])?;
     Ok(())
 }

@@ -29,6 +29,7 @@ pub const RELEASE: &str = "outrigger.dev/release";
     printcolumn(name = "ADDRESSES", type_ = "string", json_path = ".spec.addresses"),
     printcolumn(name = "SCOPE", type_ = "string", json_path = ".spec.scope", priority = "1"),
     printcolumn(name = "NIC", type_ = "string", json_path = ".spec.nicMode", priority = "1"),
+    printcolumn(name = "IDENTITY", type_ = "integer", json_path = ".status.identity", priority = "1"),
     printcolumn(name = "VERSION", type_ = "string", json_path = ".status.agentVersion", priority = "1"),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -107,6 +108,9 @@ pub struct Recorded {
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ExternalWorkloadStatus {
+    /// The number that stands for its labels, as `outrigger monitor` shows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<u32>,
     /// The version of its agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_version: Option<String>,

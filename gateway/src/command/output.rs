@@ -33,11 +33,7 @@ pub(super) fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) 
 
 /// Writes names and values under each other; what is empty is left out.
 pub(super) fn list(entries: &[(&str, String)]) -> Result<(), Failure> {
-    let width = entries.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 2;
-    for (name, value) in entries.iter().filter(|(_, value)| !value.is_empty()) {
-        line(&format!("{:width$}{value}", format!("{name}:")))?;
-    }
-    Ok(())
+    Ok(console::list(entries)?)
 }
 
 /// A moment for people; `never` where there is none.

@@ -105,7 +105,9 @@ pub(super) fn of_host(
         Claim { address: address.to_string(), proved, order }
     };
     let expires = crate::store::unix_time(workload.certificate_expires);
+    let identity = facts.view.map(|view| view.identity).filter(|identity| *identity > 0);
     ExternalWorkloadStatus {
+        identity,
         agent_version: Some(workload.agent_version.clone()).filter(|version| !version.is_empty()),
         underlay: workload.underlay.iter().map(claim).collect(),
         certificate_expires: (workload.certificate_expires > 0).then(|| pki::display_time(expires)),

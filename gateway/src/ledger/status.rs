@@ -177,7 +177,9 @@ impl ClusterLedger {
         let Some((namespace, name)) = text.split_once('/') else { return false };
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         // What was there and is gone has to be named: a merge leaves what it does not name.
-        let mut value = json!({ "agentVersion": null, "certificateExpires": null, "lastSeen": null });
+        let mut value = json!({
+            "identity": null, "agentVersion": null, "certificateExpires": null, "lastSeen": null,
+        });
         if K::kind(&()) == "JoinToken" {
             value = json!({ "bootstrap": null });
         }

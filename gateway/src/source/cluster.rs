@@ -17,10 +17,12 @@ use crate::manifest::{Kind, Resource};
 
 pub(crate) mod connect;
 mod follow;
+mod once;
 mod select;
 
 pub use connect::ConnectError;
 pub(crate) use connect::client;
+pub use once::{ReadError, read};
 
 /// How long changes are gathered before they are passed on.
 const GATHER: Duration = Duration::from_millis(10);
@@ -127,13 +129,18 @@ async fn due(at: Option<Instant>, reports: &mpsc::Sender<Report>) -> Option<mpsc
     reports.reserve().await.ok()
 }
 
-fn follow_all(client: &Client, updates: &mpsc::Sender<Update>) -> JoinSet<()> {
+/// The versions of each kind, the best one first.
+fn kinds() -> BTreeMap<Kind, Vec<Resource>> {
     let mut by_kind: BTreeMap<Kind, Vec<Resource>> = BTreeMap::new();
     for resource in Resource::all() {
         by_kind.entry(resource.kind).or_default().push(resource);
     }
+    by_kind
+}
+
+fn follow_all(client: &Client, updates: &mpsc::Sender<Update>) -> JoinSet<()> {
     let mut followers = JoinSet::new();
-    for (kind, versions) in by_kind {
+    for (kind, versions) in kinds() {
         followers.spawn(follow::Follower::new(client.clone(), kind, versions, updates.clone()).run());
     }
     followers

@@ -79,7 +79,7 @@ impl Follower {
     /// Follows until nobody wants to know.
     pub(super) async fn run(mut self) {
         loop {
-            let end = match self.served().await {
+            let end = match served(&self.client, &self.versions).await {
                 Ok(Some(resource)) => self.watch(&resource).await,
                 Ok(None) => End::Unknown,
                 Err(error) => End::Failed(describe(self.kind, &error)),
@@ -103,25 +103,6 @@ impl Follower {
                 return;
             }
         }
-    }
-
-    /// The best version that the API server serves.
-    async fn served(&self) -> Result<Option<ApiResource>, Error> {
-        for resource in &self.versions {
-            let api = resource.api();
-            if resource.built_in {
-                return Ok(Some(api));
-            }
-            match self.client.list_api_group_resources(&api.api_version).await {
-                Ok(list) if list.resources.iter().any(|served| served.name == api.plural) => {
-                    return Ok(Some(api));
-                }
-                Ok(_without) => {}
-                Err(error) if is_unknown(&error) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(None)
     }
 
     /// The kind is not there; whether somebody still wants to know.
@@ -229,6 +210,25 @@ impl Follower {
     }
 }
 
+/// The best version that the API server serves.
+pub(super) async fn served(client: &Client, versions: &[Resource]) -> Result<Option<ApiResource>, Error> {
+    for resource in versions {
+        let api = resource.api();
+        if resource.built_in {
+            return Ok(Some(api));
+        }
+        match client.list_api_group_resources(&api.api_version).await {
+            Ok(list) if list.resources.iter().any(|served| served.name == api.plural) => {
+                return Ok(Some(api));
+            }
+            Ok(_without) => {}
+            Err(error) if is_unknown(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
 impl Resource {
     /// The resource as the client knows it.
     pub(crate) fn api(&self) -> ApiResource {
@@ -263,7 +263,7 @@ fn is_unknown(error: &Error) -> bool {
 }
 
 /// What is wrong, for people: the API server names verb and resource.
-fn describe(kind: Kind, error: &Error) -> String {
+pub(super) fn describe(kind: Kind, error: &Error) -> String {
     if let Error::Api(status) = error
         && !status.message.is_empty()
     {

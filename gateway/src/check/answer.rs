@@ -1,14 +1,38 @@
-//! `CheckPolicy`: what manifests would do, as it is told.
+//! What manifests would do, as it is told: the answer of `CheckPolicy`.
 
 use policy::compare::Difference;
+use policy::facts::Facts;
+use policy::resolve::UnusableIdentities;
 use policy::state::RuleAction;
 use proto::v1;
 
-use crate::check::{Change, Checked, Effect, File, Refusal};
-use crate::manifest::ObjectKey;
+use super::{Change, Checked, Effect, File, Refusal, effect, read};
+use crate::index::parts;
+use crate::manifest::{Kind, ObjectKey};
 
-pub(super) fn files(request: v1::CheckPolicyRequest) -> Vec<File> {
-    request.files.into_iter().map(|file| File { name: file.name, text: file.text }).collect()
+/// Says what files would do where these facts are in force.
+///
+/// # Errors
+/// [`UnusableIdentities`]; a defect.
+pub fn answer(facts: &Facts, files: &[File]) -> Result<v1::CheckPolicyResponse, UnusableIdentities> {
+    let objects = read(files);
+    let effect = effect(facts, &objects)?;
+    let is_known = |key: &ObjectKey| {
+        if key.kind == Kind::CiliumCidrGroup {
+            facts.cidr_groups.contains_key(key.name.as_str())
+        } else {
+            parts::of(&facts.policies, key).next().is_some()
+        }
+    };
+    Ok(response(&objects, effect, is_known))
+}
+
+/// Says of files what can be said without a mesh.
+#[must_use]
+pub fn form(files: &[File]) -> v1::CheckPolicyResponse {
+    let objects = read(files);
+    let nobody = vec![None; objects.len()];
+    response(&objects, Effect { selects: nobody, ..Effect::default() }, |_key| false)
 }
 
 pub(super) fn response(
