@@ -82,6 +82,20 @@ impl Cluster {
         }
     }
 
+    /// The server of that API.
+    pub fn server(&mut self) -> Result<&mut ApiServer> {
+        Ok(&mut self.api()?.server)
+    }
+
+    /// Of an API, with the group `db` and its member `db-1`; says what the server is.
+    pub fn of_api_with_host() -> Result<(Self, Member)> {
+        let mut cluster = Self::of_api()?;
+        println!("back end: {}", cluster.server()?.back_end());
+        cluster.group("db")?;
+        let db = cluster.member("db", "db-1")?;
+        Ok((cluster, db))
+    }
+
     fn started(net: Net, node: Node, gateway: Gateway) -> Result<Self> {
         gateway.apply("namespace.yaml", &namespace("shop", &[("team", "shop")]))?;
         let mut cluster = Self { transit: Agent::configured(node.host(), "")?, gateway, node, net };

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use e2e::certmanager::{self, CertManager, Mood, NAMESPACE};
 use e2e::cluster::Cluster;
 use e2e::command::Answer;
-use e2e::gateway::objects::{Objects, USER};
+use e2e::gateway::objects::USER;
 use e2e::json;
 use e2e::wait::wait_ok;
 
@@ -84,10 +84,7 @@ fn cert_manager_signs_and_everything_else_is_refused() -> Result<()> {
     agent.wait_enforcing()?;
     db.wait_enforcing()?;
 
-    let server = match world.cluster.gateway.objects() {
-        Objects::Cluster(api) => &mut api.server,
-        Objects::Folder(folder) => anyhow::bail!("{} is no cluster", folder.display()),
-    };
+    let server = world.cluster.server()?;
     world.certificates.turn(Mood::Silence);
     certmanager::grant(server, USER, &["get", "list", "delete"])?;
     wait_ok("requests to be removed", PATIENCE, || {

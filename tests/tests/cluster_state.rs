@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::agent::Agent;
 use e2e::apiserver::fixture::ApiServer;
 use e2e::cluster::{Cluster, Member, allow_ingress};
-use e2e::gateway::objects::{NAMESPACE, Objects, USER};
+use e2e::gateway::objects::{NAMESPACE, USER};
 use e2e::json;
 use e2e::wait::wait_ok;
 use proto::token;
@@ -25,15 +25,12 @@ struct World {
 
 impl World {
     fn try_new() -> Result<Self> {
-        let mut cluster = Cluster::of_api()?;
-        println!("back end: {}", server(&mut cluster)?.back_end());
-        cluster.group("db")?;
-        let db = cluster.member("db", "db-1")?;
+        let (cluster, db) = Cluster::of_api_with_host()?;
         Ok(Self { cluster, db })
     }
 
     fn server(&mut self) -> Result<&mut ApiServer> {
-        server(&mut self.cluster)
+        self.cluster.server()
     }
 
     fn workload(&mut self) -> Result<Value> {
@@ -81,13 +78,6 @@ impl World {
     fn wait_connected(&self, wanted: bool) -> Result<()> {
         let is = |status: &Value| json::flag(status, "connected") == wanted;
         self.db.wait_status(if wanted { "a session" } else { "no session" }, is).map(drop)
-    }
-}
-
-fn server(cluster: &mut Cluster) -> Result<&mut ApiServer> {
-    match cluster.gateway.objects() {
-        Objects::Cluster(api) => Ok(&mut api.server),
-        Objects::Folder(folder) => anyhow::bail!("{} is no cluster", folder.display()),
     }
 }
 

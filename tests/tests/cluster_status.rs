@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::agent::Agent;
 use e2e::apiserver::fixture::{ApiServer, WRITES};
 use e2e::cluster::{Cluster, Member, allow_ingress};
-use e2e::gateway::objects::{Objects, USER};
+use e2e::gateway::objects::USER;
 use e2e::json;
 use e2e::wait::wait_ok;
 use serde_json::{Value, json};
@@ -22,15 +22,12 @@ struct World {
 
 impl World {
     fn try_new() -> Result<Self> {
-        let mut cluster = Cluster::of_api()?;
-        println!("back end: {}", server(&mut cluster)?.back_end());
-        cluster.group("db")?;
-        let db = cluster.member("db", "db-1")?;
+        let (cluster, db) = Cluster::of_api_with_host()?;
         Ok(Self { cluster, db })
     }
 
     fn server(&mut self) -> Result<&mut ApiServer> {
-        server(&mut self.cluster)
+        self.cluster.server()
     }
 
     /// Waits until a condition of an object says this; the object.
@@ -48,31 +45,8 @@ impl World {
         })
     }
 
-    /// Waits for an event with this reason about an object of that name; its note.
-    fn wait_event(&mut self, reason: &str, name: &str) -> Result<String> {
-        let server = self.server()?;
-        wait_ok(&format!("{reason} of {name}"), PATIENCE, || {
-            let events = server.list("events.k8s.io/v1", "Event", "")?;
-            let is = |event: &&Value| {
-                json::text(event, "reason") == reason
-                    && json::text(json::at(event, &["regarding"]), "name") == name
-            };
-            let found = events.iter().find(is).with_context(|| format!("{events:#?}"))?;
-            let regarding = json::at(found, &["regarding"]);
-            ensure!(!json::text(regarding, "uid").is_empty(), "{found}");
-            Ok(json::text(found, "note").to_owned())
-        })
-    }
-
     fn writes(&mut self) -> Result<u64> {
         self.server()?.count(USER, &WRITES, "")
-    }
-}
-
-fn server(cluster: &mut Cluster) -> Result<&mut ApiServer> {
-    match cluster.gateway.objects() {
-        Objects::Cluster(api) => Ok(&mut api.server),
-        Objects::Folder(folder) => anyhow::bail!("{} is no cluster", folder.display()),
     }
 }
 
@@ -86,7 +60,7 @@ fn a_host_says_what_it_is_and_nothing_more_while_that_lasts() -> Result<()> {
     let underlay = json::list(status, "underlay");
     ensure!(underlay.iter().any(|claim| json::flag(claim, "proved")), "{status}");
     ensure!(json::text(status, "lastSeen").is_empty(), "it is here: {status}");
-    let note = world.wait_event("Joined", "db-1")?;
+    let note = world.server()?.wait_event("Joined", "db-1")?;
     ensure!(note.contains("with token shop/"), "{note}");
     world.wait_condition("ExternalWorkload", "db-1", "PolicyInSync", "True Acknowledged")?;
 
@@ -142,13 +116,13 @@ fn what_is_refused_is_told_where_it_is_about() -> Result<()> {
         drop(host.try_join(&token.text)?);
     }
     world.wait_condition("JoinToken", short, "Ready", "False Used")?;
-    let note = world.wait_event("JoinRefused", short)?;
+    let note = world.server()?.wait_event("JoinRefused", short)?;
     ensure!(note.contains("was used already"), "{note}");
 
     let policy = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: odd, namespace: shop}\nspec:\n  \
         endpointSelector: {matchLabels: {app: db}}\n  ingress:\n    - fromEndpoints: [{}]\n      constraint: x\n";
     world.cluster.gateway.apply("odd.yaml", policy)?;
-    let note = world.wait_event("PolicyRejected", "odd")?;
+    let note = world.server()?.wait_event("PolicyRejected", "odd")?;
     ensure!(note.contains("constraint"), "{note}");
     Ok(())
 }

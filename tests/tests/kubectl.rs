@@ -14,7 +14,7 @@ const VERSION: &str = "outrigger.dev/v1alpha1";
 /// Runs the plugin as a user, in the namespace `shop`.
 fn kubectl(cluster: &mut Cluster, user: &str, words: &[&str], input: &str) -> Result<Answer> {
     Binary::Kubectl.path()?;
-    let server = &cluster.api()?.server;
+    let server = cluster.server()?;
     let kubeconfig = server.kubeconfig(user).display().to_string();
     let fixed = [Binary::Kubectl.name(), "--kubeconfig", &kubeconfig, "-n", "shop"];
     let all: Vec<&str> = fixed.into_iter().chain(words.iter().copied()).collect();
@@ -24,7 +24,7 @@ fn kubectl(cluster: &mut Cluster, user: &str, words: &[&str], input: &str) -> Re
 #[test]
 fn a_token_is_made_without_the_secret_leaving_the_machine() -> Result<()> {
     let mut cluster = Cluster::of_api()?;
-    println!("back end: {}", cluster.api()?.server.back_end());
+    println!("back end: {}", cluster.server()?.back_end());
     let mut run = |words: &[&str]| kubectl(&mut cluster, "admin", words, "");
     // Nothing is made for a group that is not there, nor of what is asked wrongly.
     run(&["token", "create", "--group", "db"])?
@@ -53,9 +53,9 @@ fn a_token_is_made_without_the_secret_leaving_the_machine() -> Result<()> {
     other.command_with(&["join", "--token-stdin", "--name", "db-1"], &token)?.ok()?;
 
     // Without a gateway nobody says what belongs into a token: whoever waits no longer leaves none behind.
-    let known = cluster.api()?.server.list(VERSION, "JoinToken", "shop")?.len();
+    let known = cluster.server()?.list(VERSION, "JoinToken", "shop")?.len();
     cluster.gateway.kill()?;
-    let server = &cluster.api()?.server;
+    let server = cluster.server()?;
     let kubeconfig = server.kubeconfig("admin").display().to_string();
     let words = ["timeout", "--preserve-status", "-s", "INT", "2", Binary::Kubectl.name(), "--kubeconfig"];
     let words = words.into_iter().chain([&*kubeconfig, "-n", "shop", "token", "create", "--group", "db"]);

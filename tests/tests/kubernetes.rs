@@ -21,15 +21,12 @@ struct World {
 
 impl World {
     fn try_new() -> Result<Self> {
-        let mut cluster = Cluster::of_api()?;
-        println!("back end: {}", server(&mut cluster)?.back_end());
-        cluster.group("db")?;
-        let db = cluster.member("db", "db-1")?;
+        let (cluster, db) = Cluster::of_api_with_host()?;
         Ok(Self { cluster, db })
     }
 
     fn server(&mut self) -> Result<&mut ApiServer> {
-        server(&mut self.cluster)
+        self.cluster.server()
     }
 
     /// Waits until the kernel decides so about a port, for whom the host has this address.
@@ -50,13 +47,6 @@ impl World {
                 || status.to_string().contains(text)
         };
         self.cluster.gateway.wait_status(text, is_told).map(|_| ())
-    }
-}
-
-fn server(cluster: &mut Cluster) -> Result<&mut ApiServer> {
-    match cluster.gateway.objects() {
-        Objects::Cluster(api) => Ok(&mut api.server),
-        Objects::Folder(folder) => anyhow::bail!("{} is no cluster", folder.display()),
     }
 }
 
@@ -148,7 +138,7 @@ fn an_object_that_slips_through_isolates_and_is_told() -> Result<()> {
 fn what_it_may_not_read_is_named_and_no_host_is_served_meanwhile() -> Result<()> {
     let mut world = World::try_new()?;
     world.cluster.gateway.kill()?;
-    let Objects::Cluster(api) = world.cluster.gateway.objects() else { anyhow::bail!("no cluster") };
+    let api = world.cluster.api()?;
     let without: Vec<_> = RIGHTS.into_iter().filter(|(group, _)| *group != "networking.k8s.io").collect();
     api.grant(&without)?;
     let mut gateway = world.cluster.gateway.spawn()?;
@@ -161,14 +151,14 @@ fn what_it_may_not_read_is_named_and_no_host_is_served_meanwhile() -> Result<()>
     })?;
     ensure!(!json::flag(&world.db.status()?, "connected"), "a policy that cannot be seen would not apply");
     gateway.kill()?;
-    let Objects::Cluster(api) = world.cluster.gateway.objects() else { anyhow::bail!("no cluster") };
+    let api = world.cluster.api()?;
     api.grant(&RIGHTS)?;
     world.cluster.gateway.launch()?;
     world.db.wait_enforcing()?;
     // Rights that are taken away later change nothing that is in force.
     let web = world.cluster.pod("web", 2)?.v4().to_string();
     world.cluster.publish("policy.yaml", &allow_ingress("db", "db", &["web"], Some(5432)))?;
-    let Objects::Cluster(api) = world.cluster.gateway.objects() else { anyhow::bail!("no cluster") };
+    let api = world.cluster.api()?;
     api.grant(&without)?;
     api.server.control("drop-watches")?;
     world.wait_trouble("cannot ")?;

@@ -89,7 +89,7 @@ fn threat_lockout_logins_survive_a_policy_that_denies_everything() -> Result<()>
 
 #[test]
 fn threat_lockout_a_policy_that_cuts_the_gateway_off_is_reverted() -> Result<()> {
-    let world = World::new("confirmWithin: 3\nfailsafe: [ssh]\n")?;
+    let mut world = World::of_api("confirmWithin: 3\nfailsafe: [ssh]\n")?;
     world.cluster.publish("closed.yaml", DENY_ALL)?;
     world.set("  scope: host\n  nicMode: enforce\n")?;
     world.wait_state("reverted")?;
@@ -101,6 +101,8 @@ fn threat_lockout_a_policy_that_cuts_the_gateway_off_is_reverted() -> Result<()>
         ensure!(told, "{audit:?}");
         Ok(())
     })?;
+    let note = world.cluster.server()?.wait_event("NicPolicyReverted", "db-1")?;
+    ensure!(note.starts_with("policy on the NICs was reverted: "), "{note}");
     // It is not tried again as it is, and is when it became another.
     world.cluster.publish("closed.yaml", &DENY_ALL.replace("  egress:\n    - {}\n", ""))?;
     world.wait_state("enforce")?;

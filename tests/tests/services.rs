@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use e2e::apiserver::fixture::{ApiServer, WRITES};
 use e2e::cluster::{Cluster, Member, group, namespace};
-use e2e::gateway::objects::{Objects, USER};
+use e2e::gateway::objects::USER;
 use e2e::json;
 use e2e::wait::wait_ok;
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ struct World {
 impl World {
     fn try_new() -> Result<Self> {
         let mut cluster = Cluster::of_api()?;
-        println!("back end: {}", server(&mut cluster)?.back_end());
+        println!("back end: {}", cluster.server()?.back_end());
         cluster.group("db")?;
         let more = "    ports: [{name: sql, port: 5432}]\n";
         let zoned = group("db", &[("app", "db")], more)
@@ -34,7 +34,7 @@ impl World {
     }
 
     fn server(&mut self) -> Result<&mut ApiServer> {
-        server(&mut self.cluster)
+        self.cluster.server()
     }
 
     /// Waits until the gateway's slices of a Service are so; these.
@@ -50,21 +50,6 @@ impl World {
             let found = slices(server, namespace, service)?;
             ensure!(is(&found), "{found:#?}");
             Ok(found)
-        })
-    }
-
-    fn wait_event(&mut self, reason: &str, name: &str) -> Result<String> {
-        let server = self.server()?;
-        wait_ok(&format!("{reason} of {name}"), PATIENCE, || {
-            let events = server.list("events.k8s.io/v1", "Event", "")?;
-            let is = |event: &&Value| {
-                let regarding = json::at(event, &["regarding"]);
-                json::text(event, "reason") == reason
-                    && json::text(regarding, "name") == name
-                    && !json::text(regarding, "uid").is_empty()
-            };
-            let found = events.iter().find(is).with_context(|| format!("{events:#?}"))?;
-            Ok(json::text(found, "note").to_owned())
         })
     }
 
@@ -86,13 +71,6 @@ impl World {
 
     fn writes(&mut self) -> Result<u64> {
         self.server()?.count(USER, &WRITES, "endpointslices")
-    }
-}
-
-fn server(cluster: &mut Cluster) -> Result<&mut ApiServer> {
-    match cluster.gateway.objects() {
-        Objects::Cluster(api) => Ok(&mut api.server),
-        Objects::Folder(folder) => anyhow::bail!("{} is no cluster", folder.display()),
     }
 }
 
@@ -213,9 +191,9 @@ fn what_cannot_be_done_is_told_on_the_service() -> Result<()> {
     server.apply(&service("shop", "by-hand", &without))?;
     let odd = json!({"ports": [{"name": "web", "port": 80, "targetPort": "http"}]});
     server.apply(&service("shop", "odd", &selecting(&odd)))?;
-    let note = world.wait_event("ExternalWorkloadsRefused", "by-hand")?;
+    let note = world.server()?.wait_event("ExternalWorkloadsRefused", "by-hand")?;
     ensure!(note.contains("has no selector"), "{note}");
-    let note = world.wait_event("PortNotFound", "odd")?;
+    let note = world.server()?.wait_event("PortNotFound", "odd")?;
     ensure!(note.contains("\"http\"") && note.contains("db-1"), "{note}");
 
     // A right that is missing is named, and once it is there nobody has to do anything.
@@ -229,7 +207,7 @@ fn what_cannot_be_done_is_told_on_the_service() -> Result<()> {
     let writes = |rule: &Value| json::texts(rule, "verbs").iter().any(|verb| verb == "update");
     server.apply(&role(rules.iter().filter(|rule| !writes(rule)).cloned().collect()))?;
     server.apply(&service("shop", "db", &selecting(&json!({}))))?;
-    let note = world.wait_event("EndpointSlicesNotWritten", "db")?;
+    let note = world.server()?.wait_event("EndpointSlicesNotWritten", "db")?;
     ensure!(note.contains("cannot create resource \"endpointslices\""), "{note}");
     world.server()?.apply(&role(rules))?;
     world.wait_slices("shop", "db", "both families", all_are("ready serving")).map(drop)

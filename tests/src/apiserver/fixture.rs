@@ -32,6 +32,9 @@ const PORT: u16 = 6443;
 /// How long it may take to serve.
 const READY: Duration = Duration::from_secs(30);
 
+/// How long an event may take.
+const TOLD: Duration = Duration::from_mins(1);
+
 /// An API server.
 pub struct ApiServer {
     host: Host,
@@ -240,6 +243,21 @@ impl ApiServer {
     pub fn list(&self, api_version: &str, kind: &str, namespace: &str) -> Result<Vec<Value>> {
         let list = self.read(&self.path(api_version, kind, namespace, "")?)?;
         Ok(json::list(&list, "items").to_vec())
+    }
+
+    /// Waits for an event with this reason about an object of that name; its note.
+    pub fn wait_event(&self, reason: &str, name: &str) -> Result<String> {
+        wait_ok(&format!("{reason} of {name}"), TOLD, || {
+            let events = self.list("events.k8s.io/v1", "Event", "")?;
+            let is = |event: &&Value| {
+                let regarding = json::at(event, &["regarding"]);
+                json::text(event, "reason") == reason
+                    && json::text(regarding, "name") == name
+                    && !json::text(regarding, "uid").is_empty()
+            };
+            let found = events.iter().find(is).with_context(|| format!("{events:#?}"))?;
+            Ok(json::text(found, "note").to_owned())
+        })
     }
 
     /// Deletes an object, at once if it is a pod; no error if it is not there.

@@ -54,7 +54,20 @@ impl World {
         settings: &str,
         prepare: impl FnOnce(&Cluster, &Host) -> Result<()>,
     ) -> Result<Self> {
-        let cluster = Cluster::try_with(families, "")?;
+        Self::of(Cluster::try_with(families, "")?, families, settings, prepare)
+    }
+
+    /// The same in a cluster whose source is an API.
+    pub(crate) fn of_api(settings: &str) -> Result<Self> {
+        Self::of(Cluster::of_api()?, Underlay::Dual, settings, |_cluster, _host| Ok(()))
+    }
+
+    fn of(
+        cluster: Cluster,
+        families: Underlay,
+        settings: &str,
+        prepare: impl FnOnce(&Cluster, &Host) -> Result<()>,
+    ) -> Result<Self> {
         cluster.group("db")?;
         let host = cluster.net.host_with("db-1", families)?;
         prepare(&cluster, &host)?;
