@@ -1,5 +1,5 @@
 //! External workloads behind Services of a cluster: a Service that asks for them gets `EndpointSlice`s of the gateway's own.
-//! `follow` sees Services and slices, `plan` says what is to be written, `write` writes it. Nothing is written while all is
+//! `follow` sees Services and slices, `decide` and `plan` say what is to be written, `write` writes it. Nothing is written while all is
 //! as it was, and nothing that is somebody else's.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,9 +13,10 @@ use kube::Client;
 use kube::runtime::events::{EventType, Recorder, Reporter};
 
 use crate::ledger::events::{CONTROLLER, event, publish};
-use crate::mesh_view::{Backend, MeshView};
-use crate::store::{Pools, Store, WorkloadName, Workloads};
+use crate::mesh_view::MeshView;
+use crate::store::{Pools, Store};
 
+mod decide;
 mod follow;
 mod plan;
 mod service;
@@ -23,11 +24,9 @@ mod slice;
 mod times;
 mod write;
 
+use decide::{Decided, Decider, Work};
 use follow::{Key, Observed};
-use plan::{Member, Note, Plan, Rules};
-use service::{Service, Wish};
-use slice::Slice;
-use times::Times;
+use plan::Note;
 
 /// How often it is looked, beside when the cluster has news.
 const LOOK: Duration = Duration::from_secs(1);
@@ -55,22 +54,14 @@ struct Keeper {
     observed: Arc<Observed>,
     store: Arc<Store>,
     mesh: Arc<dyn MeshView>,
-    settings: Settings,
     recorder: Recorder,
-    times: Times,
-    looked: Instant,
+    decider: Decider,
     /// What was not written, why, and when to try again.
     failed: BTreeMap<Key, (String, Instant)>,
+    /// When slices of Services that are gone are removed again.
+    orphans_due: Instant,
     /// What was told of Services.
     told: BTreeSet<(Key, Note)>,
-}
-
-/// What is to be done for one Service.
-struct Work {
-    key: Key,
-    uid: String,
-    service: Option<Box<Service>>,
-    plan: Plan,
 }
 
 /// Keeps the slices until it is dropped.
@@ -89,10 +80,9 @@ pub async fn keep(
         observed: observed.clone(),
         store,
         mesh,
-        settings,
-        times: Times::default(),
-        looked: Instant::now(),
+        decider: Decider::new(settings, Instant::now()),
         failed: BTreeMap::new(),
+        orphans_due: Instant::now(),
         told: BTreeSet::new(),
     };
     tokio::join!(follow::follow(client, observed), keeper.run());
@@ -102,111 +92,27 @@ impl Keeper {
     async fn run(mut self) {
         loop {
             let _due = tokio::time::timeout(LOOK, self.observed.news.notified()).await;
-            if let Some((work, orphans)) = self.look(Instant::now()) {
-                self.write(work, orphans).await;
+            if let Some(decided) = self.decide() {
+                self.write(decided).await;
             }
             tokio::time::sleep(REST).await;
         }
     }
 
-    /// What is to be done; `None` before all is known.
-    fn look(&mut self, now: Instant) -> Option<(Vec<Work>, Vec<Slice>)> {
-        // A machine that slept heard of nobody.
-        let passed = now.saturating_duration_since(self.looked).min(LOOK * 3);
-        self.looked = now;
-        let observed = self.observed.clone();
-        let seen = observed.lock();
-        if !seen.is_whole() || !self.mesh.summary().synced {
-            return None;
-        }
-        let passed = if seen.is_current() { passed } else { Duration::ZERO };
-        let (services, slices) = (&seen.services.objects, &seen.slices.objects);
+    fn decide(&mut self) -> Option<Decided> {
         let workloads = self.store.workloads();
-        let backends = self.backends(services.keys().map(|(namespace, _)| namespace.as_str()), &workloads);
-        let silent = backends.iter().filter(|(_, backend)| !backend.connected);
-        let is_gone = |namespace: &str, workload: &str| {
-            let name = WorkloadName::try_new(namespace, workload);
-            name.is_ok_and(|name| !workloads.contains_key(&name))
-        };
-        let gone = slices.values().flat_map(|slice| {
-            let gone = slice.endpoints.iter().filter(|of| is_gone(&slice.namespace, &of.workload));
-            gone.map(|of| (slice.namespace.clone(), of.address))
-        });
-        self.times.look(passed, silent.map(|(name, _)| name.clone()), gone);
-        let mut of_service: BTreeMap<Key, Vec<&Slice>> = BTreeMap::new();
-        for slice in slices.values() {
-            let key = (slice.namespace.clone(), slice.service.clone());
-            of_service.entry(key).or_default().push(slice);
-        }
-        let mut work = Vec::new();
-        for (key, wish) in services {
-            let existing = if matches!(wish, Wish::Wanted(_)) { of_service.remove(key) } else { None };
-            work.push(self.work(key, wish, &existing.unwrap_or_default(), &backends, &workloads));
-        }
-        let orphans = of_service.into_values().flatten().cloned().collect();
-        Some((work, orphans))
-    }
-
-    /// The workloads of these namespaces as something behind Services.
-    fn backends<'a>(
-        &self,
-        namespaces: impl Iterator<Item = &'a str>,
-        workloads: &Workloads,
-    ) -> BTreeMap<WorkloadName, Backend> {
-        let namespaces: BTreeSet<&str> = namespaces.collect();
-        let of_them = workloads.iter().filter(|(name, _)| namespaces.contains(name.namespace.as_str()));
-        let known = of_them.filter_map(|(name, workload)| Some((name.clone(), self.mesh.backend(workload)?)));
-        known.collect()
-    }
-
-    fn work(
-        &self,
-        key: &Key,
-        wish: &Wish,
-        existing: &[&Slice],
-        backends: &BTreeMap<WorkloadName, Backend>,
-        workloads: &Workloads,
-    ) -> Work {
-        let (service, uid, mut plan) = match wish {
-            Wish::Wanted(service) => {
-                let namespace = &service.owner.namespace;
-                let members: Vec<Member> = backends
-                    .iter()
-                    .filter(|(name, _)| name.namespace == *namespace)
-                    .filter_map(|(name, backend)| self.member(name, backend, workloads))
-                    .collect();
-                let rules = Rules {
-                    stale_share: self.settings.stale_share,
-                    lingers: &|gone| self.times.lingers(namespace, gone.address),
-                };
-                let plan = plan::plan(service, &members, existing, &rules);
-                (Some(service.clone()), service.owner.uid.clone(), plan)
+        let mut decided =
+            self.decider.decide(&self.observed.lock(), &workloads, &*self.mesh, Instant::now())?;
+        for work in &mut decided.work {
+            if let Some((reason, _)) = self.failed.get(&work.key) {
+                let text = reason.clone();
+                work.plan.notes.insert(Note { reason: "EndpointSlicesNotWritten", text });
             }
-            Wish::Refused { uid, reason } => {
-                let note = Note { reason: "ExternalWorkloadsRefused", text: reason.clone() };
-                (None, uid.clone(), Plan { notes: [note].into(), ..Plan::default() })
-            }
-        };
-        if let Some((reason, _)) = self.failed.get(key) {
-            plan.notes.insert(Note { reason: "EndpointSlicesNotWritten", text: reason.clone() });
         }
-        Work { key: key.clone(), uid, service, plan }
+        Some(decided)
     }
 
-    fn member(&self, name: &WorkloadName, backend: &Backend, workloads: &Workloads) -> Option<Member> {
-        let workload = workloads.get(name)?;
-        let own = workload.addresses.iter().copied();
-        Some(Member {
-            name: name.name.clone(),
-            addresses: own.filter(|address| self.settings.pools.contains(*address)).collect(),
-            group: backend.group.clone(),
-            zone: backend.zone.clone(),
-            ready: backend.ready,
-            overdue: self.times.overdue(name, self.settings.lease),
-        })
-    }
-
-    async fn write(&mut self, work: Vec<Work>, orphans: Vec<Slice>) {
+    async fn write(&mut self, Decided { work, orphans }: Decided) {
         let now = Instant::now();
         self.failed.retain(|key, _| work.iter().any(|work| work.key == *key));
         for (key, uid, note) in self.untold(&work) {
@@ -231,10 +137,11 @@ impl Keeper {
             self.written(key, written);
         }
         if !orphans.is_empty()
+            && self.orphans_due <= now
             && let Err(reason) = write::remove(&self.client, &self.observed, orphans).await
         {
             tracing::warn!(reason, "slices of Services that are gone are not removed");
-            tokio::time::sleep(RETRY).await;
+            self.orphans_due = Instant::now() + RETRY;
         }
     }
 

@@ -61,6 +61,19 @@ impl<T> Default for Kind<T> {
     }
 }
 
+impl<T> Kind<T> {
+    /// These are all that there are.
+    pub(super) fn listed(&mut self, objects: BTreeMap<Key, T>) {
+        self.objects = objects;
+        (self.listed, self.troubled) = (true, false);
+    }
+
+    /// What is known gets older.
+    pub(super) const fn lost(&mut self) {
+        self.troubled = true;
+    }
+}
+
 impl Observed {
     pub(super) fn lock(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
@@ -118,7 +131,7 @@ async fn follow_kind<K, T>(
                 tracing::warn!(kind = %K::kind(&()), reason, "objects of the cluster cannot be followed");
                 told = Some(reason);
             }
-            part(&mut observed.lock()).troubled = true;
+            part(&mut observed.lock()).lost();
             break;
         }
         tokio::time::sleep(PAUSE).await;
@@ -143,8 +156,7 @@ fn take<K, T>(
             return;
         }
         Event::InitDone => {
-            kind.objects = std::mem::take(listed);
-            (kind.listed, kind.troubled) = (true, false);
+            kind.listed(std::mem::take(listed));
         }
         Event::Apply(object) => match read(&object) {
             Some(found) => drop(kind.objects.insert(key(&object), found)),

@@ -67,7 +67,7 @@ type Desired = BTreeMap<Shape, BTreeMap<IpAddr, Endpoint>>;
 
 /// What to do about the slices of a Service. `members` are those of its namespace, and `existing` its slices.
 pub(super) fn plan(service: &Service, members: &[Member], existing: &[&Slice], rules: &Rules<'_>) -> Plan {
-    let selected: Vec<&Member> = members.iter().filter(|member| selects(service, &member.group)).collect();
+    let selected: Vec<&Member> = members.iter().filter(|member| selects(service, member)).collect();
     let mut plan = Plan::default();
     let left_out = left_out(&selected, rules.stale_share, &mut plan.notes);
     let before = before(existing);
@@ -98,8 +98,10 @@ pub(super) fn plan(service: &Service, members: &[Member], existing: &[&Slice], r
     plan
 }
 
-fn selects(service: &Service, group: &Group) -> bool {
-    service.selector.iter().all(|(key, value)| group.labels.get(key) == Some(value))
+/// Whether a workload is meant, and can be an endpoint at all.
+fn selects(service: &Service, member: &Member) -> bool {
+    let labels = &member.group.labels;
+    !member.addresses.is_empty() && service.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
 /// The endpoints that are there, with the shapes of their slices.
