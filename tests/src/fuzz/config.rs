@@ -42,7 +42,7 @@ const GATEWAY: [Key; 14] = [
     ("tunnelPort", &["1", "65535"], &["65536", "-1", "udp"]),
     ("certificateTtl", &["1s", "24h", "90m"], &["long", "1month", "-1s"]),
     ("renewGrace", &["90d", "1s"], &["1month", "''"]),
-    ("endpointLease", &["30s", "5m"], &["29s", "soon"]),
+    ("endpointLease", &["30s", "5m"], &["soon", "-1m"]),
     ("endpointStaleShare", &["0", "50", "100"], &["256", "half", "-1"]),
     ("logFormat", &["text", "json"], &["xml"]),
     ("metricsListen", &["127.0.0.1:9464"], &["9464"]),
@@ -194,6 +194,8 @@ fn misfit(error: &InvalidConfig) {
         "certificateTtl",
         "clusterName",
         "tunnelPort",
+        "endpointLease",
+        "endpointStaleShare",
         "manifests",
         "kubeconfig",
     ];
