@@ -7,6 +7,7 @@ use crate::manifest::{Manifest, manifests, node};
 use crate::source::Instead;
 use crate::store::Workload;
 
+mod churn;
 mod history;
 mod relabel;
 mod services;

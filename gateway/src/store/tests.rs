@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::*;
 
+mod churn;
 mod claims;
 mod ledger;
 

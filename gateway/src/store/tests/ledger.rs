@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::*;
 use crate::store::ledger::content;
 
+const POOLS: [&str; 2] = ["10.0.0.0/24", "fd00::/120"];
+
 /// A ledger in memory. As long as it fails it keeps all of a change but the token, which comes last.
 #[derive(Debug, Default)]
 struct Memory {
@@ -35,37 +37,51 @@ impl Ledger for Memory {
     }
 }
 
-struct World {
+pub(super) struct World {
     ledger: Arc<Memory>,
     folder: TempDir,
-    store: Store,
+    pub(super) store: Store,
 }
 
 impl World {
     fn new() -> Self {
+        Self::new_with(&POOLS)
+    }
+
+    /// With addresses of these pools.
+    pub(super) fn new_with(pools: &[&str]) -> Self {
         let (ledger, folder) = (Arc::new(Memory::default()), tempfile::tempdir().unwrap());
-        let store = opened(&folder, &ledger);
+        let store = opened(&folder, &ledger, pools);
         Self { ledger, folder, store }
     }
 
     /// On another machine, where no file is.
     fn moved(self) -> Self {
+        self.moved_with(&POOLS)
+    }
+
+    pub(super) fn moved_with(self, pools: &[&str]) -> Self {
         let Self { ledger, folder, store } = self;
         drop((store, folder));
         let folder = tempfile::tempdir().unwrap();
-        let store = opened(&folder, &ledger);
+        let store = opened(&folder, &ledger, pools);
         Self { ledger, folder, store }
     }
 
-    fn check(&self) {
+    /// What the ledger has.
+    pub(super) fn records(&self) -> Vec<RecordKey> {
+        self.ledger.records.lock().unwrap().keys().cloned().collect()
+    }
+
+    pub(super) fn check(&self) {
         let kept = self.store.read(content).unwrap();
         assert_eq!(kept, *self.ledger.records.lock().unwrap());
     }
 }
 
-fn opened(folder: &TempDir, ledger: &Arc<Memory>) -> Store {
+fn opened(folder: &TempDir, ledger: &Arc<Memory>, pools: &[&str]) -> Store {
     let ledger: Arc<dyn Ledger> = ledger.clone();
-    Store::open_with(folder.path(), settings(&["10.0.0.0/24", "fd00::/120"]), Some(ledger)).unwrap()
+    Store::open_with(folder.path(), settings(pools), Some(ledger)).unwrap()
 }
 
 #[test]
