@@ -49,6 +49,8 @@ pub enum Part {
     Agent,
     /// A gateway with 1,000 and 10,000 agents.
     Gateway,
+    /// A gateway whose source and state are a cluster's API, with 1,000 agents and 20,000 pods.
+    Cluster,
 }
 
 /// One measured value.
@@ -130,6 +132,9 @@ fn measure(options: &Options, results: &mut Vec<Measurement>) -> Result<()> {
     }
     if options.includes(Part::Gateway) {
         results.extend(gateway::measure(options.quick)?);
+    }
+    if options.includes(Part::Cluster) {
+        results.extend(gateway::cluster::measure(options.quick)?);
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! after the gateway was killed. Gateway and agents share the machine's CPUs.
 
 mod bed;
+pub(super) mod cluster;
 pub mod swarm;
 mod usage;
 

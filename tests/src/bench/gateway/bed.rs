@@ -10,6 +10,7 @@ use super::swarm::Report;
 use crate::binaries::Binary;
 use crate::cluster::{allow_ingress, group, namespace};
 use crate::gateway::Gateway;
+use crate::gateway::objects::Objects;
 use crate::host::Host;
 use crate::net::{Net, Underlay};
 use crate::process::Process;
@@ -19,6 +20,8 @@ use crate::wait::wait_ok;
 const GROUPS: u32 = 10;
 /// Pods of the cluster.
 const PODS: u32 = 1000;
+/// Pods of a file.
+const FILE: usize = 1000;
 /// The gateway, over loopback: from there it believes any underlay address.
 const GATEWAY: &str = "127.0.0.1:7443";
 /// The underlay address of the first agent; each has its own.
@@ -42,8 +45,20 @@ impl Bed {
     pub(super) fn try_new(agents: u32) -> Result<Self> {
         let net = Net::try_new()?;
         let host = net.host("gateway")?;
-        let mut gateway = Gateway::configured(&host, Underlay::Dual, SETTINGS)?;
-        manifests(&gateway)?;
+        let gateway = Gateway::configured(&host, Underlay::Dual, SETTINGS)?;
+        Self::with(net, host, gateway, agents, PODS)
+    }
+
+    /// The same with objects and state in a cluster's API, on a machine of its own, and with this many pods.
+    pub(super) fn of_cluster(agents: u32, pods: u32) -> Result<Self> {
+        let net = Net::try_new()?;
+        let (host, api) = (net.host("gateway")?, net.host("api")?);
+        let gateway = Gateway::with_objects(&host, Underlay::Dual, SETTINGS, Objects::cluster(&api)?)?;
+        Self::with(net, host, gateway, agents, pods)
+    }
+
+    fn with(net: Net, host: Host, mut gateway: Gateway, agents: u32, pods: u32) -> Result<Self> {
+        manifests(&gateway, pods)?;
         gateway.launch()?;
         let mut tokens = String::new();
         let uses = agents.div_ceil(GROUPS).to_string();
@@ -122,7 +137,7 @@ impl Bed {
     }
 }
 
-fn manifests(gateway: &Gateway) -> Result<()> {
+fn manifests(gateway: &Gateway, count: u32) -> Result<()> {
     gateway.apply("namespace.yaml", &namespace("shop", &[("team", "shop")]))?;
     for number in 0..GROUPS {
         let name = format!("group-{number}");
@@ -131,12 +146,14 @@ fn manifests(gateway: &Gateway) -> Result<()> {
         let policy = allow_ingress(&name, &name, &[&client, "web"], Some(8080));
         gateway.apply(&format!("policy-{number}.yaml"), &policy)?;
     }
-    let mut pods = String::new();
-    for number in 0..PODS {
-        let address = format!("10.100.{}.{}", number / 250, number % 250 + 1);
-        writeln!(pods, "---\n{}", pod(&format!("web-{number}"), "web", &address))?;
+    for first in (0..count).step_by(FILE) {
+        let mut pods = String::new();
+        for number in (first..count).take(FILE) {
+            let address = format!("10.100.{}.{}", number / 250, number % 250 + 1);
+            writeln!(pods, "---\n{}", pod(&format!("web-{number}"), "web", &address))?;
+        }
+        gateway.apply(&format!("pods-{first}.yaml"), &pods)?;
     }
-    gateway.apply("pods.yaml", &pods)?;
     Ok(())
 }
 
