@@ -234,6 +234,22 @@ impl Admin for AdminService {
         Ok(Response::new(self.roots().await?))
     }
 
+    async fn accept_restored(
+        &self,
+        request: Request<v1::AcceptRestoredRequest>,
+    ) -> Result<Response<v1::AcceptRestoredResponse>, Status> {
+        let caller = self.caller(&request)?;
+        if !matches!(caller, Caller::Socket { .. }) {
+            return Err(AdminError::SocketOnly.into());
+        }
+        let store = self.store.clone();
+        blocking(move || Ok(store.accept_restored()?)).await?;
+        self.mesh.republish();
+        tracing::warn!(by = %caller, "the gateway's state counts from now on, whatever hosts have");
+        self.audit.record(&Event::RestoreAccepted { by: caller.to_string() }, self.clock.now());
+        Ok(Response::new(v1::AcceptRestoredResponse {}))
+    }
+
     async fn status(
         &self,
         request: Request<v1::GatewayStatusRequest>,

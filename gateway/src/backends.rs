@@ -92,7 +92,9 @@ impl Keeper {
     async fn run(mut self) {
         loop {
             let _due = tokio::time::timeout(LOOK, self.observed.news.notified()).await;
-            if let Some(decided) = self.decide() {
+            let decided = self.decide();
+            // Another gateway may write by now, where this one is not certain.
+            if let Some(decided) = decided.filter(|_| self.store.confirm().is_ok()) {
                 self.write(decided).await;
             }
             tokio::time::sleep(REST).await;

@@ -6,6 +6,7 @@ mod connection;
 mod failure;
 mod output;
 mod policy;
+mod restore;
 mod status;
 mod token;
 mod workload;
@@ -54,6 +55,8 @@ enum Action {
     },
     /// Lists and rotates the roots that certificates are signed with.
     Ca(connection::Arguments<ca::Action>),
+    /// Lets the state count of a gateway that was restored from a backup.
+    Restore(connection::Arguments<restore::Action>),
     /// Says what manifests would do.
     Policy(connection::Arguments<policy::Action>),
     /// Administrators' certificates.
@@ -74,6 +77,7 @@ pub fn main(command: Command) -> ExitCode {
             Action::Workload(arguments) => workload::run(arguments).await,
             Action::Status { connection } => status::run(&connection).await,
             Action::Ca(arguments) => ca::run(arguments).await,
+            Action::Restore(arguments) => restore::run(arguments).await,
             Action::Policy(arguments) => policy::run(arguments).await,
             Action::Admin(arguments) => admin::run(arguments).await,
         }
@@ -115,6 +119,7 @@ mod tests {
             "outrigger-gateway policy check a.yaml - -o json",
             "outrigger-gateway policy check --offline a.yaml",
             "outrigger-gateway ca list -o json",
+            "outrigger-gateway restore accept",
             "outrigger-gateway ca activate 0a1b2c3d4e5f --force",
             "outrigger-gateway serve --config /x --listen 127.0.0.1:1",
         ] {

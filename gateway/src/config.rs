@@ -21,7 +21,7 @@ mod value;
 
 use ::config::{HostPort, InvalidFile, List};
 pub use ca::{Ca, CaSection, Signer};
-pub use value::{InvalidValue, Lasting, Source, SourceKind, State, StateKind};
+pub use value::{InvalidValue, Lasting, Replicas, Source, SourceKind, State, StateKind};
 
 /// Where the configuration file is unless `--config` says otherwise. A missing file there is no error.
 pub const DEFAULT_FILE: &str = "/etc/outrigger/gateway.yaml";
@@ -29,6 +29,8 @@ pub const DEFAULT_FILE: &str = "/etc/outrigger/gateway.yaml";
 const DEFAULT_MANIFESTS: &str = "/etc/outrigger/manifests";
 /// Where the socket of the administration is unless something else is said.
 pub const DEFAULT_SOCKET: &str = "/run/outrigger-gateway/admin.sock";
+/// Where gateways take over connections of each other, unless something else is said.
+const REPLICA_PORT: u16 = 7444;
 /// The shortest time a certificate may be valid: certificates count in whole seconds.
 const MIN_TTL: Duration = Duration::from_secs(1);
 /// The longest time a certificate may be valid.
@@ -71,6 +73,16 @@ pub struct Options {
     /// With the state in `kubernetes`: the namespace of what belongs to no host. [default: the gateway's own]
     #[arg(long, env = "OUTRIGGER_GATEWAY_NAMESPACE", value_name = "NAME")]
     pub namespace: Option<String>,
+    /// With the state in `kubernetes`: where the gateway that serves takes over the connections of the others.
+    /// [default: as `listen`, port 7444]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_REPLICA_LISTEN", value_name = "ADDRESS:PORT")]
+    #[serde(deserialize_with = "::config::text")]
+    pub replica_listen: Option<SocketAddr>,
+    /// With the state in `kubernetes`: where the other gateways reach this one. [default: `replicaListen`, or the address
+    /// from which the API is reached]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_REPLICA_ADDRESS", value_name = "ADDRESS:PORT")]
+    #[serde(deserialize_with = "::config::text")]
+    pub replica_address: Option<SocketAddr>,
     /// Folder of the store, which also holds the root's key: back it up. [default: /var/lib/outrigger-gateway]
     #[arg(long, env = "OUTRIGGER_GATEWAY_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
@@ -260,11 +272,12 @@ impl Config {
     /// [`InvalidConfig`] if they do not.
     pub fn from_options(options: Options, path: &Path) -> Result<Self, InvalidConfig> {
         let folder = |given: Option<PathBuf>, default: &str| given.unwrap_or_else(|| PathBuf::from(default));
-        let state_dir = folder(options.state_dir, "/var/lib/outrigger-gateway");
         let listen = options.listen.unwrap_or(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 7443)));
+        let state = state(&options, listen, path)?;
+        let state_dir = folder(options.state_dir, "/var/lib/outrigger-gateway");
         let pool_prefixes = options.workload_pools.map(|list| list.0).unwrap_or_default();
         let config = Self {
-            state: state(options.state, options.source, options.namespace, path)?,
+            state,
             source: source(options.source, options.manifests, options.kubeconfig.clone(), path)?,
             advertise: advertised(options.advertise, listen),
             listen,
@@ -352,6 +365,8 @@ impl Options {
             manifests: self.manifests.or(other.manifests),
             state: self.state.or(other.state),
             namespace: self.namespace.or(other.namespace),
+            replica_listen: self.replica_listen.or(other.replica_listen),
+            replica_address: self.replica_address.or(other.replica_address),
             state_dir: self.state_dir.or(other.state_dir),
             listen: self.listen.or(other.listen),
             advertise: self.advertise.or(other.advertise),
@@ -400,30 +415,42 @@ fn source(
 }
 
 /// Where the state of record is: with the source, if nobody says something else.
-fn state(
-    kind: Option<StateKind>,
-    source: Option<SourceKind>,
-    namespace: Option<String>,
-    path: &Path,
-) -> Result<State, InvalidConfig> {
-    let of_source = match source.unwrap_or_default() {
+fn state(options: &Options, listen: SocketAddr, path: &Path) -> Result<State, InvalidConfig> {
+    let of_source = match options.source.unwrap_or_default() {
         SourceKind::Files => StateKind::Folder,
         SourceKind::Kubernetes => StateKind::Kubernetes,
     };
-    match (kind.unwrap_or(of_source), of_source, namespace) {
+    let kind = options.state.unwrap_or(of_source);
+    let of_cluster = [
+        ("namespace", options.namespace.is_some()),
+        ("replicaListen", options.replica_listen.is_some()),
+        ("replicaAddress", options.replica_address.is_some()),
+    ];
+    if let Some((key, _)) = of_cluster.into_iter().find(|(_, is_set)| *is_set && kind == StateKind::Folder) {
+        return Err(value(path, key, "means nothing with the state in a folder".to_owned()));
+    }
+    match (kind, of_source, options.namespace.clone()) {
         (StateKind::Kubernetes, StateKind::Folder, _) => {
             let reason =
                 "`kubernetes` needs the source kubernetes, which says what cluster that is".to_owned();
             Err(value(path, "state", reason))
         }
-        (StateKind::Folder, _, Some(_)) => {
-            Err(value(path, "namespace", "means nothing with the state in a folder".to_owned()))
-        }
         (StateKind::Kubernetes, _, Some(namespace)) if !pki::is_dns1123_label(&namespace) => {
             Err(value(path, "namespace", format!("`{namespace}` is no name of a namespace")))
         }
-        (StateKind::Folder, _, None) => Ok(State::Folder),
-        (StateKind::Kubernetes, _, namespace) => Ok(State::Kubernetes { namespace }),
+        (StateKind::Folder, ..) => Ok(State::Folder),
+        (StateKind::Kubernetes, _, namespace) => {
+            let own = SocketAddr::new(listen.ip(), REPLICA_PORT);
+            let listen = options.replica_listen.unwrap_or(own);
+            if options.replica_address.is_some_and(|address| address.ip().is_unspecified()) {
+                let reason = "is where others reach this gateway: one address".to_owned();
+                return Err(value(path, "replicaAddress", reason));
+            }
+            Ok(State::Kubernetes {
+                namespace,
+                replicas: Replicas { listen, address: options.replica_address },
+            })
+        }
     }
 }
 

@@ -10,12 +10,14 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ListParams};
 use kube::{Client, Resource};
+use pki::UnixTime;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
-use crate::store::{Bytes, Changes, Ledger, LedgerError, RecordKey, Shared, Workload};
+use crate::election::Term;
+use crate::store::{Beginning, Bytes, Changes, Ledger, LedgerError, RecordKey, Shared, Workload};
 
 pub(crate) mod events;
 mod follow;
@@ -27,6 +29,7 @@ mod write;
 
 pub use events::tell;
 pub use follow::follow;
+pub(crate) use objects::MANAGED_BY;
 pub use status::{Known, report};
 
 /// The Secret of the roots and their keys.
@@ -43,6 +46,8 @@ pub struct ClusterLedger {
     namespace: String,
     /// Its own: the store is locked while it works.
     runtime: ManuallyDrop<Runtime>,
+    /// For how long nobody else writes.
+    term: Term,
     /// The parts of tables as they are known, by the names of their objects.
     parts: Mutex<BTreeMap<String, table::Part>>,
     /// Hosts and tokens as they are followed.
@@ -52,9 +57,16 @@ pub struct ClusterLedger {
 impl ClusterLedger {
     /// The one in a namespace of a cluster; nothing is asked yet.
     #[must_use]
-    pub fn new(client: Client, namespace: String, runtime: Runtime) -> Self {
+    pub fn new(client: Client, namespace: String, runtime: Runtime, term: Term) -> Self {
         let runtime = ManuallyDrop::new(runtime);
-        Self { client, namespace, runtime, parts: Mutex::default(), observed: std::sync::Mutex::default() }
+        Self {
+            client,
+            namespace,
+            runtime,
+            term,
+            parts: Mutex::default(),
+            observed: std::sync::Mutex::default(),
+        }
     }
 
     /// How the cluster is reached.
@@ -100,10 +112,25 @@ impl Ledger for ClusterLedger {
 
     fn keep(&self, changes: &Changes) -> Result<(), LedgerError> {
         let kept = async {
-            let late = |_late| Err(LedgerError(format!("no answer within {} s", DEADLINE.as_secs())));
-            tokio::time::timeout(DEADLINE, self.keep_all(changes)).await.unwrap_or_else(late)
+            // What comes later could come on top of what another gateway wrote.
+            let deadline = self.term.remaining().map_err(LedgerError)?.min(DEADLINE);
+            let late =
+                |_late| Err(LedgerError(format!("no answer within {} s", deadline.as_secs_f32().ceil())));
+            tokio::time::timeout(deadline, self.keep_all(changes)).await.unwrap_or_else(late)
         };
         tokio::task::block_in_place(|| self.runtime.block_on(kept))
+    }
+
+    fn beginning(&self) -> Beginning {
+        self.term.beginning()
+    }
+
+    fn confirm(&self) -> Result<(), LedgerError> {
+        self.term.remaining().map(drop).map_err(LedgerError)
+    }
+
+    fn published_by(&self, _now: UnixTime) -> u64 {
+        self.term.renewed()
     }
 
     fn token_id(&self, namespace: &str, random: &str) -> String {

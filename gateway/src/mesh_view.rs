@@ -31,6 +31,9 @@ pub trait MeshView: Send + Sync + 'static {
     /// Asks for all facts; the answer does not come where nothing is compiled any more.
     fn facts(&self) -> oneshot::Receiver<Facts>;
 
+    /// Publishes the state anew, under the next number.
+    fn republish(&self);
+
     /// One workload; `None` where the mesh does not have it yet.
     fn workload(&self, name: &WorkloadName) -> Option<WorkloadView>;
 }

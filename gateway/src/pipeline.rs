@@ -103,7 +103,7 @@ impl Pipeline {
         let Settings { mesh, gateways, audit } = settings;
         let Opened { source, kept, changes } = opened;
         let catalog = Catalog::with_last_good(kept);
-        let registry = Arc::new(Registry::default());
+        let registry = Arc::new(Registry::with_lineage(store.lineage().clone()));
         let (feed, feed_receiver) = watch::channel(None);
         let (overview, overview_receiver) = watch::channel(Arc::default());
         let mut core = Core {

@@ -14,17 +14,21 @@ use telemetry::listener::Listener;
 use telemetry::service;
 use telemetry::shutdown::Shutdown;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 mod foundation;
+mod replica;
 
 use foundation::Foundation;
+use replica::{Leading, ReplicaMetrics, StandBy};
 
 use crate::admin::AdminService;
 use crate::backends;
 use crate::ca::SignError;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::election::Term;
 use crate::enrollment::EnrollmentService;
 use crate::housekeeping::Housekeeper;
 use crate::index::MeshSettings;
@@ -35,7 +39,7 @@ use crate::pipeline::{self, Mesh, Pipeline};
 use crate::server::{self, Services};
 use crate::session::{MeshService, WRITE_DEADLINE};
 use crate::source::Opened;
-use crate::tls::{self, OwnCertificate, OwnCertificateError};
+use crate::tls::{self, Incoming, OwnCertificate, OwnCertificateError};
 
 /// How often it is written down who is connected, and old records are forgotten.
 const HOUSEKEEPING: Duration = Duration::from_mins(1);
@@ -69,28 +73,58 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     }
     let listener =
         listen(config.listen).with_context(|| format!("cannot listen on {} (`listen`)", config.listen))?;
+    let Some(replica) = StandBy::try_new(&config, &clock).await? else {
+        return lead(config, clock, listener, None, shutdown).await;
+    };
+    let stood_by = replica.stand_by(&config, &listener, &shutdown).await?;
+    let Some((leading, _its_folder)) = stood_by else { return Ok(()) };
+    let term = leading.term.clone();
+    let led = tokio::select! {
+        led = lead(config, clock, listener, Some(leading), shutdown) => led,
+        // While it begins nothing else ends it.
+        reason = over_for_long(&term) => Err(no_longer(&reason)),
+    };
+    term.release().await;
+    led
+}
+
+/// Serves, as the only one of the mesh.
+async fn lead(
+    config: Config,
+    clock: Clock,
+    listener: TcpListener,
+    mut leading: Option<Leading>,
+    shutdown: Shutdown,
+) -> Result<()> {
     let socket = UnixListener::from_std(::config::bind_socket(&config.admin_socket, "gateway")?)?;
-    let ledger = foundation::ledger_of(&config).await?;
+    let ledger = leading.as_ref().map(|leading| leading.ledger.clone());
     let Some(foundation) = foundation::lay(&config, &clock, ledger.as_ref(), &shutdown).await? else {
         return Ok(());
     };
-    let Some(source) = open_source(&config, &foundation, &shutdown).await? else { return Ok(()) };
-    let opened = {
-        let settings = pipeline_settings(&config, &foundation);
-        let (store, clock) = (foundation.store.clone(), clock.clone());
-        tokio::task::spawn_blocking(move || Pipeline::open(settings, source, store, clock)).await?
+    let term = leading.as_ref().map(|leading| leading.term.clone());
+    let Some(source) = open_source(&config, &foundation, term.as_ref(), &shutdown).await? else {
+        return Ok(());
     };
-    let (pipeline, mesh) = opened.context("what the source has cannot be compiled")?;
-    let parts = Parts { config, clock, foundation, mesh };
+    let (pipeline, mesh) = open_pipeline(&config, &foundation, source, &clock).await?;
+    let replicas = leading.as_ref().map(|leading| leading.metrics.clone()).unwrap_or_default();
+    replicas.leads();
+    let parts = Parts { config, clock, foundation, mesh, replicas };
 
     let mut tasks = JoinSet::new();
     // Dropped, and so ended, on return.
     let mut background = JoinSet::new();
     tasks.spawn(pipeline.run(shutdown.clone()));
     tasks.spawn(parts.end_revoked(shutdown.clone()));
+    if let Some(leading) = &mut leading {
+        leading.stands_no_longer().await;
+    }
     let health = parts.serve_metrics(&mut tasks, &mut background, &shutdown).await?;
     let Some(certificate) = parts.own_certificate(&shutdown).await? else { return Ok(()) };
-    parts.serve(&mut tasks, listener, socket, &certificate, &shutdown)?;
+    let handed = match leading {
+        Some(leading) => leading.take_over(&parts.config, &parts.clock, &mut background)?,
+        None => mpsc::channel(1).1,
+    };
+    parts.serve(&mut tasks, Incoming { own: listener, handed }, socket, &certificate, &shutdown)?;
     health.ready("certificate");
     background.spawn(certificate.keep_fresh(parts.clock.clone()));
     background.spawn(parts.housekeeping());
@@ -104,30 +138,48 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     service::ready("serving");
     tracing::info!(listen = %parts.config.listen, socket = %parts.config.admin_socket.display(), "gateway ready");
 
-    let ended = tokio::select! {
-        () = shutdown.wait() => None,
-        ended = tasks.join_next() => ended,
-    };
+    let (mut early, mut over) = (false, None);
+    tokio::select! {
+        () = shutdown.wait() => {}
+        _ended = tasks.join_next() => early = !shutdown.is_triggered(),
+        reason = over_of(term.as_ref()) => over = Some(reason),
+    }
     service::stopping();
-    let early = ended.is_some() && !shutdown.is_triggered();
     shutdown.trigger();
     linger(tasks).await;
     let _gone = std::fs::remove_file(&parts.config.admin_socket);
     tracing::info!("gateway stopped");
+    if let Some(reason) = over {
+        return Err(no_longer(&reason));
+    }
     anyhow::ensure!(!early, "a part of the gateway ended; see its log");
     Ok(())
+}
+
+/// Compiles what the source has.
+async fn open_pipeline(
+    config: &Config,
+    foundation: &Foundation,
+    source: Opened,
+    clock: &Clock,
+) -> Result<(Pipeline, Arc<Mesh>)> {
+    let settings = pipeline_settings(config, foundation);
+    let (store, clock) = (foundation.store.clone(), clock.clone());
+    let opened = tokio::task::spawn_blocking(move || Pipeline::open(settings, source, store, clock)).await?;
+    opened.context("what the source has cannot be compiled")
 }
 
 /// Reads the source whole; `None` if the gateway is to end before that.
 async fn open_source(
     config: &Config,
     foundation: &Foundation,
+    term: Option<&Term>,
     shutdown: &Shutdown,
 ) -> Result<Option<Opened>> {
     let kept = foundation.store.kept_objects()?;
     service::status("reading the source");
     tokio::select! {
-        opened = Opened::of(&config.source, &kept) => Ok(Some(opened.context("the source cannot be read")?)),
+        opened = Opened::of(&config.source, &kept, term) => Ok(Some(opened.context("the source cannot be read")?)),
         () = shutdown.wait() => Ok(None),
     }
 }
@@ -147,6 +199,7 @@ struct Parts {
     clock: Clock,
     foundation: Foundation,
     mesh: Arc<Mesh>,
+    replicas: ReplicaMetrics,
 }
 
 impl Parts {
@@ -161,6 +214,7 @@ impl Parts {
         self.foundation.sessions.register(&mut registry);
         self.foundation.connections.register(&mut registry);
         self.foundation.ca.metrics().register(&mut registry);
+        self.replicas.register(&mut registry);
         let mesh: Arc<dyn MeshView> = self.mesh.clone();
         Gauges::register(self.foundation.store.clone(), mesh, &mut registry);
         let health = Health::default();
@@ -179,7 +233,7 @@ impl Parts {
     fn serve(
         &self,
         tasks: &mut JoinSet<()>,
-        listener: TcpListener,
+        listener: Incoming,
         socket: UnixListener,
         certificate: &OwnCertificate,
         shutdown: &Shutdown,
@@ -380,6 +434,25 @@ fn pipeline_settings(config: &Config, foundation: &Foundation) -> pipeline::Sett
         },
         gateways: config.advertise.clone(),
         audit: foundation.audit.clone(),
+    }
+}
+
+fn no_longer(reason: &str) -> anyhow::Error {
+    anyhow::anyhow!("this gateway serves no longer, and stands by once it is started again: {reason}")
+}
+
+/// Waits until the term was over for long enough to have ended in order.
+async fn over_for_long(term: &Term) -> String {
+    let reason = term.over().await;
+    tokio::time::sleep(2 * LINGER).await;
+    reason
+}
+
+/// Waits until the term is over, if there is one.
+async fn over_of(term: Option<&Term>) -> String {
+    match term {
+        Some(term) => term.over().await,
+        None => std::future::pending().await,
     }
 }
 

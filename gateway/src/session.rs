@@ -16,7 +16,7 @@ mod writes;
 mod tests;
 
 pub use audience::Audience;
-pub use cursor::{Cursor, Greeting, Step};
+pub use cursor::{Cursor, Greeting, Step, Told};
 pub use exchange::{Exchange, Heard, Next, Unexpected, is_revoked};
 pub use generation::Published;
 pub use metrics::SessionMetrics;

@@ -9,6 +9,7 @@ use std::fmt;
 use tokio::sync::mpsc;
 
 use crate::config;
+use crate::election::Term;
 use crate::manifest::{Object, ObjectKey, Position};
 
 pub mod catalog;
@@ -72,7 +73,11 @@ impl Opened {
     ///
     /// # Errors
     /// [`OpenError`]. A cluster that does not answer is waited for.
-    pub async fn of(source: &config::Source, kept: &BTreeMap<String, Vec<u8>>) -> Result<Self, OpenError> {
+    pub async fn of(
+        source: &config::Source,
+        kept: &BTreeMap<String, Vec<u8>>,
+        term: Option<&Term>,
+    ) -> Result<Self, OpenError> {
         let kept = last_good::decode(kept);
         let (source, changes) = match source {
             config::Source::Files(folder) => {
@@ -83,7 +88,7 @@ impl Opened {
                 (Source::Files(files), changes)
             }
             config::Source::Kubernetes(settings) => {
-                let (cluster, changes) = Cluster::open(settings).await?;
+                let (cluster, changes) = Cluster::open(settings, term).await?;
                 (Source::Cluster(Box::new(cluster)), changes)
             }
         };

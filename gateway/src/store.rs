@@ -13,6 +13,7 @@ mod identity;
 mod import;
 mod join;
 mod ledger;
+mod lineage;
 mod object;
 mod record;
 mod relabel;
@@ -26,6 +27,7 @@ use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +44,7 @@ pub use import::{Import, ImportRefusal};
 pub use join::{JoinError, JoinRefusal, Joining};
 use ledger::Transaction;
 pub use ledger::{Bytes, Changes, Ledger, LedgerError, RecordKey, Shared};
+pub use lineage::{Beginning, Lineage};
 pub use record::{InvalidWorkloadName, TRANSIT_NAMESPACE, Target, Token, Workload, WorkloadName, unix_time};
 pub use relabel::{RelabelRecord, RelabelRecords};
 pub use token::{Minted, Minting, TokenRefusal};
@@ -79,7 +82,8 @@ pub struct Store {
     ledger: Option<Arc<dyn Ledger>>,
     /// `None` after an error of the disk: the database refuses everything from then on, so it is opened anew.
     database: Mutex<Option<Database>>,
-    incarnation: u64,
+    incarnation: AtomicU64,
+    lineage: Lineage,
     generations: Mutex<generation::Reserved>,
     workloads: watch::Sender<Arc<Workloads>>,
 }
@@ -123,12 +127,20 @@ impl Store {
             settings,
             ledger,
             database: Mutex::new(Some(database)),
-            incarnation: INCARNATION_UNSET,
+            incarnation: AtomicU64::new(INCARNATION_UNSET),
+            lineage: Lineage::default(),
             generations: Mutex::new(reserved),
             workloads: watch::Sender::new(Arc::new(workloads)),
             path: path.clone(),
         };
-        store.incarnation = store.write(generation::incarnation).map_err(content)?;
+        let beginning = store.ledger.as_ref().map_or_else(Beginning::random, |ledger| ledger.beginning());
+        let begun = store.write(|transaction| {
+            let incarnation = generation::incarnation(transaction)?;
+            Ok::<_, StoreError>((incarnation, lineage::begin(transaction, beginning, reserved.end)?))
+        });
+        let (incarnation, lineage) = begun.map_err(content)?;
+        store.incarnation.store(incarnation, Ordering::Release);
+        store.lineage = lineage;
         Ok(store)
     }
 
@@ -152,8 +164,8 @@ impl Store {
 
     /// Random for each store: generations of two stores cannot be compared.
     #[must_use]
-    pub const fn incarnation(&self) -> u64 {
-        self.incarnation
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation.load(Ordering::Acquire)
     }
 
     /// Does one transaction. Where `change` fails, nothing of it is kept.

@@ -7,12 +7,14 @@ mod cut;
 mod gate;
 mod own;
 mod peer;
+mod stream;
 mod trust;
 
-pub use accept::{Limits, incoming};
+pub use accept::{Incoming, Limits, incoming};
 pub use connection::Connection;
 pub use cut::Cut;
 pub use gate::{ConnectionMetrics, Pass};
 pub use own::{OwnCertificate, OwnCertificateError};
 pub use peer::PeerIdentity;
+pub use stream::Stream;
 pub use trust::{UnusableRoots, follow_roots, trust};

@@ -37,6 +37,11 @@ impl Daemon {
         Ok(())
     }
 
+    /// Takes over its process, which serves nothing yet.
+    pub fn runs(&mut self, process: Process) {
+        self.process = Some(process);
+    }
+
     /// The running process.
     pub fn process(&mut self) -> Result<&mut Process> {
         self.process.as_mut().with_context(|| format!("the {} was not started", self.name))

@@ -84,6 +84,33 @@ impl Gateway {
         Ok(Self { host: host.clone(), folder, objects, daemon: Daemon::new("gateway") })
     }
 
+    /// Another one of the same mesh on `host`, which does not run yet. Hosts reach both by IPv4, and try that one first.
+    pub fn replica(&mut self, host: &Host) -> Result<Self> {
+        let folder = host.folder().join("gateway");
+        std::fs::create_dir_all(&folder)?;
+        let advertise = format!("advertise: [\"{}:7443\", \"{}:7443\"]", host.v4(), self.host.v4());
+        let text = std::fs::read_to_string(self.config())?;
+        let with = |state: PathBuf| {
+            let line = |line: &str| match line.split_once(':') {
+                Some(("advertise", _)) => advertise.clone(),
+                Some(("stateDir", _)) => format!("stateDir: {}", state.display()),
+                _ => line.to_owned(),
+            };
+            text.lines().map(line).fold(String::new(), |text, line| text + &line + "\n")
+        };
+        std::fs::write(folder.join("gateway.yaml"), with(folder.join("state")))?;
+        std::fs::write(self.config(), with(self.folder.join("state")))?;
+        let objects = Objects::Folder(folder.join("manifests"));
+        Ok(Self { host: host.clone(), folder, objects, daemon: Daemon::new("gateway") })
+    }
+
+    /// Starts the process, which serves once it has the lease.
+    pub fn stand_by(&mut self) -> Result<()> {
+        let process = self.spawn()?;
+        self.daemon.runs(process);
+        Ok(())
+    }
+
     /// Starts the process and waits until it has read its manifests.
     pub fn launch(&mut self) -> Result<()> {
         let (process, socket) = (self.spawn()?, self.socket());

@@ -97,6 +97,8 @@ fn what_is_told_at_the_end_can_be_typed() {
     let answer = Rendered::read().answer;
     let notes = |case: &Value| json::text(case, "notes").to_owned();
     let base = notes(&answer["base"]);
+    let holder = "kubectl --namespace mesh get lease outrigger-gateway -o jsonpath={.spec.holderIdentity}";
+    let serving = format!("kubectl --namespace mesh exec $({holder} | cut -d_ -f1) -- outrigger-gateway");
     let commands: Vec<&str> = base.lines().filter_map(|line| line.strip_prefix("     ")).collect();
     assert_eq!(
         commands,
@@ -105,8 +107,8 @@ fn what_is_told_at_the_end_can_be_typed() {
             "kubectl --namespace mesh get service gw-outrigger       # EXTERNAL-IP",
             "helm upgrade gw … --namespace mesh --reset-then-reuse-values \\",
             "  --set 'config.advertise={<host>:<port>}'",
-            "kubectl --namespace mesh exec deploy/gw-outrigger -- outrigger-gateway token create --group <namespace>/<group>",
-            "kubectl --namespace mesh exec deploy/gw-outrigger -- outrigger-gateway status",
+            &format!("{serving} token create --group <namespace>/<group>"),
+            &format!("{serving} status"),
             "kubectl --namespace mesh logs deploy/gw-outrigger",
         ]
     );

@@ -327,7 +327,9 @@ fn without_an_api_server_nobody_joins_and_who_joined_goes_on() -> Result<()> {
         // The host asks again and again, for longer than commands of tests may take.
         let _unjoined = host.try_join(&token.text);
         let audit = world.cluster.gateway.audit()?;
-        let is_told = |event: &Value| json::text(event, "detail").contains("no answer within 5 s");
+        let reasons = ["no answer within", "could not be renewed"];
+        let is_told =
+            |event: &Value| reasons.iter().any(|reason| json::text(event, "detail").contains(reason));
         ensure!(audit.iter().any(is_told), "{audit:#?}");
         ensure!(json::flag(&world.db.status()?, "connected"), "the session needs no API server");
         world.server()?.control("latency?ms=0")?;

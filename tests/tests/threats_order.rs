@@ -109,7 +109,7 @@ fn threat_02_any_order_of_events_ends_in_the_same_tables() -> Result<()> {
 const HISTORY: [Option<u32>; 3] = [Some(257), None, Some(258)];
 
 fn generation(counter: u64) -> v1::Generation {
-    v1::Generation { incarnation: 1, counter }
+    v1::Generation { incarnation: 1, counter, origin: 0 }
 }
 
 fn endpoint(identity: u32) -> v1::Endpoint {

@@ -123,6 +123,8 @@ pub struct Tag {
     pub incarnation: u64,
     /// The generation within it.
     pub counter: u64,
+    /// What the gateway says of where the number comes from; only it knows what that means.
+    pub origin: u64,
 }
 
 /// What became of the targets.

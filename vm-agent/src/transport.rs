@@ -21,7 +21,9 @@ use tower::Service as _;
 /// How long each step may take, per address.
 const STEP: Duration = Duration::from_secs(5);
 /// How often an idle connection is probed; a dead one is noticed after as much again.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// How long the answer may take. A gateway that is frozen, or whose machine is gone, is left for another one then.
+const ANSWER: Duration = Duration::from_secs(5);
 /// Received before the reader has taken it; a snapshot then needs no round trips.
 const WINDOW: u32 = 4 << 20;
 
@@ -176,7 +178,7 @@ async fn channel(stream: TlsStream<TcpStream>) -> Result<Channel, String> {
     });
     let endpoint = Endpoint::from_static("http://gateway.outrigger")
         .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_timeout(ANSWER)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW);

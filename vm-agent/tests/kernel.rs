@@ -119,7 +119,7 @@ fn state() -> NodeState {
 }
 
 fn target(counter: u64, state: NodeState) -> Arc<Target> {
-    let tag = Some(Tag { incarnation: 1, counter });
+    let tag = Some(Tag { incarnation: 1, counter, origin: 0 });
     Arc::new(Target { tag, state: Arc::new(state), protected: Vec::new() })
 }
 

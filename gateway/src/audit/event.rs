@@ -46,6 +46,8 @@ pub enum Event {
     AdminIssued { admin: String, expires: u64, by: String },
     /// A root was `added`, `activated` or `retired`; `force`: whoever would be lost by it.
     RootsChanged { root: String, what: &'static str, force: bool, by: String },
+    /// The gateway's state counts although hosts have newer ones.
+    RestoreAccepted { by: String },
     /// A call of the administration was refused.
     AdminRefused { peer: String, remote: String, detail: String },
     /// What an agent did about the policy of its NICs: `trial`, `enforce`, `reverted`, `audit`, `off`, in its own words.

@@ -135,6 +135,12 @@ fn a_key_of_another_source_is_refused() {
         ("kubeconfig: /k\n", "kubeconfig: means nothing with the source files"),
         ("state: kubernetes\n", "state: `kubernetes` needs the source kubernetes"),
         ("namespace: mesh\n", "namespace: means nothing with the state in a folder"),
+        ("replicaListen: \"0.0.0.0:7444\"\n", "replicaListen: means nothing with the state in a folder"),
+        ("replicaAddress: \"192.0.2.1:7444\"\n", "replicaAddress: means nothing with the state in a folder"),
+        (
+            "source: kubernetes\nreplicaAddress: \"0.0.0.0:7444\"\n",
+            "replicaAddress: is where others reach this gateway: one address",
+        ),
         ("source: kubernetes\nnamespace: Mesh\n", "namespace: `Mesh` is no name of a namespace"),
         ("state: disk\n", "the state is in a `folder` or in `kubernetes`"),
         ("source: etcd\n", "`files` or `kubernetes`"),

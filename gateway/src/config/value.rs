@@ -1,5 +1,6 @@
 //! The types of values: each refuses what is invalid, saying which value and why.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -48,7 +49,18 @@ pub enum State {
     Kubernetes {
         /// The namespace of what belongs to no host; `None`: the gateway's own.
         namespace: Option<String>,
+        /// How gateways reach each other.
+        replicas: Replicas,
     },
+}
+
+/// How the gateways of a mesh reach each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replicas {
+    /// Where the one that serves takes connections over.
+    pub listen: SocketAddr,
+    /// Where the others reach it; `None`: `listen`, or the address from which the API server is reached.
+    pub address: Option<SocketAddr>,
 }
 
 /// The kinds of places of the state.

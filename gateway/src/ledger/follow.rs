@@ -68,20 +68,29 @@ async fn follow_kind<K>(
 {
     loop {
         let mut events = pin!(watcher(api.clone(), watcher::Config::default()).default_backoff());
-        let mut listed = BTreeSet::new();
+        let (mut listed, mut is_confirmed) = (BTreeSet::new(), false);
         loop {
             let event = match events.try_next().await {
                 Ok(Some(Seen::Init)) => {
                     listed.clear();
+                    is_confirmed = false;
                     continue;
                 }
                 Ok(Some(Seen::InitApply(object))) => {
+                    // What a cluster says that was restored from a backup is for nobody to act upon.
+                    if !is_confirmed {
+                        follower.ledger.term.confirmed().await;
+                        is_confirmed = true;
+                    }
                     listed.insert(name_of(&object));
                     Change::There(Box::new(object))
                 }
                 Ok(Some(Seen::Apply(object))) => Change::There(Box::new(object)),
                 Ok(Some(Seen::Delete(object))) => Change::Gone(Box::new(object)),
-                Ok(Some(Seen::InitDone)) => Change::All(std::mem::take(&mut listed)),
+                Ok(Some(Seen::InitDone)) => {
+                    follower.ledger.term.confirmed().await;
+                    Change::All(std::mem::take(&mut listed))
+                }
                 Ok(None) => break,
                 Err(error) => {
                     tracing::warn!(kind = %K::kind(&()), %error, "objects of the cluster cannot be followed");

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use crate::store::{Bytes, Claim, LedgerError, Target, Token, Workload, WorkloadName};
 
 /// Who made an object.
-pub(super) const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "outrigger-gateway");
+pub(crate) const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "outrigger-gateway");
 /// Names of workloads that a token's status lists.
 const LISTED: usize = 64;
 

@@ -32,6 +32,16 @@ pub(super) struct Part {
 /// New records of a part by their keys; `None` where one is gone.
 type Edits = BTreeMap<String, Option<String>>;
 
+impl Part {
+    /// Whether it is as if these had been written already: an answer may have been lost.
+    fn has(&self, edits: &Edits) -> bool {
+        let is_there = |(key, text): (&String, &Option<String>)| {
+            self.entries.get(key).map(|Entry(found)| found.as_str()) == text.as_deref()
+        };
+        edits.iter().all(is_there)
+    }
+}
+
 impl ClusterLedger {
     /// All records of all parts.
     pub(super) async fn load_parts(&self) -> Result<BTreeMap<RecordKey, Bytes>, LedgerError> {
@@ -101,6 +111,7 @@ impl ClusterLedger {
                 Err(error) if is_code(&error, 409) || is_code(&error, 404) => {
                     let found = self.records().get_opt(&name).await;
                     let found = found.map_err(|error| failed("get MeshRecord", &name, &error))?;
+                    let is_fence = found.is_some() && matches!(table, Shared::Numbers | Shared::Epochs);
                     part = found.map_or_else(
                         || Part { version: None, ..part.clone() },
                         |found| Part {
@@ -109,6 +120,12 @@ impl ClusterLedger {
                             version: found.metadata.resource_version,
                         },
                     );
+                    // Numbers that somebody else has reserved since are his.
+                    if is_fence && !part.has(&edits) {
+                        return Err(LedgerError(format!(
+                            "write MeshRecord {name}: another gateway writes it"
+                        )));
+                    }
                 }
                 Err(error) => return Err(failed("write MeshRecord", &name, &error)),
             }
@@ -156,7 +173,17 @@ impl ClusterLedger {
 /// The object that holds a record.
 fn part_name(table: Shared, key: &str) -> String {
     let first = Sha256::digest(key).first().copied().unwrap_or_default();
-    let parts = if table == Shared::Relabels { FEW_PARTS } else { PARTS };
+    let parts = match table {
+        Shared::Epochs => 1,
+        Shared::Relabels => FEW_PARTS,
+        Shared::Numbers
+        | Shared::Roots
+        | Shared::Identities
+        | Shared::RevokedKeys
+        | Shared::RestingAddresses
+        | Shared::Workloads
+        | Shared::Tokens => PARTS,
+    };
     format!("{}-{:02x}", table.name(), first % parts)
 }
 

@@ -24,7 +24,9 @@ impl ClusterLedger {
         for ((table, key), bytes) in changes {
             let change = (*table, key, bytes.as_ref());
             match table {
-                Shared::Numbers | Shared::Identities | Shared::Relabels => first.push(change),
+                Shared::Numbers | Shared::Epochs | Shared::Identities | Shared::Relabels => {
+                    first.push(change);
+                }
                 Shared::RevokedKeys | Shared::RestingAddresses if bytes.is_some() => first.push(change),
                 Shared::RevokedKeys | Shared::RestingAddresses | Shared::Tokens => last.push(change),
                 Shared::Roots => roots.push(change),

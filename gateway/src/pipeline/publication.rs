@@ -22,6 +22,9 @@ pub trait Ledger {
     /// Random for each store.
     fn incarnation(&self) -> u64;
 
+    /// What a generation that is published now carries of where its number comes from.
+    fn origin(&self, now: UnixTime) -> u64;
+
     /// A number greater than every one given out before.
     ///
     /// # Errors
@@ -146,12 +149,16 @@ impl Publication {
         let compiled = self.index.compile(&self.numbers, told)?;
         let contradicted = *registry.contradicted().borrow();
         let stays = |before: &Published| {
-            **before.compiled() == compiled && before.generation().counter > contradicted
+            let generation = before.generation();
+            **before.compiled() == compiled
+                && generation.counter > contradicted
+                && generation.incarnation == incarnation
         };
         if before.is_some_and(stays) {
             return Ok(None);
         }
-        let generation = Generation { incarnation, counter: ledger.next_generation()? };
+        let generation =
+            Generation { incarnation, counter: ledger.next_generation()?, origin: ledger.origin(time) };
         self.keep_relabels(ledger);
         self.before_restart = None;
         let next = Published::new(generation, Arc::new(compiled), Arc::clone(&self.gateways), before);
@@ -199,6 +206,10 @@ impl Publication {
 impl Ledger for Store {
     fn incarnation(&self) -> u64 {
         Self::incarnation(self)
+    }
+
+    fn origin(&self, now: UnixTime) -> u64 {
+        Self::origin(self, now)
     }
 
     fn next_generation(&self) -> Result<u64, StoreError> {

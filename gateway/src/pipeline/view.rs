@@ -123,6 +123,22 @@ impl Overview {
     }
 }
 
+impl Mesh {
+    /// What to say where hosts have states that this gateway does not know.
+    fn older_than_hosts(&self) -> Option<String> {
+        let ahead = self.registry.ahead();
+        let first = ahead.first()?;
+        let others = match ahead.len().saturating_sub(1) {
+            0 => String::new(),
+            others => format!(" and {others} others"),
+        };
+        Some(format!(
+            "{first}{others} have states that this gateway does not know, and keep them: it was restored from an older \
+             backup. Once its policies are as they should be, `outrigger-gateway restore accept` gives them to hosts"
+        ))
+    }
+}
+
 impl MeshView for Mesh {
     fn group_exists(&self, namespace: &str, name: &str) -> bool {
         self.overview.borrow().groups.contains_key(&(namespace.to_owned(), name.to_owned()))
@@ -173,8 +189,13 @@ impl MeshView for Mesh {
             identities: count(state.map_or(0, |state| state.identities.len())),
             policies: count(overview.policies),
             rejected: overview.rejected.clone(),
-            warnings: overview.warnings.clone(),
+            warnings: self.older_than_hosts().into_iter().chain(overview.warnings.iter().cloned()).collect(),
         }
+    }
+
+    fn republish(&self) {
+        let latest = self.feed.borrow().as_ref().map(|feed| feed.latest.generation().counter);
+        self.registry.contradict(latest.unwrap_or_default());
     }
 
     fn workload(&self, name: &WorkloadName) -> Option<WorkloadView> {
@@ -214,6 +235,10 @@ fn conditions(status: &SessionStatus, settings: &NodeSettings) -> BTreeMap<Strin
     let mut conditions = BTreeMap::new();
     if let Some(duplicate) = &status.duplicate {
         conditions.insert("DuplicateHost".to_owned(), condition("TwoMachines", duplicate.to_string()));
+    }
+    if status.ahead {
+        let text = "its host has a state that this gateway does not know, and keeps it".to_owned();
+        conditions.insert("GatewayBehind".to_owned(), condition("Restored", text));
     }
     if let Some(reason) = &status.refused_report {
         conditions.insert("ReportRefused".to_owned(), condition("Translated", reason.clone()));

@@ -6,19 +6,17 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use telemetry::service;
 use telemetry::shutdown::Shutdown;
-use tokio::runtime::Builder;
 
 use crate::audit::Audit;
 use crate::ca::cert_manager::CertManager;
 use crate::ca::vault::Vault;
 use crate::ca::{Ca, External, Signer};
 use crate::clock::Clock;
-use crate::config::{self, Config, Source, State};
+use crate::config::{self, Config};
 use crate::enrollment::Settings;
 use crate::ledger::ClusterLedger;
 use crate::metrics::Metrics;
 use crate::session::SessionMetrics;
-use crate::source::cluster::connect;
 use crate::store::{self, Ledger, OpenError, Store, StoreError};
 use crate::tls::ConnectionMetrics;
 
@@ -39,23 +37,6 @@ pub(super) struct Foundation {
     pub(super) sessions: SessionMetrics,
     pub(super) connections: ConnectionMetrics,
     pub(super) settings: Arc<Settings>,
-}
-
-/// The cluster's API as the place of the state, if it is.
-pub(super) async fn ledger_of(config: &Config) -> Result<Option<Arc<ClusterLedger>>> {
-    let (State::Kubernetes { namespace }, Source::Kubernetes(settings)) = (&config.state, &config.source)
-    else {
-        return Ok(None);
-    };
-    // Whoever waits for the store may hold up a thread of this runtime, and must not hold up what is waited for.
-    let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("ledger").enable_all().build()?;
-    let connecting = {
-        let settings = settings.clone();
-        runtime.spawn(async move { connect::client(&settings).await })
-    };
-    let client = connecting.await?.context("the cluster that has the state")?;
-    let namespace = namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
-    Ok(Some(Arc::new(ClusterLedger::new(client, namespace, runtime))))
 }
 
 /// Opens the store and what it holds. A cluster that has its records and does not answer is waited for; `None` if the

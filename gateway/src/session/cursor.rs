@@ -14,12 +14,25 @@ pub struct Cursor {
     applied: Option<Generation>,
     /// The generation of this gateway with the same state.
     at: Option<u64>,
+    /// It knows more than this gateway, whatever the numbers say.
+    ahead: bool,
     /// What it was sent and has not answered.
     sent: Option<Generation>,
     /// The newest it refused; it is tried again with the next one.
     refused: Option<Generation>,
     /// The number under which it has another state: what it is sent must have another one.
     contradicted: Option<Generation>,
+}
+
+/// Who told an agent the state it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// This process.
+    Here,
+    /// Another one.
+    Elsewhere,
+    /// One of which this store knows nothing, because it was restored from an older backup.
+    Later,
 }
 
 /// The answer to a hello.
@@ -49,20 +62,24 @@ pub enum Step {
 }
 
 impl Cursor {
-    /// The place that a hello tells; `told` is whether this process told the agent the state it has. An agent of another
+    /// The place that a hello tells; `told` is who told the agent the state it has. An agent of another
     /// incarnation starts from nothing: the numbers of two stores cannot be compared, and only an administrator gives
     /// the mesh another store. So does one that was told its state by somebody else: where the store was restored from
     /// a backup, numbers are given a second time, and a delta from one of them could build on another state.
     #[must_use]
-    pub fn open(workload: WorkloadName, hello: &Hello, feed: &Feed, told: bool) -> (Self, Greeting) {
+    pub fn open(workload: WorkloadName, hello: &Hello, feed: &Feed, told: Told) -> (Self, Greeting) {
         let latest = feed.latest.generation();
         let digest = feed.latest.digest(&workload);
         let is_same = digest.is_some_and(|digest| *hello.digest == digest);
         let place = |applied, at, greeting| {
-            (Self { workload, applied, at, sent: None, refused: None, contradicted: None }, greeting)
+            let ahead = matches!(greeting, Greeting::Behind(_));
+            (Self { workload, applied, at, ahead, sent: None, refused: None, contradicted: None }, greeting)
         };
         match hello.applied {
-            Some(applied) if is_newer(applied, latest) => {
+            Some(applied)
+                if is_newer(applied, latest)
+                    || (applied.incarnation == latest.incarnation && told == Told::Later) =>
+            {
                 place(Some(applied), None, Greeting::Behind(latest))
             }
             Some(applied) if applied == latest && is_same => {
@@ -76,7 +93,7 @@ impl Cursor {
                 let (place, greeting) = place(None, None, Greeting::Contradicts(latest));
                 (Self { contradicted: Some(latest), ..place }, greeting)
             }
-            Some(applied) if applied.incarnation == latest.incarnation && told => {
+            Some(applied) if applied.incarnation == latest.incarnation && told == Told::Here => {
                 place(Some(applied), Some(applied.counter), Greeting::Follows)
             }
             Some(_) | None => place(None, None, Greeting::Follows),
@@ -86,7 +103,7 @@ impl Cursor {
     /// What to send now, if anything.
     pub fn next(&mut self, feed: &Feed) -> Step {
         let latest = feed.latest.generation();
-        if self.applied.is_some_and(|applied| is_newer(applied, latest)) {
+        if self.ahead || self.applied.is_some_and(|applied| is_newer(applied, latest)) {
             return Step::Behind;
         }
         if self.sent.is_some() || [self.applied, self.refused, self.contradicted].contains(&Some(latest)) {

@@ -87,6 +87,7 @@ impl Exchange {
                 return Next::Say(vec![Message::UpToDate(UpToDate { generation: Some(generation) })]);
             }
             Some(Greeting::Behind(generation)) => {
+                self.session.is_ahead();
                 return Next::Say(vec![Message::Behind(Behind { generation: Some(generation) })]);
             }
             Some(Greeting::Contradicts(generation)) => self.session.contradicts(generation),

@@ -9,9 +9,9 @@ use pki::KeyHash;
 use proto::v1::{Generation, NicReport, ProbeReport};
 use tokio::sync::watch;
 
-use super::Writes;
+use super::{Told, Writes};
 use crate::clock::Monotonic;
-use crate::store::{WorkloadName, Workloads};
+use crate::store::{Lineage, WorkloadName, Workloads};
 
 /// How long an agent without a session is expected back. Its host goes on meanwhile with what it has.
 const COMES_BACK: Duration = Duration::from_mins(5);
@@ -64,6 +64,9 @@ pub struct SessionStatus {
     pub duplicate: Option<DuplicateHost>,
     /// Why what the host reports is not recorded; until it reports something else.
     pub refused_report: Option<String>,
+    /// It came with a state that this gateway does not know to have been published: its store was restored from an older
+    /// backup.
+    pub ahead: bool,
     /// What its agent says about the policy of its NICs; the default: nothing.
     pub nic: NicReport,
     /// What it says about its probes; the default: nothing.
@@ -79,6 +82,7 @@ pub struct Registry {
     /// The newest generation under whose number an agent has another state.
     contradicted: watch::Sender<u64>,
     writes: Arc<Writes>,
+    lineage: Lineage,
     time: Monotonic,
 }
 
@@ -89,8 +93,7 @@ pub struct Session {
     slot: Slot,
     number: u64,
     ended: watch::Receiver<Option<Ended>>,
-    /// Whether this process told the agent the state it has.
-    told: bool,
+    told: Told,
 }
 
 /// Locked after the map, where both are. A session has its own, and needs no look-up for what its agent says.
@@ -125,6 +128,7 @@ impl Default for Registry {
             progress: watch::Sender::new(0),
             contradicted: watch::Sender::new(0),
             writes: Arc::default(),
+            lineage: Lineage::default(),
             time: Monotonic::default(),
         }
     }
@@ -135,6 +139,12 @@ impl Registry {
     #[must_use]
     pub fn with_time(time: Monotonic) -> Self {
         Self { time, ..Self::default() }
+    }
+
+    /// One that knows where a store's numbers come from.
+    #[must_use]
+    pub fn with_lineage(lineage: Lineage) -> Self {
+        Self { lineage, ..Self::default() }
     }
 
     /// Begins a session. One with the key that the workload had before it was replaced gives way.
@@ -167,7 +177,12 @@ impl Registry {
         entry.last_number += 1;
         let number = entry.last_number;
         entry.live = Some(Live { number, key, machine: machine.to_vec(), end });
-        let told = applied.is_some() && (applied == entry.sent || applied == entry.confirmed);
+        let told = match applied {
+            Some(applied) if [entry.sent, entry.confirmed].contains(&Some(applied)) => Told::Here,
+            Some(applied) if self.lineage.is_later(applied) => Told::Later,
+            Some(_) | None => Told::Elsewhere,
+        };
+        entry.status.ahead = false;
         entry.status.connected = true;
         entry.status.duplicate = None;
         entry.status.applied = applied;
@@ -246,6 +261,14 @@ impl Registry {
         self.contradicted.subscribe()
     }
 
+    /// The workloads that came with states this gateway does not know.
+    #[must_use]
+    pub fn ahead(&self) -> Vec<WorkloadName> {
+        let workloads = self.lock();
+        let ahead = workloads.iter().filter(|(_, slot)| slot.lock().status.ahead);
+        ahead.map(|(name, _)| name.clone()).collect()
+    }
+
     /// What is on its way to agents.
     #[must_use]
     pub const fn writes(&self) -> &Arc<Writes> {
@@ -276,9 +299,9 @@ impl Registry {
 }
 
 impl Session {
-    /// Whether this process told the agent the state it came with.
+    /// Who told the agent the state it came with.
     #[must_use]
-    pub const fn told(&self) -> bool {
+    pub const fn told(&self) -> Told {
         self.told
     }
 
@@ -288,6 +311,11 @@ impl Session {
         if entry.is_at(self.number) {
             entry.sent = generation;
         }
+    }
+
+    /// The agent knows of more than this gateway.
+    pub fn is_ahead(&self) {
+        self.update(|entry| entry.status.ahead = true);
     }
 
     /// The agent applied a generation.

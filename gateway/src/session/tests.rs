@@ -183,7 +183,7 @@ struct World {
 
 impl World {
     fn new(first: &Sketch) -> Self {
-        let generation = Generation { incarnation: INCARNATION, counter: 1 };
+        let generation = Generation { incarnation: INCARNATION, counter: 1, origin: 0 };
         let published = Published::new(generation, Arc::new(first.compiled()), Arc::default(), None);
         let agents = WORKLOADS.map(|number| (number, Agent::default())).collect();
         let mut world = Self { feed: Feed::new(published), counter: 1, started: 1, agents };
@@ -217,7 +217,7 @@ impl World {
     }
 
     fn published(&self, compiled: Compiled, before: Option<&Published>) -> Published {
-        let generation = Generation { incarnation: INCARNATION, counter: self.counter };
+        let generation = Generation { incarnation: INCARNATION, counter: self.counter, origin: 0 };
         Published::new(generation, Arc::new(compiled), Arc::default(), before)
     }
 
@@ -225,7 +225,8 @@ impl World {
         let agent = self.agents.get_mut(&number).unwrap();
         let digest = if agent.applied.is_some() { agent.node.digest().to_vec() } else { Vec::new() };
         let hello = Hello { applied: agent.applied, digest, ..Hello::default() };
-        let told = agent.applied.is_some_and(|applied| applied.counter >= self.started);
+        let is_told = agent.applied.is_some_and(|applied| applied.counter >= self.started);
+        let told = if is_told { Told::Here } else { Told::Elsewhere };
         let (cursor, greeting) = Cursor::open(workload(number), &hello, &self.feed, told);
         assert!(!matches!(greeting, Greeting::Behind(_)), "the gateway is never older here");
         agent.cursor = Some(cursor);
@@ -358,8 +359,8 @@ fn a_hello_is_answered_by_what_the_agent_knows() {
         };
         (greeting, base)
     };
-    let open = |applied, digest: &[u8]| open_as(applied, digest, true);
-    let at = |incarnation, counter| Some(Generation { incarnation, counter });
+    let open = |applied, digest: &[u8]| open_as(applied, digest, Told::Here);
+    let at = |incarnation, counter| Some(Generation { incarnation, counter, origin: 0 });
     assert_eq!(open(Some(latest), &digest), (Greeting::UpToDate(latest), None));
     let snapshot = (Greeting::Follows, Some((None, 3)));
     assert_eq!(open(None, &[]), snapshot);
@@ -373,7 +374,10 @@ fn a_hello_is_answered_by_what_the_agent_knows() {
         (Greeting::Follows, Some((older, 0))),
         "nothing differs between 1 and 2"
     );
-    assert_eq!(open_as(older, b"unknown", false), snapshot, "somebody else gave it that number");
+    // Whoever has what this store never published keeps it, whatever its number is, unless it is another store's.
+    assert_eq!(open_as(older, b"unknown", Told::Later), (Greeting::Behind(latest), None));
+    assert_eq!(open_as(at(INCARNATION + 1, 1), b"unknown", Told::Later), snapshot);
+    assert_eq!(open_as(older, b"unknown", Told::Elsewhere), snapshot, "somebody else gave it that number");
     let other = at(INCARNATION + 1, 5);
     assert_eq!(open(other, &digest), (Greeting::Follows, Some((other, 0))), "only the number differs");
 }
@@ -452,7 +456,7 @@ fn an_agent_that_lags_behind_the_log_gets_a_snapshot() {
 #[test]
 fn a_workload_that_is_not_there_gets_nothing() {
     let world = World::new(&everything_to(0));
-    let (mut cursor, _) = Cursor::open(workload(2), &hello(None, &[]), &world.feed, false);
+    let (mut cursor, _) = Cursor::open(workload(2), &hello(None, &[]), &world.feed, Told::Elsewhere);
     assert_eq!(cursor.next(&world.feed), Step::Absent);
 }
 

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::Report;
 use super::catalog::FileChange;
+use crate::election::Term;
 use crate::manifest::{Kind, Resource};
 
 pub(crate) mod connect;
@@ -21,7 +22,7 @@ mod once;
 mod select;
 
 pub use connect::ConnectError;
-pub(crate) use connect::client;
+pub(crate) use connect::{address_towards, client};
 pub use once::{ReadError, read};
 
 /// How long changes are gathered before they are passed on.
@@ -78,14 +79,18 @@ struct Gathered {
 }
 
 impl Cluster {
-    /// Begins to follow the cluster, and waits until every kind is listed. What cannot be read is told, and tried again.
+    /// Begins to follow the cluster, and waits until every kind is listed. With a `term`, no list is believed that could be
+    /// that of a cluster which went back. What cannot be read is told, and tried again.
     ///
     /// # Errors
     /// [`ConnectError`] where nobody knows how to reach the cluster.
-    pub async fn open(settings: &Settings) -> Result<(Self, Vec<FileChange>), ConnectError> {
+    pub async fn open(
+        settings: &Settings,
+        term: Option<&Term>,
+    ) -> Result<(Self, Vec<FileChange>), ConnectError> {
         let client = connect::client(settings).await?;
         let (sender, mut updates) = mpsc::channel(WAITING);
-        let followers = follow_all(&client, &sender);
+        let followers = follow_all(&client, &sender, term);
         let mut gathered = Gathered::default();
         let mut tell = tokio::time::interval_at(Instant::now() + TELL, TELL);
         while !gathered.is_whole() {
@@ -138,10 +143,11 @@ fn kinds() -> BTreeMap<Kind, Vec<Resource>> {
     by_kind
 }
 
-fn follow_all(client: &Client, updates: &mpsc::Sender<Update>) -> JoinSet<()> {
+fn follow_all(client: &Client, updates: &mpsc::Sender<Update>, term: Option<&Term>) -> JoinSet<()> {
     let mut followers = JoinSet::new();
     for (kind, versions) in kinds() {
-        followers.spawn(follow::Follower::new(client.clone(), kind, versions, updates.clone()).run());
+        let follower = follow::Follower::new(client.clone(), kind, versions, updates.clone(), term.cloned());
+        followers.spawn(follower.run());
     }
     followers
 }

@@ -18,7 +18,7 @@ pub const INCARNATION_UNSET: u64 = 0;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reserved {
     next: u64,
-    end: u64,
+    pub(super) end: u64,
 }
 
 /// The store's incarnation, made at its first opening.
@@ -27,9 +27,14 @@ pub(super) fn incarnation(transaction: &Transaction) -> Result<u64, StoreError> 
     if let Some(found) = found {
         return Ok(found);
     }
-    let made = rand::random_range(INCARNATION_UNSET + 1..=u64::MAX);
+    let made = random_incarnation();
     transaction.set_number("incarnation", made)?;
     Ok(made)
+}
+
+/// Another one than that of any other store.
+pub(super) fn random_incarnation() -> u64 {
+    rand::random_range(INCARNATION_UNSET + 1..=u64::MAX)
 }
 
 /// Nothing given out yet, after everything that ever was.
@@ -40,11 +45,23 @@ pub(super) fn reserved(database: &Database) -> Result<Reserved, StoreError> {
 }
 
 impl Store {
+    /// Whether nobody else may be writing, and publishing, by now.
+    ///
+    /// # Errors
+    /// [`StoreError`], while that is not certain.
+    pub fn confirm(&self) -> Result<(), StoreError> {
+        match &self.ledger {
+            Some(ledger) => Ok(ledger.confirm()?),
+            None => Ok(()),
+        }
+    }
+
     /// A number greater than every one given out before, by this process or an earlier one.
     ///
     /// # Errors
-    /// [`StoreError`] where a new block cannot be reserved; no number is lost.
+    /// [`StoreError`] where a new block cannot be reserved, or somebody else may give out numbers by now; no number is lost.
     pub fn next_generation(&self) -> Result<u64, StoreError> {
+        self.confirm()?;
         let mut reserved = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
         if reserved.next == reserved.end {
             let end = reserved.end.saturating_add(BLOCK);

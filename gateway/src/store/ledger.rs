@@ -6,12 +6,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
 
+use pki::UnixTime;
 use redb::{TableHandle as _, WriteTransaction};
 use zeroize::Zeroizing;
 
 use super::StoreError;
+use super::lineage::Beginning;
 use super::table::{
-    IDENTITIES, NUMBERS, RELABELS, RESTING_ADDRESSES, REVOKED_KEYS, ROOTS, Records, TOKENS, WORKLOADS,
+    EPOCHS, IDENTITIES, NUMBERS, RELABELS, RESTING_ADDRESSES, REVOKED_KEYS, ROOTS, Records, TOKENS, WORKLOADS,
 };
 
 /// A table of records that a ledger keeps.
@@ -19,6 +21,8 @@ use super::table::{
 pub enum Shared {
     /// Single numbers, by name.
     Numbers,
+    /// Starts of gateways, by their epochs.
+    Epochs,
     /// Roots and their keys, by name.
     Roots,
     /// Identities, by number.
@@ -60,6 +64,24 @@ pub trait Ledger: fmt::Debug + Send + Sync {
     /// [`LedgerError`].
     fn keep(&self, changes: &Changes) -> Result<(), LedgerError>;
 
+    /// The epoch that begins when this is opened.
+    fn beginning(&self) -> Beginning {
+        Beginning::random()
+    }
+
+    /// Whether nobody else may be writing, and so publishing, by now.
+    ///
+    /// # Errors
+    /// [`LedgerError`], while that is not certain.
+    fn confirm(&self) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
+    /// The second since 1970 by which what is published now is known to have been published.
+    fn published_by(&self, now: UnixTime) -> u64 {
+        now.as_secs()
+    }
+
     /// The id of a token for members of a group, given what is random of it.
     fn token_id(&self, namespace: &str, random: &str) -> String;
 }
@@ -77,8 +99,9 @@ pub(super) struct Transaction {
 
 impl Shared {
     /// Every one, in the order in which changes are kept.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Numbers,
+        Self::Epochs,
         Self::Roots,
         Self::Identities,
         Self::Relabels,
@@ -93,6 +116,7 @@ impl Shared {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Numbers => "numbers",
+            Self::Epochs => "epochs",
             Self::Roots => "roots",
             Self::Identities => "identities",
             Self::Relabels => "relabels",
@@ -112,6 +136,7 @@ impl Shared {
     /// Its table of JSON records, if it is one by text.
     const fn records(self) -> Option<Records> {
         match self {
+            Self::Epochs => Some(EPOCHS),
             Self::Roots => Some(ROOTS),
             Self::Relabels => Some(RELABELS),
             Self::RevokedKeys => Some(REVOKED_KEYS),

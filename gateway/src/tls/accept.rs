@@ -11,13 +11,13 @@ use ipnet::IpNet;
 use rustls::ServerConfig;
 use rustls::server::Acceptor;
 use telemetry::shutdown::Shutdown;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsAcceptor};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::Connection;
 use super::gate::{ConnectionMetrics, Gate, Pass};
+use super::{Connection, Stream};
 
 /// Pause after an accept error (such as no file descriptors left), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -45,7 +45,7 @@ pub struct Limits {
 /// Where connections come from.
 pub(super) trait Listen: Send + 'static {
     /// The next connection.
-    fn accept(&mut self) -> impl Future<Output = io::Result<(TcpStream, SocketAddr)>> + Send;
+    fn accept(&mut self) -> impl Future<Output = io::Result<(Stream, SocketAddr)>> + Send;
 }
 
 /// What every handshake needs.
@@ -80,14 +80,35 @@ impl Limits {
 }
 
 impl Listen for TcpListener {
-    async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
-        Self::accept(self).await
+    async fn accept(&mut self) -> io::Result<(Stream, SocketAddr)> {
+        let (stream, remote) = Self::accept(self).await?;
+        // Whoever is gone already is seen later.
+        let _gone = stream.set_nodelay(true);
+        Ok((Stream::Own(stream), remote))
+    }
+}
+
+/// A listener, and the connections that other replicas hand on.
+#[derive(Debug)]
+pub struct Incoming {
+    /// The listener.
+    pub own: TcpListener,
+    /// The connections of others, with the addresses they come from; nobody sends where there is one replica.
+    pub handed: mpsc::Receiver<(Stream, SocketAddr)>,
+}
+
+impl Listen for Incoming {
+    async fn accept(&mut self) -> io::Result<(Stream, SocketAddr)> {
+        tokio::select! {
+            accepted = Listen::accept(&mut self.own) => accepted,
+            Some(handed) = self.handed.recv() => Ok(handed),
+        }
     }
 }
 
 /// The connections of a listener as a stream, and the loop that feeds it until shutdown, for the caller to run.
 pub fn incoming(
-    listener: TcpListener,
+    listener: Incoming,
     config: Arc<ServerConfig>,
     limits: Limits,
     metrics: ConnectionMetrics,
@@ -126,7 +147,7 @@ async fn accept_all(mut listener: impl Listen, handshakes: Handshakes, shutdown:
 
 impl Handshakes {
     /// Does one handshake and hands the connection over.
-    async fn open(self, stream: TcpStream, remote: SocketAddr, pass: Pass, evicted: oneshot::Receiver<()>) {
+    async fn open(self, stream: Stream, remote: SocketAddr, pass: Pass, evicted: oneshot::Receiver<()>) {
         let limit = self.limits.handshake;
         let hello = tokio::select! {
             hello = tokio::time::timeout(limit, hello(stream)) => hello,
@@ -177,15 +198,15 @@ impl Handshakes {
 }
 
 /// A peer that said hello.
-type Hello = StartHandshake<TcpStream>;
+type Hello = StartHandshake<Stream>;
 
 /// Waits until the peer has said all of its hello. Only then has it begun a handshake: who says half of it may be
 /// silent as well. `None` of one that says nothing and goes, as whoever only looks whether the port is open does.
-async fn hello(stream: TcpStream) -> io::Result<Option<Hello>> {
-    stream.set_nodelay(true)?;
-    match stream.peek(&mut [0]).await {
-        Ok(1..) => LazyConfigAcceptor::new(Acceptor::default(), stream).await.map(Some),
-        Ok(0) | Err(_) => Ok(None),
+async fn hello(stream: Stream) -> io::Result<Option<Hello>> {
+    if stream.speaks().await {
+        LazyConfigAcceptor::new(Acceptor::default(), stream).await.map(Some)
+    } else {
+        Ok(None)
     }
 }
 
@@ -196,6 +217,7 @@ mod tests {
     use pki::tls::ServingCertificate;
     use pki::{Authority, CheckedCsr, KeyPair, SpiffeId, TrustDomain};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
     use tokio_stream::StreamExt as _;
 
     use super::*;
@@ -205,10 +227,10 @@ mod tests {
     struct Failing(VecDeque<io::Error>, TcpListener);
 
     impl Listen for Failing {
-        async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        async fn accept(&mut self) -> io::Result<(Stream, SocketAddr)> {
             match self.0.pop_front() {
                 Some(error) => Err(error),
-                None => self.1.accept().await,
+                None => Listen::accept(&mut self.1).await,
             }
         }
     }

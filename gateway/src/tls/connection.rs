@@ -8,16 +8,15 @@ use std::time::Duration;
 
 use pki::{InvalidSvid, Svid};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use super::{Cut, Pass, PeerIdentity};
+use super::{Cut, Pass, PeerIdentity, Stream};
 
 /// A connection and who is at its other end.
 pub struct Connection {
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Stream>,
     peer: PeerIdentity,
     /// When the connection of a peer that showed no certificate is cut: joining takes moments.
     cut: Option<Pin<Box<Sleep>>>,
@@ -32,7 +31,7 @@ impl Connection {
     /// # Errors
     /// [`InvalidSvid`] where the certificate cannot be read.
     pub fn try_new(
-        stream: TlsStream<TcpStream>,
+        stream: TlsStream<Stream>,
         remote: SocketAddr,
         by_proxy: bool,
         stranger: Duration,

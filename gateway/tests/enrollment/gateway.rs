@@ -20,12 +20,13 @@ use gateway::server::{self, Services};
 use gateway::session::{MeshService, Registry, SessionMetrics};
 use gateway::source::Opened;
 use gateway::store::{self, Pools, Store, unix_time};
-use gateway::tls::{self, ConnectionMetrics, OwnCertificate};
+use gateway::tls::{self, ConnectionMetrics, Incoming, OwnCertificate};
 use pki::{Authority, SpiffeId, TrustDomain, UnixTime};
 use rustls::time_provider::TimeProvider;
 use telemetry::shutdown::Shutdown;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 
 /// The group of the tests, in the only manifest.
 const MANIFEST: &str = "
@@ -150,7 +151,7 @@ impl Gateway {
         let audit = Arc::new(Audit::open(&gateway.audit_log()).unwrap());
         let settings = pipeline::Settings { mesh, gateways: vec![], audit };
         let kept = gateway.store.kept_objects().unwrap();
-        let opened = Opened::of(&Source::Files(manifests), &kept).await.unwrap();
+        let opened = Opened::of(&Source::Files(manifests), &kept, None).await.unwrap();
         gateway.serve(listener, &clock, settings, opened).await;
         gateway
     }
@@ -183,8 +184,13 @@ impl Gateway {
             per_source: 0,
             proxies: Vec::new(),
         };
-        let (connections, accepting) =
-            tls::incoming(listener, Arc::new(tls), limits, self.connections.clone(), self.shutdown.clone());
+        let (connections, accepting) = tls::incoming(
+            Incoming { own: listener, handed: mpsc::channel(1).1 },
+            Arc::new(tls),
+            limits,
+            self.connections.clone(),
+            self.shutdown.clone(),
+        );
         tokio::spawn(accepting);
         let socket = config::bind_socket(&self.socket, "gateway").unwrap();
         let socket = tokio::net::UnixListener::from_std(socket).unwrap();

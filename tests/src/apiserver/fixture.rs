@@ -117,6 +117,20 @@ impl ApiServer {
         self.host.spawn("apiserver", &words)
     }
 
+    /// What it has, as a backup. The double alone has one.
+    pub fn backup(&self) -> Result<Vec<u8>> {
+        let path = self.folder.join("objects");
+        std::fs::read(&path).with_context(|| path.display().to_string())
+    }
+
+    /// Makes it have what a backup has: it ends, and starts again with that.
+    pub fn restore(&mut self, backup: &[u8]) -> Result<()> {
+        self.kill()?;
+        let path = self.folder.join("objects");
+        std::fs::write(&path, backup).with_context(|| path.display().to_string())?;
+        self.launch()
+    }
+
     /// Kills it (`SIGKILL`).
     pub fn kill(&mut self) -> Result<()> {
         match &mut self.back {
@@ -346,7 +360,11 @@ impl ApiServer {
         let counted = json::list(&counts, "").iter().filter(|count| {
             (user.is_empty() || json::text(count, "user") == user)
                 && (verbs.is_empty() || verbs.contains(&json::text(count, "verb")))
-                && (resource.is_empty() || json::text(count, "resource") == resource)
+                && match resource {
+                    // They are renewed as long as somebody runs.
+                    "" => json::text(count, "resource") != "leases",
+                    _ => json::text(count, "resource") == resource,
+                }
         });
         Ok(counted.map(|count| json::number(count, "count")).sum())
     }

@@ -147,7 +147,7 @@ impl Shared {
 }
 
 fn generation(counter: u64) -> Generation {
-    Generation { incarnation: INCARNATION, counter }
+    Generation { incarnation: INCARNATION, counter, origin: 0 }
 }
 
 fn message(update: Update) -> GatewayMessage {

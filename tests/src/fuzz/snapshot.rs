@@ -139,7 +139,7 @@ fn journal(choices: &mut Choices<'_>) -> (Vec<u8>, Vec<usize>, Vec<Entry>) {
 
 fn any(choices: &mut Choices<'_>) -> Snapshot {
     let number = |choices: &mut Choices<'_>| u64::from_be_bytes(choices.bytes());
-    let tag = Tag { incarnation: number(choices), counter: number(choices) };
+    let tag = Tag { incarnation: number(choices), counter: number(choices), origin: number(choices) };
     let saved = number(choices);
     let parts = choices.list(4, |choices| {
         let length = usize::from(choices.byte());

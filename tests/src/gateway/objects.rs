@@ -43,7 +43,8 @@ pub const STATE_RIGHTS: [(&str, &[&str], &[&str]); 4] = [
     ("discovery.k8s.io", &["endpointslices"], &["create", "update", "delete"]),
 ];
 /// And in its own namespace.
-pub const OWN_RIGHTS: [(&str, &[&str], &[&str]); 2] = [
+pub const OWN_RIGHTS: [(&str, &[&str], &[&str]); 3] = [
+    ("coordination.k8s.io", &["leases"], &["get", "create", "update"]),
     ("outrigger.dev", &["meshrecords"], &["get", "list", "create", "update", "delete"]),
     ("", &["secrets"], &["get", "create", "update"]),
 ];

@@ -225,13 +225,17 @@ impl Hub {
     #[must_use]
     pub(super) fn applied(&self, name: &WorkloadName) -> Option<Tag> {
         let applied = self.registry.status(name).applied;
-        applied.map(|applied| Tag { incarnation: applied.incarnation, counter: applied.counter })
+        applied.map(|applied| Tag {
+            incarnation: applied.incarnation,
+            counter: applied.counter,
+            origin: applied.origin,
+        })
     }
 }
 
 fn tag_of(feed: &Feed) -> Tag {
     let generation = feed.latest.generation();
-    Tag { incarnation: generation.incarnation, counter: generation.counter }
+    Tag { incarnation: generation.incarnation, counter: generation.counter, origin: generation.origin }
 }
 
 /// The same in messages of at most so many bytes, or little more.
@@ -252,7 +256,8 @@ fn check_said(message: &Message, workload: &Workload, workloads: &Workloads, tru
     ensure!(is_known, "who is {} no more is told {message:?}", workload.name);
     let Message::Update(update) = message else { return Ok(()) };
     let generation = update.generation.context("an update without a generation")?;
-    let tag = Tag { incarnation: generation.incarnation, counter: generation.counter };
+    let tag =
+        Tag { incarnation: generation.incarnation, counter: generation.counter, origin: generation.origin };
     ensure!(truth.is_for(tag, workload), "{} is told of {tag:?}, which is not for it", workload.name);
     Ok(())
 }

@@ -79,6 +79,10 @@ impl pipeline::Ledger for Ledger {
         self.incarnation
     }
 
+    fn origin(&self, _now: UnixTime) -> u64 {
+        0
+    }
+
     fn next_generation(&self) -> Result<u64, StoreError> {
         let mut kept = self.kept.borrow_mut();
         let number = self.next.get();

@@ -383,7 +383,10 @@ impl Machine {
         let Some(agent) = self.agent.as_mut().filter(|_| self.line.is_some()) else { return Ok(()) };
         let Some(ack) = agent.unconfirmed.confirm(agent.recorded) else { return Ok(()) };
         if let Some(said) = &ack.generation {
-            self.says(Tag { incarnation: said.incarnation, counter: said.counter }, is_lossy)?;
+            self.says(
+                Tag { incarnation: said.incarnation, counter: said.counter, origin: said.origin },
+                is_lossy,
+            )?;
         }
         reaction.says.push(AgentMessage { message: Some(Up::Ack(ack)) });
         Ok(())

@@ -97,8 +97,11 @@ impl World {
             |machine| {
                 let status = hub.registry.status(&machine.workload.name);
                 let is_refused = status.rejected.is_some_and(|rejected| {
-                    Tag { incarnation: rejected.generation.incarnation, counter: rejected.generation.counter }
-                        == latest
+                    Tag {
+                        incarnation: rejected.generation.incarnation,
+                        counter: rejected.generation.counter,
+                        origin: rejected.generation.origin,
+                    } == latest
                 });
                 is_refused || machine.runs > Some(latest)
             },

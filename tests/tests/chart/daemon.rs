@@ -25,7 +25,8 @@ fn it_accepts_its_configuration() {
         let text = gateway_yaml(case);
         let config = config(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
         assert!(matches!(config.source, Source::Kubernetes(_)), "{text}");
-        assert_eq!(config.state, State::Kubernetes { namespace: Some("mesh".to_owned()) });
+        let State::Kubernetes { namespace, replicas } = &config.state else { panic!("{:?}", config.state) };
+        assert_eq!((namespace.as_deref(), replicas.address), (Some("mesh"), None));
     }
     let config = config(gateway_yaml(&all.answer["base"])).unwrap();
     let defaults = Config::from_options(
@@ -64,6 +65,8 @@ fn every_key_is_a_value_or_the_charts_own() {
         "namespace",
         "stateDir",
         "listen",
+        "replicaListen",
+        "replicaAddress",
         "metricsListen",
         "adminSocket",
         "auditLog",
@@ -82,9 +85,9 @@ fn it_may_do_what_the_tests_let_it_do_and_nothing_else() {
     let expected: BTreeSet<Right> = watched.chain(kept).flatten().collect();
     let role = object(&all.answer["base"], "ClusterRole/mesh-gw-outrigger");
     assert_eq!(granted(role), expected);
-    // Of the Secrets, one: only making it cannot be limited to its name.
+    // Of the Secrets, two: only making it cannot be limited to its name.
     let name = |resource: &str, verb: &str| {
-        if resource == "secrets" && verb != "create" { "outrigger-roots" } else { "" }
+        if resource == "secrets" && verb != "create" { "outrigger-roots,outrigger-replicas" } else { "" }
     };
     let own = OWN_RIGHTS.iter().flat_map(|(group, resources, verbs)| {
         resources.iter().flat_map(move |resource| {
@@ -115,7 +118,7 @@ fn people_have_roles_of_the_kinds_that_are_theirs() {
     }
 }
 
-/// API group, resource, verb, and the only name that it is for.
+/// API group, resource, verb, and the only names that it is for.
 type Right = [String; 4];
 
 fn rights(group: &str, resources: &[&str], verbs: &[&str], name: &str) -> Vec<Right> {
@@ -128,11 +131,11 @@ fn granted(role: &Value) -> BTreeSet<Right> {
     for rule in json::list(role, "rules") {
         let [groups, resources, verbs] =
             ["api_groups", "resources", "verbs"].map(|key| json::texts(rule, key));
-        let names = rule["resourceNames"].as_array().map(|names| names[0].as_str().unwrap());
+        let names = json::texts(rule, "resourceNames").join(",");
         for group in &groups {
             let (resources, verbs): (Vec<&str>, Vec<&str>) =
                 (resources.iter().map(String::as_str).collect(), verbs.iter().map(String::as_str).collect());
-            all.extend(rights(group, &resources, &verbs, names.unwrap_or_default()));
+            all.extend(rights(group, &resources, &verbs, &names));
         }
     }
     all
@@ -177,10 +180,10 @@ fn probes_and_services_reach_where_it_listens() {
             .map(|port| (json::text(port, "name"), json::number(port, "containerPort")))
             .collect();
         let at = |address: SocketAddr| u64::from(address.port());
-        assert_eq!(
-            ports,
-            BTreeMap::from([("hosts", at(config.listen)), ("metrics", at(config.metrics_listen))])
-        );
+        let State::Kubernetes { replicas, .. } = &config.state else { panic!("{:?}", config.state) };
+        let (hosts, metrics) = (at(config.listen), at(config.metrics_listen));
+        let wanted = [("hosts", hosts), ("replicas", at(replicas.listen)), ("metrics", metrics)];
+        assert_eq!(ports, BTreeMap::from(wanted));
         assert!(config.listen.ip().is_unspecified() && config.metrics_listen.ip().is_unspecified());
         for (probe, path) in [("startup", "/healthz"), ("liveness", "/healthz"), ("readiness", "/readyz")] {
             let get = &container[format!("{probe}Probe")]["httpGet"];

@@ -135,11 +135,11 @@ fn a_release_is_installed_upgraded_and_removed_and_the_objects_stay() -> Result<
     let tokens = server.list("outrigger.dev/v1alpha1", "JoinToken", "default")?;
     assert_eq!(tokens.len(), 1, "{tokens:#?}");
 
-    values["replicas"] = json!(2);
+    values["replicas"] = json!(8);
     let refused = helm.does("upgrade", &values).unwrap_err().to_string();
     assert!(refused.contains("at '/replicas'"), "{refused}");
     let kept = server.get("apps/v1", "Deployment", "mesh", "gw-outrigger")?;
-    assert_eq!(kept["spec"]["replicas"], 1);
+    assert_eq!(kept["spec"]["replicas"], 2);
 
     values["replicas"] = json!(1);
     helm.does("uninstall", &values)?;

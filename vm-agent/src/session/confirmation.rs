@@ -52,5 +52,5 @@ pub fn contradicts(tag: Tag) -> Reject {
 /// A tag, as the protocol has it.
 #[must_use]
 pub const fn generation(tag: Tag) -> Generation {
-    Generation { incarnation: tag.incarnation, counter: tag.counter }
+    Generation { incarnation: tag.incarnation, counter: tag.counter, origin: tag.origin }
 }

@@ -269,7 +269,7 @@ impl Core {
 }
 
 fn tag(generation: v1::Generation) -> Tag {
-    Tag { incarnation: generation.incarnation, counter: generation.counter }
+    Tag { incarnation: generation.incarnation, counter: generation.counter, origin: generation.origin }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ const VERSION: u32 = 1;
 const HEAD_BYTES: usize = 4 + 4 + 2 * DIGEST_BYTES;
 const DIGEST_BYTES: usize = 32;
 /// Before the changes of an entry.
-const TAG_BYTES: usize = 3 * 8;
+const TAG_BYTES: usize = 4 * 8;
 
 /// A checksum of a snapshot, or of a journal up to the end of an entry.
 pub type Checksum = [u8; DIGEST_BYTES];
@@ -70,6 +70,7 @@ impl Journal {
         bytes.put_u32_le(!length);
         bytes.put_u64_le(entry.tag.incarnation);
         bytes.put_u64_le(entry.tag.counter);
+        bytes.put_u64_le(entry.tag.origin);
         bytes.put_u64_le(entry.saved);
         bytes.put_slice(&entry.changes);
         let last = chained(&self.last, &bytes);
@@ -123,7 +124,8 @@ fn entry(rest: &mut &[u8], last: &mut Checksum) -> Result<Option<Entry>, Invalid
     }
     (*rest, *last) = (after, next);
     let mut content = framed.get(8..).unwrap_or_default();
-    let tag = Tag { incarnation: content.get_u64_le(), counter: content.get_u64_le() };
+    let (incarnation, counter, origin) = (content.get_u64_le(), content.get_u64_le(), content.get_u64_le());
+    let tag = Tag { incarnation, counter, origin };
     Ok(Some(Entry { tag, saved: content.get_u64_le(), changes: content.to_vec() }))
 }
 

@@ -84,6 +84,7 @@ impl Snapshot {
         out.put_u32_le(VERSION);
         out.put_u64_le(self.tag.incarnation);
         out.put_u64_le(self.tag.counter);
+        out.put_u64_le(self.tag.origin);
         out.put_u64_le(self.saved);
         out.put_u32_le(u32::try_from(self.parts.len()).unwrap_or(u32::MAX));
         for part in &self.parts {
@@ -118,7 +119,8 @@ impl Snapshot {
     }
 
     fn decode_content(mut rest: &[u8]) -> Option<Self> {
-        let tag = Tag { incarnation: rest.try_get_u64_le().ok()?, counter: rest.try_get_u64_le().ok()? };
+        let mut number = || rest.try_get_u64_le().ok();
+        let tag = Tag { incarnation: number()?, counter: number()?, origin: number()? };
         let saved = rest.try_get_u64_le().ok()?;
         let count = rest.try_get_u32_le().ok()?;
         let mut parts = Vec::new();
@@ -143,7 +145,7 @@ mod tests {
     use super::*;
 
     fn snapshot() -> Snapshot {
-        let tag = Tag { incarnation: 7, counter: 42 };
+        let tag = Tag { incarnation: 7, counter: 42, origin: 0x1234_5678 };
         Snapshot { tag, saved: 1_700_000_000, parts: vec![vec![1, 2, 3], Vec::new(), vec![9; 300]] }
     }
 

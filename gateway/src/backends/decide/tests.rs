@@ -44,6 +44,8 @@ impl MeshView for Mesh {
         oneshot::channel().1
     }
 
+    fn republish(&self) {}
+
     fn workload(&self, _name: &WorkloadName) -> Option<WorkloadView> {
         None
     }

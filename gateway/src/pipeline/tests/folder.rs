@@ -6,14 +6,14 @@ use crate::config;
 /// Reads the folder of manifests.
 pub(super) async fn open(folder: &Path, store: &Store) -> Opened {
     let source = config::Source::Files(folder.join("manifests"));
-    Opened::of(&source, &store.kept_objects().unwrap()).await.unwrap()
+    Opened::of(&source, &store.kept_objects().unwrap(), None).await.unwrap()
 }
 
 #[tokio::test]
 async fn without_a_folder_there_is_no_start() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("manifests");
-    let opened = Opened::of(&config::Source::Files(path.clone()), &BTreeMap::new()).await;
+    let opened = Opened::of(&config::Source::Files(path.clone()), &BTreeMap::new(), None).await;
     let text = opened.unwrap_err().to_string();
     assert!(text.contains(&path.display().to_string()) && text.contains("No such file"), "{text}");
 }

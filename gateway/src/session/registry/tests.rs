@@ -28,7 +28,7 @@ fn workload(number: u8) -> Workload {
 }
 
 fn generation(counter: u64) -> Generation {
-    Generation { incarnation: 7, counter }
+    Generation { incarnation: 7, counter, origin: 0 }
 }
 
 #[test]

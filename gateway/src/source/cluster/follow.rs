@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::{State, Update, select};
+use crate::election::Term;
 use crate::manifest::{Kind, Resource};
 use crate::source::catalog::FileChange;
 
@@ -37,6 +38,8 @@ pub(super) struct Follower {
     /// The versions that are understood, the best one first.
     versions: Vec<Resource>,
     updates: mpsc::Sender<Update>,
+    /// Confirms that the cluster has not gone back.
+    term: Option<Term>,
     /// What was passed on: a hash of each object.
     known: BTreeMap<String, u64>,
     pause: Duration,
@@ -62,6 +65,7 @@ impl Follower {
         kind: Kind,
         versions: Vec<Resource>,
         updates: mpsc::Sender<Update>,
+        term: Option<Term>,
     ) -> Self {
         let [pause, _] = PAUSES;
         Self {
@@ -69,6 +73,7 @@ impl Follower {
             kind,
             versions,
             updates,
+            term,
             known: BTreeMap::new(),
             pause,
             failed: None,
@@ -162,7 +167,10 @@ impl Follower {
                     listed.insert(name, value);
                     continue;
                 }
-                Event::InitDone => self.replace(std::mem::take(&mut listed)),
+                Event::InitDone => {
+                    self.confirm().await;
+                    self.replace(std::mem::take(&mut listed))
+                }
                 Event::Apply(object) => {
                     let (name, value) = select::object(self.kind, resource, object);
                     self.put(name, value).into_iter().collect()
@@ -173,8 +181,7 @@ impl Follower {
                 }
             };
             failures = 0;
-            let [least, _] = PAUSES;
-            self.pause = least;
+            [self.pause, _] = PAUSES;
             self.unknown_since = None;
             if self.failed.take().is_some() {
                 tracing::info!(kind = %self.kind, "objects of the cluster are followed again");
@@ -184,6 +191,13 @@ impl Follower {
             }
         }
         End::Failed(format!("{}: the watch ended", self.kind))
+    }
+
+    /// Waits until it is certain that a list is not that of a cluster which was restored from a backup.
+    async fn confirm(&self) {
+        if let Some(term) = &self.term {
+            term.confirmed().await;
+        }
     }
 
     /// Takes a whole list: what it lacks was deleted while nobody looked.

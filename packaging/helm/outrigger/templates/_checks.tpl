@@ -23,6 +23,9 @@
 {{- if and (eq (default "" .Values.config.ca.backend) "vault") .Values.networkPolicy.enabled (not .Values.networkPolicy.egress) -}}
 {{- fail "networkPolicy.egress: needed with config.ca.backend vault: a rule to Vault, and one to the cluster's DNS where Vault has a name" -}}
 {{- end -}}
+{{- if and .Values.persistence.enabled (gt (int .Values.replicas) 1) -}}
+{{- fail "persistence.enabled: a volume is one replica's: set replicas to 1, or leave it off, since the state of record is in the API" -}}
+{{- end -}}
 {{- if and .Values.persistence.existingClaim (not .Values.persistence.enabled) -}}
 {{- fail "persistence.existingClaim: means nothing without persistence.enabled" -}}
 {{- end -}}

@@ -8,6 +8,7 @@ state: kubernetes
 namespace: {{ .Release.Namespace | quote }}
 stateDir: /var/lib/outrigger-gateway
 listen: "{{ $host }}:7443"
+replicaListen: "{{ $host }}:7444"
 metricsListen: "{{ $host }}:9464"
 {{- range $key, $value := .Values.config }}
 {{- if or $value (not (or (kindIs "string" $value) (kindIs "map" $value))) }}

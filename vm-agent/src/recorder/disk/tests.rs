@@ -15,7 +15,7 @@ fn folder() -> (tempfile::TempDir, StateDir) {
 }
 
 const fn tag(counter: u64) -> Tag {
-    Tag { incarnation: 7, counter }
+    Tag { incarnation: 7, counter, origin: counter << 32 }
 }
 
 /// A node with so many endpoints, whose first has another identity in every generation.

@@ -35,7 +35,7 @@ impl Gateway {
         }
         let counter =
             current.filter(|tag| tag.incarnation == self.incarnation).map_or(1, |tag| tag.counter + 1);
-        self.history.insert(Tag { incarnation: self.incarnation, counter }, facts);
+        self.history.insert(Tag { incarnation: self.incarnation, counter, origin: 0 }, facts);
     }
 
     /// The whole state of a generation.
@@ -96,7 +96,7 @@ impl Gateway {
 }
 
 fn wire(tag: Tag) -> v1::Generation {
-    v1::Generation { incarnation: tag.incarnation, counter: tag.counter }
+    v1::Generation { incarnation: tag.incarnation, counter: tag.counter, origin: tag.origin }
 }
 
 fn wrap(update: v1::Update) -> v1::GatewayMessage {
@@ -424,7 +424,7 @@ fn a_confirmation_counts_for_the_state_that_is_there() {
         message: Some(v1::gateway_message::Message::UpToDate(v1::UpToDate { generation: tag.map(wire) })),
     };
     assert_eq!(world.core.receive(confirm(world.runs)), [Outcome::Current]);
-    let other = Tag { incarnation: 9, counter: 9 };
+    let other = Tag { incarnation: 9, counter: 9, origin: 0 };
     assert!(matches!(world.core.receive(confirm(Some(other)))[..], [Outcome::Resync(_)]));
     assert!(matches!(world.core.receive(confirm(None))[..], [Outcome::Resync(_)]));
 }

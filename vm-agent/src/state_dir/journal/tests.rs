@@ -4,7 +4,7 @@ const SNAPSHOT: Checksum = [7; DIGEST_BYTES];
 
 fn entries(count: u8) -> Vec<Entry> {
     let entry = |number: u8| Entry {
-        tag: Tag { incarnation: 7, counter: number.into() },
+        tag: Tag { incarnation: 7, counter: number.into(), origin: 0x1234_5678 },
         saved: 1_700_000_000,
         changes: vec![number; usize::from(number) * 5],
     };
