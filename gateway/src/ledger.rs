@@ -57,8 +57,7 @@ pub struct ClusterLedger {
 impl ClusterLedger {
     /// The one in a namespace of a cluster; nothing is asked yet.
     #[must_use]
-    pub fn new(client: Client, namespace: String, runtime: Runtime, term: Term) -> Self {
-        let runtime = ManuallyDrop::new(runtime);
+    pub fn new(client: Client, namespace: String, runtime: ManuallyDrop<Runtime>, term: Term) -> Self {
         Self {
             client,
             namespace,

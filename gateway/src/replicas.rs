@@ -13,7 +13,7 @@ mod stand_by;
 mod take_over;
 
 pub use keys::{KeysError, TermKeys};
-pub use stand_by::{Forwarder, tell_ended};
+pub use stand_by::{Forwarder, Known, tell_ended};
 pub use take_over::take_over;
 
 /// How long a connection between replicas may take until it is of use, and whoever serves may be waited for.
@@ -66,16 +66,4 @@ impl Head {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_head_says_what_it_said() {
-        for from in ["192.0.2.1:40000", "[2001:db8::1]:7443", "[::1]:1"] {
-            let head = Head::Host(from.parse().unwrap());
-            assert_eq!(Head::decode(&head.encode()), Some(head));
-        }
-        assert_eq!(Head::decode(&Head::Ended.encode()), Some(Head::Ended));
-        assert_eq!(Head::decode(&[3; HEAD]), None);
-    }
-}
+mod tests;

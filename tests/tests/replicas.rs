@@ -143,7 +143,11 @@ fn hosts_join_through_a_gateway_that_stands_by_and_lose_nothing_when_another_one
     let outcome = traffic.finish()?;
     ensure!(outcome.sent > 100, "too little was sent to tell: {outcome:?}");
     world.narrow()?;
-    world.wait_allowed(false)
+    world.wait_allowed(false)?;
+    // One that stands by ends in order as well.
+    world.second.stand_by()?;
+    wait_standing_by(&world.second)?;
+    world.second.stop()
 }
 
 #[test]

@@ -63,6 +63,15 @@ impl Held {
         })
     }
 
+    #[cfg(test)]
+    pub(super) fn of_a_test() -> Self {
+        let mut candidate = Candidate::new("a".to_owned(), 1);
+        let Look::Take(lease) = candidate.look(None, Instant::now(), Timestamp::UNIX_EPOCH) else {
+            panic!("nobody has it")
+        };
+        Self::of(&lease).unwrap()
+    }
+
     pub(super) fn leader(&self) -> Leader {
         Leader { name: self.holder.clone(), epoch: self.epoch, address: self.address }
     }

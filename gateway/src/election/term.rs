@@ -70,6 +70,16 @@ impl Term {
         Self { shared: Arc::new(shared) }
     }
 
+    /// One that nobody renews, whose cluster is never asked.
+    #[cfg(test)]
+    pub(crate) fn of_a_test() -> Self {
+        let uri = "http://127.0.0.1:1".parse().unwrap();
+        let client = kube::Client::try_from(kube::Config::new(uri)).unwrap();
+        let leases = Api::namespaced(client, "mesh");
+        let held = Held::of_a_test();
+        Self::begin(leases, held, None, Instant::now())
+    }
+
     /// The epoch that it is, and what is known of the one before.
     #[must_use]
     pub fn beginning(&self) -> Beginning {

@@ -178,6 +178,18 @@ impl TermKeys {
         Ok(config)
     }
 
+    #[cfg(test)]
+    pub(super) fn copy(&self) -> Self {
+        let (certificate, key) = (self.authority.certificate_pem(), self.authority.key_pem());
+        let authority = Authority::from_pem(&self.domain, &certificate, &key).unwrap();
+        Self { authority, domain: self.domain.clone(), clock: self.clock.clone() }
+    }
+
+    #[cfg(test)]
+    pub(super) fn pin(&self) -> pki::KeyHash {
+        self.authority.pin()
+    }
+
     fn certificate(&self) -> Result<(Vec<pki::CertificateDer<'static>>, KeyPair), KeysError> {
         let key = KeyPair::generate()?;
         let csr = CheckedCsr::from_der(&key.request()?)?;

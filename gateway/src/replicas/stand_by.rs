@@ -4,18 +4,20 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::Client;
 use pki::TrustDomain;
 use prometheus_client::metrics::counter::Counter;
+use rustls::ClientConfig;
 use tokio::io::{AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::keys::RENEW;
 use super::{Head, PATIENCE, TermKeys};
 use crate::clock::Clock;
 use crate::election::Leader;
@@ -27,6 +29,14 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// Between two attempts to tell a replica that its term is over, and how many.
 const TELL_PAUSE: Duration = Duration::from_secs(1);
 const TELLS: usize = 30;
+
+/// How a leader is spoken to.
+#[derive(Clone, Debug)]
+pub struct Known {
+    epoch: u32,
+    config: Arc<ClientConfig>,
+    since: Instant,
+}
 
 /// What hands connections on.
 #[derive(Clone)]
@@ -43,6 +53,8 @@ pub struct Forwarder {
     pub leader: watch::Receiver<Leader>,
     /// Connections at a time.
     pub connections: usize,
+    /// How it speaks to the leader of a term, for a while.
+    pub keys: Arc<Mutex<Option<Known>>>,
     /// Connections that were handed on.
     pub handed_on: Counter,
     /// Connections that were closed because nobody took them.
@@ -115,12 +127,30 @@ impl Forwarder {
     /// A connection to the leader, once it serves.
     async fn open(&self, head: Head) -> io::Result<TlsStream<TcpStream>> {
         let mut leader = self.leader.clone();
-        let serves = leader.wait_for(|leader| leader.address.is_some()).await.map(|leader| leader.address);
-        let address = serves.map_err(io::Error::other)?.ok_or_else(|| io::Error::other("nobody serves"))?;
+        let serves = leader.wait_for(|leader| leader.address.is_some()).await.map(|leader| leader.clone());
+        let Leader { epoch, address, .. } = serves.map_err(io::Error::other)?;
+        let address = address.ok_or_else(|| io::Error::other("nobody serves"))?;
+        let opened = open(self.config(epoch).await?, address, head).await;
+        if opened.is_err() {
+            *self.keys.lock().await = None;
+        }
+        opened
+    }
+
+    /// How the leader of a term is spoken to. Thousands of hosts come at once: the Secret is read for the first.
+    async fn config(&self, epoch: u32) -> io::Result<Arc<ClientConfig>> {
+        let mut known = self.keys.lock().await;
+        if let Some(known) =
+            known.as_ref().filter(|known| known.epoch == epoch && known.since.elapsed() < RENEW)
+        {
+            return Ok(Arc::clone(&known.config));
+        }
         let keys =
             TermKeys::read(&self.client, &self.namespace, &self.trust_domain, self.clock.clone()).await;
         let keys = keys.map_err(io::Error::other)?.ok_or_else(|| io::Error::other("there are no keys"))?;
-        open(&keys, address, head).await
+        let config = Arc::new(keys.client().map_err(io::Error::other)?);
+        *known = Some(Known { epoch, config: Arc::clone(&config), since: Instant::now() });
+        Ok(config)
     }
 }
 
@@ -128,7 +158,8 @@ impl Forwarder {
 /// not know. `keys` are those of that term. Gives up when nobody is there.
 pub async fn tell_ended(keys: TermKeys, address: SocketAddr) {
     for _attempt in 0..TELLS {
-        match tokio::time::timeout(PATIENCE, open(&keys, address, Head::Ended)).await {
+        let Ok(config) = keys.client() else { return };
+        match tokio::time::timeout(PATIENCE, open(Arc::new(config), address, Head::Ended)).await {
             Ok(Ok(mut stream)) => {
                 let _closed = stream.shutdown().await;
                 tracing::info!(%address, "the gateway that held the lease before knows that it is over");
@@ -140,8 +171,11 @@ pub async fn tell_ended(keys: TermKeys, address: SocketAddr) {
     }
 }
 
-async fn open(keys: &TermKeys, address: SocketAddr, head: Head) -> io::Result<TlsStream<TcpStream>> {
-    let config = Arc::new(keys.client().map_err(io::Error::other)?);
+pub(super) async fn open(
+    config: Arc<ClientConfig>,
+    address: SocketAddr,
+    head: Head,
+) -> io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let mut stream = TlsConnector::from(config).connect(pki::tls::server_name(), stream).await?;

@@ -1,5 +1,6 @@
 //! A gateway whose state is in a cluster is one of several: it stands by until it has the lease.
 
+use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ pub(super) struct StandBy {
     namespace: String,
     clock: Clock,
     /// Whoever waits for the store may hold up a thread of the main one, and must not hold up what is waited for.
-    runtime: Runtime,
+    runtime: ManuallyDrop<Runtime>,
     listener: TcpListener,
     address: SocketAddr,
     replica: Replica,
@@ -104,6 +105,8 @@ impl StandBy {
         let replica = open_replica(&config.state_dir)?;
         let runtime =
             Builder::new_multi_thread().worker_threads(1).thread_name("ledger").enable_all().build()?;
+        // To end it would wait, which no thread of another one may.
+        let runtime = ManuallyDrop::new(runtime);
         let connecting = {
             let settings = settings.clone();
             runtime.spawn(async move { cluster::client(&settings).await })
@@ -134,6 +137,7 @@ impl StandBy {
             clock: self.clock.clone(),
             leader: leader.clone(),
             connections: config.max_connections,
+            keys: Arc::default(),
             handed_on: self.metrics.handed_on.clone(),
             lost: self.metrics.lost.clone(),
         };
@@ -147,6 +151,7 @@ impl StandBy {
             won = winning => won?,
             () = forwarder.run(hosts) => bail!("connections are not handed on any more"),
             () = tell(leader, health.clone()) => bail!("it is not told any more who serves"),
+            () = super::watchdog() => bail!("the service manager is not told any more that this gateway runs"),
             () = shutdown.wait() => return Ok(None),
         };
         Ok(Some(self.led(config, won, Standing { shutdown: standing, health, metrics }).await))

@@ -129,7 +129,9 @@ impl Core {
             Some(v1::gateway_message::Message::Behind(v1::Behind { generation })) => {
                 let theirs =
                     generation.map_or_else(|| "none".to_owned(), |generation| generation.counter.to_string());
-                vec![Outcome::Behind(format!("the gateway has generation {theirs}, older than this host's"))]
+                vec![Outcome::Behind(format!(
+                    "the gateway, which has generation {theirs}, does not know the newer state of this host"
+                ))]
             }
             Some(v1::gateway_message::Message::Update(update)) => self.update(update),
             Some(v1::gateway_message::Message::Renew(v1::Renew { within_seconds })) => {
