@@ -63,7 +63,7 @@ pub struct Leader {
     /// The replica's name; empty: nobody.
     pub name: String,
     /// Tells its terms apart.
-    pub epoch: u32,
+    pub run: u32,
     /// Where it takes over connections; `None` until it serves.
     pub address: Option<SocketAddr>,
 }
@@ -117,12 +117,12 @@ impl Replica {
 }
 
 impl Election {
-    /// Of a replica in a namespace of a cluster; `epoch` is random, and that of its term, if it gets one.
+    /// Of a replica in a namespace of a cluster; `run` is random, and that of its term, if it gets one.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, replica: &Replica, epoch: u32) -> Self {
+    pub fn new(client: Client, namespace: &str, replica: &Replica, run: u32) -> Self {
         Self {
             leases: Api::namespaced(client, namespace),
-            candidate: Candidate::new(replica.name().to_owned(), epoch),
+            candidate: Candidate::new(replica.name().to_owned(), run),
             leader: watch::Sender::default(),
         }
     }

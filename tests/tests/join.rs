@@ -156,7 +156,7 @@ fn a_token_of_another_gateway_is_refused() {
         std::fs::write(
             &config,
             format!(
-                "manifests: {dir}/manifests\nstateDir: {dir}/state\nlisten: \"[::]:7444\"\nadminSocket: {socket}\n\
+                "manifests: {dir}/manifests\nstateDir: {dir}/state\nlisten: \"[::]:7543\"\nadminSocket: {socket}\n\
                  metricsListen: 127.0.0.1:9474\nadvertise: [\"{}:7443\"]\nworkloadPools: [10.9.0.0/24]\n",
                 stand.cluster.node.v4(),
                 dir = folder.display()

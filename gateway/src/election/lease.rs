@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use super::{DURATION, Leader, NAME};
 
 /// The term's random number, in hex.
-const EPOCH: &str = "outrigger.dev/epoch";
+const RUN: &str = "outrigger.dev/run";
 /// Where its holder takes over connections.
 const ADDRESS: &str = "outrigger.dev/address";
 
@@ -21,7 +21,7 @@ const ADDRESS: &str = "outrigger.dev/address";
 pub(super) struct Held {
     pub(super) object: Lease,
     pub(super) holder: String,
-    pub(super) epoch: u32,
+    pub(super) run: u32,
     pub(super) address: Option<SocketAddr>,
     pub(super) renewed: Timestamp,
     transitions: i32,
@@ -32,7 +32,7 @@ pub(super) struct Held {
 #[derive(Debug)]
 pub(super) struct Candidate {
     name: String,
-    epoch: u32,
+    run: u32,
     /// The version that was seen last, and since when.
     seen: Option<(Option<String>, Instant)>,
 }
@@ -54,7 +54,7 @@ impl Held {
         let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
         Some(Self {
             holder: spec.holder_identity.clone().unwrap_or_default(),
-            epoch: annotation(EPOCH).and_then(|text| u32::from_str_radix(text, 16).ok()).unwrap_or_default(),
+            run: annotation(RUN).and_then(|text| u32::from_str_radix(text, 16).ok()).unwrap_or_default(),
             address: annotation(ADDRESS).and_then(|text| text.parse().ok()),
             renewed: spec.renew_time.as_ref()?.0,
             transitions: spec.lease_transitions.unwrap_or_default(),
@@ -73,7 +73,7 @@ impl Held {
     }
 
     pub(super) fn leader(&self) -> Leader {
-        Leader { name: self.holder.clone(), epoch: self.epoch, address: self.address }
+        Leader { name: self.holder.clone(), run: self.run, address: self.address }
     }
 
     /// The same, renewed. Times never go back within a term, whatever the clock does.
@@ -99,8 +99,8 @@ impl Held {
 }
 
 impl Candidate {
-    pub(super) const fn new(name: String, epoch: u32) -> Self {
-        Self { name, epoch, seen: None }
+    pub(super) const fn new(name: String, run: u32) -> Self {
+        Self { name, run, seen: None }
     }
 
     /// Looks at the Lease as it is now; `None`: there is none.
@@ -129,7 +129,7 @@ impl Candidate {
         object.metadata.name = Some(NAME.to_owned());
         let annotations = object.metadata.annotations.get_or_insert_with(BTreeMap::new);
         annotations.remove(ADDRESS);
-        annotations.insert(EPOCH.to_owned(), format!("{:08x}", self.epoch));
+        annotations.insert(RUN.to_owned(), format!("{:08x}", self.run));
         let renewed = held.map_or(now, |held| later(now, held.renewed));
         object.spec = Some(LeaseSpec {
             holder_identity: Some(self.name.clone()),
@@ -160,8 +160,8 @@ mod tests {
         *lease
     }
 
-    fn candidate(name: &str, epoch: u32) -> Candidate {
-        Candidate::new(name.to_owned(), epoch)
+    fn candidate(name: &str, run: u32) -> Candidate {
+        Candidate::new(name.to_owned(), run)
     }
 
     #[test]
@@ -171,7 +171,7 @@ mod tests {
         let second = Duration::from_secs(1);
         for passed in 0..6 {
             let look = b.look(Some(&lease), at + passed * second, START);
-            assert!(matches!(look, Look::Wait(leader) if leader.name == "a" && leader.epoch == 1));
+            assert!(matches!(look, Look::Wait(leader) if leader.name == "a" && leader.run == 1));
         }
         // What the clock of the holder says counts for nothing.
         let mut renewed = Held::of(&lease).unwrap().renewed_at(START, None);
@@ -179,7 +179,7 @@ mod tests {
         assert!(matches!(b.look(Some(&renewed), at + 6 * second, START), Look::Wait(_)));
         assert!(matches!(b.look(Some(&renewed), at + 11 * second, START), Look::Wait(_)));
         let taken = Held::of(&written(b.look(Some(&renewed), at + 12 * second, START), "3")).unwrap();
-        assert_eq!((taken.holder.as_str(), taken.epoch, taken.transitions), ("b", 2, 1));
+        assert_eq!((taken.holder.as_str(), taken.run, taken.transitions), ("b", 2, 1));
         assert_eq!(taken.object.metadata.resource_version.as_deref(), Some("3"));
     }
 

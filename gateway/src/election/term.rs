@@ -57,8 +57,8 @@ impl Term {
     /// Begins with the Lease as it was written at `begun`; `before` is what it said then.
     pub(super) fn begin(leases: Api<Lease>, held: Held, before: Option<Held>, begun: Instant) -> Self {
         let before =
-            before.filter(|before| before.epoch != 0).map(|before| (before.epoch, seconds(before.renewed)));
-        let beginning = Beginning { epoch: held.epoch, before };
+            before.filter(|before| before.run != 0).map(|before| (before.run, seconds(before.renewed)));
+        let beginning = Beginning { run: held.run, before };
         let state = State { held, until: begun + DURATION, unanswered: Vec::new(), address: None };
         let shared = Shared {
             leases,
@@ -80,7 +80,7 @@ impl Term {
         Self::begin(leases, held, None, Instant::now())
     }
 
-    /// The epoch that it is, and what is known of the one before.
+    /// The run that it is, and what is known of the one before.
     #[must_use]
     pub fn beginning(&self) -> Beginning {
         self.shared.beginning
@@ -270,7 +270,7 @@ impl State {
     fn is_own(&self, found: &Held) -> bool {
         let is_known = |time: &Timestamp| seconds_and_more(*time) == seconds_and_more(found.renewed);
         found.holder == self.held.holder
-            && found.epoch == self.held.epoch
+            && found.run == self.held.run
             && (is_known(&self.held.renewed) || self.unanswered.iter().any(is_known))
     }
 }

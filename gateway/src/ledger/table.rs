@@ -111,7 +111,7 @@ impl ClusterLedger {
                 Err(error) if is_code(&error, 409) || is_code(&error, 404) => {
                     let found = self.records().get_opt(&name).await;
                     let found = found.map_err(|error| failed("get MeshRecord", &name, &error))?;
-                    let is_fence = found.is_some() && matches!(table, Shared::Numbers | Shared::Epochs);
+                    let is_fence = found.is_some() && matches!(table, Shared::Numbers | Shared::Runs);
                     part = found.map_or_else(
                         || Part { version: None, ..part.clone() },
                         |found| Part {
@@ -174,7 +174,7 @@ impl ClusterLedger {
 fn part_name(table: Shared, key: &str) -> String {
     let first = Sha256::digest(key).first().copied().unwrap_or_default();
     let parts = match table {
-        Shared::Epochs => 1,
+        Shared::Runs => 1,
         Shared::Relabels => FEW_PARTS,
         Shared::Numbers
         | Shared::Roots

@@ -24,7 +24,7 @@ impl ClusterLedger {
         for ((table, key), bytes) in changes {
             let change = (*table, key, bytes.as_ref());
             match table {
-                Shared::Numbers | Shared::Epochs | Shared::Identities | Shared::Relabels => {
+                Shared::Numbers | Shared::Runs | Shared::Identities | Shared::Relabels => {
                     first.push(change);
                 }
                 Shared::RevokedKeys | Shared::RestingAddresses if bytes.is_some() => first.push(change),

@@ -171,9 +171,9 @@ impl TermKeys {
     pub fn client(&self) -> Result<ClientConfig, KeysError> {
         let (chain, key) = self.certificate()?;
         let bundle = self.authority.bundle()?;
-        let epoch = UnixTime::since_unix_epoch(Duration::ZERO);
+        let long_ago = UnixTime::since_unix_epoch(Duration::ZERO);
         let mut config =
-            pki::tls::client_mutual(&bundle, &self.domain, chain, &key, epoch, self.clock.source())?;
+            pki::tls::client_mutual(&bundle, &self.domain, chain, &key, long_ago, self.clock.source())?;
         config.alpn_protocols = vec![ALPN.to_vec()];
         Ok(config)
     }

@@ -33,7 +33,7 @@ const TELLS: usize = 30;
 /// How a leader is spoken to.
 #[derive(Clone, Debug)]
 pub struct Known {
-    epoch: u32,
+    run: u32,
     config: Arc<ClientConfig>,
     since: Instant,
 }
@@ -73,7 +73,7 @@ impl Forwarder {
         let permits = Arc::new(Semaphore::new(self.connections));
         let mut under_way = JoinSet::new();
         let mut leader = self.leader.clone();
-        let mut term = leader.borrow_and_update().epoch;
+        let mut term = leader.borrow_and_update().run;
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
@@ -92,7 +92,7 @@ impl Forwarder {
                 },
                 Some(_ended) = under_way.join_next() => {}
                 Ok(()) = leader.changed() => {
-                    let now = leader.borrow_and_update().epoch;
+                    let now = leader.borrow_and_update().run;
                     if now != term {
                         // Whoever served them does not any more, even where it does not know yet.
                         under_way.shutdown().await;
@@ -128,9 +128,9 @@ impl Forwarder {
     async fn open(&self, head: Head) -> io::Result<TlsStream<TcpStream>> {
         let mut leader = self.leader.clone();
         let serves = leader.wait_for(|leader| leader.address.is_some()).await.map(|leader| leader.clone());
-        let Leader { epoch, address, .. } = serves.map_err(io::Error::other)?;
+        let Leader { run, address, .. } = serves.map_err(io::Error::other)?;
         let address = address.ok_or_else(|| io::Error::other("nobody serves"))?;
-        let opened = open(self.config(epoch).await?, address, head).await;
+        let opened = open(self.config(run).await?, address, head).await;
         if opened.is_err() {
             *self.keys.lock().await = None;
         }
@@ -138,10 +138,9 @@ impl Forwarder {
     }
 
     /// How the leader of a term is spoken to. Thousands of hosts come at once: the Secret is read for the first.
-    async fn config(&self, epoch: u32) -> io::Result<Arc<ClientConfig>> {
+    async fn config(&self, run: u32) -> io::Result<Arc<ClientConfig>> {
         let mut known = self.keys.lock().await;
-        if let Some(known) =
-            known.as_ref().filter(|known| known.epoch == epoch && known.since.elapsed() < RENEW)
+        if let Some(known) = known.as_ref().filter(|known| known.run == run && known.since.elapsed() < RENEW)
         {
             return Ok(Arc::clone(&known.config));
         }
@@ -149,7 +148,7 @@ impl Forwarder {
             TermKeys::read(&self.client, &self.namespace, &self.trust_domain, self.clock.clone()).await;
         let keys = keys.map_err(io::Error::other)?.ok_or_else(|| io::Error::other("there are no keys"))?;
         let config = Arc::new(keys.client().map_err(io::Error::other)?);
-        *known = Some(Known { epoch, config: Arc::clone(&config), since: Instant::now() });
+        *known = Some(Known { run, config: Arc::clone(&config), since: Instant::now() });
         Ok(config)
     }
 }

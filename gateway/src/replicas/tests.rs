@@ -40,7 +40,8 @@ impl World {
     /// Fails where the leader does not want to hear it.
     async fn say(&self, config: ClientConfig, head: Head) -> std::io::Result<()> {
         let mut stream = open(Arc::new(config), self.leader, head).await?;
-        stream.read_u8().await.map(drop)
+        // Whoever is believed is waited for.
+        tokio::time::timeout(PATIENCE, stream.read_u8()).await.map_or(Ok(()), |read| read.map(drop))
     }
 }
 

@@ -127,8 +127,8 @@ impl StandBy {
         hosts: &TcpListener,
         shutdown: &Shutdown,
     ) -> Result<Option<(Leading, Replica)>> {
-        let epoch = Beginning::random().epoch;
-        let election = Election::new(self.client.clone(), &self.namespace, &self.replica, epoch);
+        let run = Beginning::random().run;
+        let election = Election::new(self.client.clone(), &self.namespace, &self.replica, run);
         let leader = election.leader();
         let forwarder = Forwarder {
             client: self.client.clone(),

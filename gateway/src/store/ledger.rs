@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::StoreError;
 use super::lineage::Beginning;
 use super::table::{
-    EPOCHS, IDENTITIES, NUMBERS, RELABELS, RESTING_ADDRESSES, REVOKED_KEYS, ROOTS, Records, TOKENS, WORKLOADS,
+    IDENTITIES, NUMBERS, RELABELS, RESTING_ADDRESSES, REVOKED_KEYS, ROOTS, RUNS, Records, TOKENS, WORKLOADS,
 };
 
 /// A table of records that a ledger keeps.
@@ -21,8 +21,8 @@ use super::table::{
 pub enum Shared {
     /// Single numbers, by name.
     Numbers,
-    /// Starts of gateways, by their epochs.
-    Epochs,
+    /// Starts of gateways, by their runs.
+    Runs,
     /// Roots and their keys, by name.
     Roots,
     /// Identities, by number.
@@ -64,7 +64,7 @@ pub trait Ledger: fmt::Debug + Send + Sync {
     /// [`LedgerError`].
     fn keep(&self, changes: &Changes) -> Result<(), LedgerError>;
 
-    /// The epoch that begins when this is opened.
+    /// The run that begins when this is opened.
     fn beginning(&self) -> Beginning {
         Beginning::random()
     }
@@ -101,7 +101,7 @@ impl Shared {
     /// Every one, in the order in which changes are kept.
     pub const ALL: [Self; 9] = [
         Self::Numbers,
-        Self::Epochs,
+        Self::Runs,
         Self::Roots,
         Self::Identities,
         Self::Relabels,
@@ -116,7 +116,7 @@ impl Shared {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Numbers => "numbers",
-            Self::Epochs => "epochs",
+            Self::Runs => "runs",
             Self::Roots => "roots",
             Self::Identities => "identities",
             Self::Relabels => "relabels",
@@ -136,7 +136,7 @@ impl Shared {
     /// Its table of JSON records, if it is one by text.
     const fn records(self) -> Option<Records> {
         match self {
-            Self::Epochs => Some(EPOCHS),
+            Self::Runs => Some(RUNS),
             Self::Roots => Some(ROOTS),
             Self::Relabels => Some(RELABELS),
             Self::RevokedKeys => Some(REVOKED_KEYS),

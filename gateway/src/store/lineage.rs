@@ -1,4 +1,4 @@
-//! Where the numbers of generations come from. Each start is an epoch with numbers of its own, and what was published under
+//! Where the numbers of generations come from. Each start is a run with numbers of its own, and what was published under
 //! them carries it. A store that was restored from a backup does not know what was published since: an agent that has
 //! such a state is told so, and never given an older one in its place.
 
@@ -12,24 +12,24 @@ use serde::{Deserialize, Serialize};
 
 use super::generation::random_incarnation;
 use super::ledger::Transaction;
-use super::table::{EPOCHS, decode, put, remove};
+use super::table::{RUNS, decode, put, remove};
 use super::{Store, StoreError};
 
-/// How many epochs are remembered. An agent that was away for more starts is believed by its number alone.
+/// How many runs are remembered. An agent that was away for more starts is believed by its number alone.
 const REMEMBERED: usize = 256;
 
-/// An epoch that begins.
+/// A run that begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Beginning {
     /// Random, not 0.
-    pub epoch: u32,
-    /// The epoch before, and the second since 1970 after which nothing was published in it.
+    pub run: u32,
+    /// The run before, and the second since 1970 after which nothing was published in it.
     pub before: Option<(u32, u64)>,
 }
 
-/// What is known of an epoch.
+/// What is known of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Epoch {
+struct Run {
     /// Its first number.
     start: u64,
     /// Nothing was published in it after this second since 1970.
@@ -37,18 +37,18 @@ struct Epoch {
     until: Option<u64>,
 }
 
-/// The epochs of a store.
+/// The runs of a store.
 #[derive(Clone, Debug, Default)]
 pub struct Lineage {
     own: u32,
-    epochs: BTreeMap<u32, Epoch>,
+    runs: BTreeMap<u32, Run>,
 }
 
 impl Beginning {
     /// One of which nothing else is known.
     #[must_use]
     pub fn random() -> Self {
-        Self { epoch: rand::random_range(1..=u32::MAX), before: None }
+        Self { run: rand::random_range(1..=u32::MAX), before: None }
     }
 }
 
@@ -57,15 +57,15 @@ impl Lineage {
     /// restored from a backup that is older.
     #[must_use]
     pub fn is_later(&self, generation: Generation) -> bool {
-        let (epoch, published) = split(generation.origin);
-        if epoch == 0 || epoch == self.own {
+        let (run, published) = split(generation.origin);
+        if run == 0 || run == self.own {
             return false;
         }
-        let Some(Epoch { start, until }) = self.epochs.get(&epoch) else {
-            let oldest = self.epochs.values().map(|epoch| epoch.start).min();
+        let Some(Run { start, until }) = self.runs.get(&run) else {
+            let oldest = self.runs.values().map(|run| run.start).min();
             return oldest.is_some_and(|oldest| generation.counter >= oldest);
         };
-        let next = self.epochs.values().map(|epoch| epoch.start).filter(|other| other > start).min();
+        let next = self.runs.values().map(|run| run.start).filter(|other| other > start).min();
         next.is_some_and(|next| generation.counter >= next)
             || until.is_some_and(|until| u64::from(published) > until)
     }
@@ -77,51 +77,51 @@ impl Lineage {
     }
 }
 
-/// The epoch, and when it was published.
+/// The run, and when it was published.
 fn split(origin: u64) -> (u32, u32) {
     let half = |bits: u64| u32::try_from(bits & u64::from(u32::MAX)).unwrap_or_default();
     (half(origin >> 32), half(origin))
 }
 
-/// Begins an epoch whose first number is `start`.
+/// Begins a run whose first number is `start`.
 pub(super) fn begin(
     transaction: &Transaction,
     beginning: Beginning,
     start: u64,
 ) -> Result<Lineage, StoreError> {
-    let mut epochs = BTreeMap::new();
-    for entry in transaction.open_table(EPOCHS)?.iter()? {
+    let mut runs = BTreeMap::new();
+    for entry in transaction.open_table(RUNS)?.iter()? {
         let (key, bytes) = entry?;
-        let epoch: Epoch = decode("epochs", key.value(), bytes.value())?;
+        let run: Run = decode("runs", key.value(), bytes.value())?;
         let number = u32::from_str_radix(key.value(), 16).map_err(|error| StoreError::Record {
-            table: "epochs",
+            table: "runs",
             key: key.value().to_owned(),
             reason: error.to_string(),
         })?;
-        epochs.insert(number, epoch);
+        runs.insert(number, run);
     }
-    let Beginning { epoch: own, before } = beginning;
+    let Beginning { run: own, before } = beginning;
     if let Some((before, until)) = before
-        && let Some(epoch) = epochs.get_mut(&before)
-        && epoch.until.is_none()
+        && let Some(run) = runs.get_mut(&before)
+        && run.until.is_none()
     {
-        epoch.until = Some(until);
-        put(transaction, EPOCHS, &key(before), epoch)?;
+        run.until = Some(until);
+        put(transaction, RUNS, &key(before), run)?;
     }
-    let epoch = Epoch { start, until: None };
-    epochs.insert(own, epoch);
-    put(transaction, EPOCHS, &key(own), &epoch)?;
-    while epochs.len() > REMEMBERED {
-        let oldest = epochs.iter().min_by_key(|(_, epoch)| epoch.start).map(|(number, _)| *number);
+    let run = Run { start, until: None };
+    runs.insert(own, run);
+    put(transaction, RUNS, &key(own), &run)?;
+    while runs.len() > REMEMBERED {
+        let oldest = runs.iter().min_by_key(|(_, run)| run.start).map(|(number, _)| *number);
         let Some(oldest) = oldest else { break };
-        epochs.remove(&oldest);
-        remove(transaction, EPOCHS, &key(oldest))?;
+        runs.remove(&oldest);
+        remove(transaction, RUNS, &key(oldest))?;
     }
-    Ok(Lineage { own, epochs })
+    Ok(Lineage { own, runs })
 }
 
-fn key(epoch: u32) -> String {
-    format!("{epoch:08x}")
+fn key(run: u32) -> String {
+    format!("{run:08x}")
 }
 
 impl Store {
@@ -155,16 +155,16 @@ mod tests {
     use super::*;
 
     fn lineage() -> Lineage {
-        let epochs = [
-            (1, Epoch { start: 100, until: Some(5_000) }),
-            (2, Epoch { start: 200, until: None }),
-            (3, Epoch { start: 300, until: None }),
+        let runs = [
+            (1, Run { start: 100, until: Some(5_000) }),
+            (2, Run { start: 200, until: None }),
+            (3, Run { start: 300, until: None }),
         ];
-        Lineage { own: 3, epochs: epochs.into() }
+        Lineage { own: 3, runs: runs.into() }
     }
 
-    fn generation(epoch: u64, published: u64, counter: u64) -> Generation {
-        Generation { incarnation: 7, counter, origin: epoch << 32 | published }
+    fn generation(run: u64, published: u64, counter: u64) -> Generation {
+        Generation { incarnation: 7, counter, origin: run << 32 | published }
     }
 
     #[test]
@@ -182,7 +182,7 @@ mod tests {
             // By the number.
             generation(1, 4_000, 200),
             generation(2, 4_000, 300),
-            // By an epoch that the backup does not have.
+            // By a run that the backup does not have.
             generation(9, 4_000, 100),
             generation(9, 4_000, 5_000),
         ];
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_published_carries_its_epoch_and_time() {
+    fn what_is_published_carries_its_run_and_time() {
         let origin = lineage().origin(0x6553_f100);
         assert_eq!(origin, 0x3_6553_f100);
         assert_eq!(split(origin), (3, 0x6553_f100));

@@ -29,8 +29,8 @@ pub(super) const RESTING_ADDRESSES: Records = TableDefinition::new("resting_addr
 pub(super) const IDENTITIES: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("identities");
 /// Changes of identities that are under way, by address.
 pub(super) const RELABELS: Records = TableDefinition::new("relabels");
-/// Starts of gateways, by their epochs in hex.
-pub(super) const EPOCHS: Records = TableDefinition::new("epochs");
+/// Starts of gateways, by their runs in hex.
+pub(super) const RUNS: Records = TableDefinition::new("runs");
 /// The last valid version of each object.
 pub(super) const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects");
 
@@ -51,7 +51,7 @@ pub(super) fn prepare(database: &Database, format: u64) -> Result<u64, StoreErro
     if found <= format {
         transaction.open_table(ROOT)?;
         let mut all = vec![TOKENS, WORKLOADS, REVOKED_KEYS, RESTING_ADDRESSES, RELABELS, OBJECTS, ROOTS];
-        all.extend([TRUSTS, EPOCHS]);
+        all.extend([TRUSTS, RUNS]);
         for records in all {
             transaction.open_table(records)?;
         }
