@@ -17,11 +17,13 @@ use crate::source::cluster;
 use crate::store::{InvalidPools, Pools};
 
 mod ca;
+mod nodes;
 mod value;
 
 use ::config::{HostPort, InvalidFile, List};
 pub use ca::{Ca, CaSection, Signer};
-pub use value::{InvalidValue, Lasting, Replicas, Source, SourceKind, State, StateKind};
+pub use nodes::Nodes;
+pub use value::{InvalidValue, Lasting, Replicas, ServiceAccount, Source, SourceKind, State, StateKind};
 
 /// Where the configuration file is unless `--config` says otherwise. A missing file there is no error.
 pub const DEFAULT_FILE: &str = "/etc/outrigger/gateway.yaml";
@@ -150,6 +152,13 @@ pub struct Options {
     /// host, and they have no limit of their own. [default: none]
     #[arg(long, env = "OUTRIGGER_GATEWAY_PROXIES", value_name = "CIDR,…")]
     pub proxies: Option<List<IpNet>>,
+    /// With the state in `kubernetes`: the service account whose pods make their node a transit node. [default: none]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_TRANSIT_ACCOUNT", value_name = "NAMESPACE/NAME")]
+    #[serde(deserialize_with = "::config::text")]
+    pub transit_account: Option<ServiceAccount>,
+    /// Where the agents of these nodes reach gateways; in the `ConfigMap` `outrigger-bootstrap`. [default: `advertise`]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_NODE_GATEWAYS", value_name = "HOST:PORT,…")]
+    pub node_gateways: Option<List<HostPort>>,
     /// The audit log, lines of JSON. [default: audit.log in the state folder]
     #[arg(long, env = "OUTRIGGER_GATEWAY_AUDIT_LOG", value_name = "FILE")]
     pub audit_log: Option<PathBuf>,
@@ -209,6 +218,8 @@ pub struct Config {
     pub max_connections_per_source: usize,
     /// Proxies and load balancers that hosts come through.
     pub proxies: Vec<IpNet>,
+    /// How cluster nodes join by the service accounts of their pods.
+    pub nodes: Nodes,
     /// The audit log.
     pub audit_log: PathBuf,
     /// Who signs certificates.
@@ -274,12 +285,14 @@ impl Config {
         let folder = |given: Option<PathBuf>, default: &str| given.unwrap_or_else(|| PathBuf::from(default));
         let listen = options.listen.unwrap_or(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 7443)));
         let state = state(&options, listen, path)?;
-        let state_dir = folder(options.state_dir, "/var/lib/outrigger-gateway");
-        let pool_prefixes = options.workload_pools.map(|list| list.0).unwrap_or_default();
+        let state_dir = folder(options.state_dir.clone(), "/var/lib/outrigger-gateway");
+        let pool_prefixes = options.workload_pools.clone().map(|list| list.0).unwrap_or_default();
+        let advertise = advertised(options.advertise.as_ref(), listen);
         let config = Self {
+            nodes: Nodes::of(&options, &state, &advertise, path)?,
             state,
             source: source(options.source, options.manifests, options.kubeconfig.clone(), path)?,
-            advertise: advertised(options.advertise, listen),
+            advertise,
             listen,
             trust_domain: match options.trust_domain {
                 Some(trust_domain) => trust_domain,
@@ -385,6 +398,8 @@ impl Options {
             max_connections: self.max_connections.or(other.max_connections),
             max_connections_per_source: self.max_connections_per_source.or(other.max_connections_per_source),
             proxies: self.proxies.or(other.proxies),
+            transit_account: self.transit_account.or(other.transit_account),
+            node_gateways: self.node_gateways.or(other.node_gateways),
             audit_log: self.audit_log.or(other.audit_log),
             ca: self.ca.or(other.ca),
             log_format: self.log_format.or(other.log_format),
@@ -454,9 +469,9 @@ fn state(options: &Options, listen: SocketAddr, path: &Path) -> Result<State, In
     }
 }
 
-fn advertised(given: Option<List<HostPort>>, listen: SocketAddr) -> Vec<String> {
+fn advertised(given: Option<&List<HostPort>>, listen: SocketAddr) -> Vec<String> {
     match given {
-        Some(List(given)) => given.into_iter().map(|at| at.to_string()).collect(),
+        Some(List(given)) => given.iter().map(ToString::to_string).collect(),
         None if listen.ip().is_unspecified() => Vec::new(),
         None => vec![listen.to_string()],
     }

@@ -10,16 +10,18 @@ use std::time::Duration;
 use pki::{Asked, CheckedCsr, SpiffeId, TrustDomain};
 use proto::v1;
 use proto::v1::enrollment_server::Enrollment;
+use proto::v1::join_request::Credential;
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
+use crate::accounts::{Accounts, Reviewed};
 use crate::audit::{self, Audit, Event};
 use crate::authorization::authorise;
 use crate::ca::{self, Ca, Certificate, SignError};
 use crate::clock::Clock;
 use crate::mesh_view::MeshView;
 use crate::metrics::Metrics;
-use crate::store::{Joining, Store, StoreError, Target, Token, Workload, WorkloadName};
+use crate::store::{Joining, Proof, Store, StoreError, Target, Workload, WorkloadName};
 use crate::tls::PeerIdentity;
 
 pub use error::EnrollmentError;
@@ -44,6 +46,8 @@ pub struct EnrollmentService {
     pub store: Arc<Store>,
     /// Who issues.
     pub ca: Arc<Ca>,
+    /// Whose pods make cluster nodes a part of the mesh.
+    pub accounts: Arc<Accounts>,
     /// Which groups there are.
     pub mesh: Arc<dyn MeshView>,
     /// Where it is written down.
@@ -54,6 +58,13 @@ pub struct EnrollmentService {
     pub clock: Clock,
     /// The rest.
     pub settings: Arc<Settings>,
+}
+
+/// What lets a host join, and as what.
+struct Admitted {
+    proof: Proof,
+    target: Target,
+    name: WorkloadName,
 }
 
 /// A host that joined.
@@ -67,14 +78,18 @@ impl Enrollment for EnrollmentService {
     async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
         let peer = peer(&request)?;
         let request = request.into_inner();
-        let (token, name) = (request.token_id.clone(), wanted_name(&request));
+        let (token, name) = (credential_name(&request), wanted_name(&request));
         let remote = peer.remote.ip().to_string();
         match self.admit(&peer, request).await {
             Ok(Joined { workload, certificate }) => {
                 self.metrics.joined("ok");
                 self.metrics.issued("workload");
                 tracing::info!(workload = %workload.name, target = %workload.target, remote, "workload joined");
-                self.audit.record(&joined_event(&workload, &token, &remote), self.clock.now());
+                if let Some(replaced) = workload.previous_key.filter(|_| workload.joined_by_account()) {
+                    // Once is a new disk. Again and again it is two machines that say to be one node.
+                    tracing::warn!(workload = %workload.name, remote, %replaced, "a node joined in the place of its former self");
+                }
+                self.audit.record(&joined_event(&workload, &remote), self.clock.now());
                 Ok(Response::new(self.welcome(workload, &certificate)))
             }
             Err(EnrollmentError::Sign(SignError::Unnamed { id, .. })) => {
@@ -84,7 +99,7 @@ impl Enrollment for EnrollmentService {
                 self.metrics.joined(error.reason());
                 tracing::info!(name, remote, reason = error.reason(), %error, "join refused");
                 let (reason, detail) = (error.reason(), error.to_string());
-                let event = Event::JoinRefused { token: shortened(&token), name, remote, reason, detail };
+                let event = Event::JoinRefused { token, name, remote, reason, detail };
                 self.audit.record(&event, self.clock.now());
                 Err(error.into())
             }
@@ -130,26 +145,37 @@ impl Enrollment for EnrollmentService {
 }
 
 impl EnrollmentService {
-    async fn admit(&self, peer: &PeerIdentity, request: v1::JoinRequest) -> Result<Joined, EnrollmentError> {
-        let secret = Zeroizing::new(request.token_secret);
+    async fn admit(
+        &self,
+        peer: &PeerIdentity,
+        mut request: v1::JoinRequest,
+    ) -> Result<Joined, EnrollmentError> {
+        let credential = request.credential.take();
         let csr = CheckedCsr::from_der(&request.csr)?;
-        let host = host::Host::try_new(request.report.as_ref(), &request.machine, peer.source())?;
+        // A cluster may put other addresses in the place of its nodes'.
+        let is_node = matches!(credential, Some(Credential::ServiceAccountToken(_)));
+        let from = peer.source().filter(|_| !is_node);
+        let host = host::Host::try_new(request.report.as_ref(), &request.machine, from)?;
         let now = self.clock.now();
-        let token = {
-            let (store, id, secret) = (self.store.clone(), request.token_id.clone(), secret.clone());
-            let (key, source) = (csr.key_hash(), peer.source());
-            blocking(move || Ok(store.check_token(&id, &secret, key, source, now)??)).await?
+        let admitted = match credential {
+            Some(Credential::TokenSecret(secret)) => {
+                self.by_token(peer, &request, Zeroizing::new(secret), &csr, now).await?
+            }
+            Some(Credential::ServiceAccountToken(token)) => {
+                let Reviewed { account, target } = self.accounts.review(Zeroizing::new(token)).await?;
+                let name = name::of_node(&target, &request.name)?;
+                Admitted { proof: Proof::Account { account, target: target.clone() }, target, name }
+            }
+            None => return Err(EnrollmentError::NoCredential),
         };
-        let name = name::of(&token, &request.name, &request.hostname)?;
-        let wanted = self.declared_addresses(&token, &name)?;
+        let wanted = self.declared_addresses(&admitted.target, &admitted.name)?;
         let joining = Joining {
-            token_id: request.token_id,
-            token_secret: secret,
-            name,
+            proof: admitted.proof,
+            name: admitted.name,
             key: csr.key_hash(),
             machine: host.machine,
+            source: peer.source().filter(|source| host.underlay.contains(source)),
             underlay: host.underlay,
-            source: peer.source(),
             agent_version: shortened(&request.agent_version),
             wanted,
         };
@@ -166,21 +192,39 @@ impl EnrollmentService {
         .await
     }
 
-    /// The group must exist; what is declared by hand must agree with the token.
+    async fn by_token(
+        &self,
+        peer: &PeerIdentity,
+        request: &v1::JoinRequest,
+        secret: Zeroizing<Vec<u8>>,
+        csr: &CheckedCsr,
+        now: pki::UnixTime,
+    ) -> Result<Admitted, EnrollmentError> {
+        let id = request.token_id.clone();
+        let token = {
+            let (store, id, secret) = (self.store.clone(), id.clone(), secret.clone());
+            let (key, source) = (csr.key_hash(), peer.source());
+            blocking(move || Ok(store.check_token(&id, &secret, key, source, now)??)).await?
+        };
+        let name = name::of(&token, &request.name, &request.hostname)?;
+        Ok(Admitted { proof: Proof::Token { id, secret }, target: token.target, name })
+    }
+
+    /// The group must exist; what is declared by hand must agree with what the host may become.
     fn declared_addresses(
         &self,
-        token: &Token,
+        target: &Target,
         name: &WorkloadName,
     ) -> Result<Vec<std::net::IpAddr>, EnrollmentError> {
-        if let Target::Group { namespace, name: group } = &token.target
+        if let Target::Group { namespace, name: group } = target
             && !self.mesh.group_exists(namespace, group)
         {
-            return Err(EnrollmentError::NoGroup(token.target.group()));
+            return Err(EnrollmentError::NoGroup(target.group()));
         }
         let Some(declared) = self.mesh.declared(name) else { return Ok(Vec::new()) };
-        if declared.group != token.target {
+        if declared.group != *target {
             let (name, declared) = (name.clone(), declared.group.to_string());
-            return Err(EnrollmentError::OtherGroup { name, declared, token: token.target.to_string() });
+            return Err(EnrollmentError::OtherGroup { name, declared, token: target.to_string() });
         }
         Ok(declared.addresses)
     }
@@ -267,15 +311,23 @@ fn der(certificate: &Certificate) -> Vec<Vec<u8>> {
     certificate.issued.chain.iter().map(|certificate| certificate.to_vec()).collect()
 }
 
-fn joined_event(workload: &Workload, token: &str, remote: &str) -> Event {
+fn joined_event(workload: &Workload, remote: &str) -> Event {
     Event::Joined {
         workload: workload.name.to_string(),
         target: workload.target.to_string(),
-        token: token.to_owned(),
+        token: workload.joined_with.clone(),
         key: workload.key.to_string(),
         replaced_key: workload.previous_key.map(|key| key.to_string()),
         addresses: audit::text(&workload.addresses),
         remote: remote.to_owned(),
+    }
+}
+
+/// What a request shows, for the log, without its secret.
+fn credential_name(request: &v1::JoinRequest) -> String {
+    match &request.credential {
+        Some(Credential::ServiceAccountToken(_)) => "serviceaccount".to_owned(),
+        Some(Credential::TokenSecret(_)) | None => shortened(&request.token_id),
     }
 }
 

@@ -83,7 +83,7 @@ mod tests {
     use pki::KeyHash;
 
     use super::*;
-    use crate::store::{Joining, Minting, Pools, Settings, Target, unix_time};
+    use crate::store::{Joining, Minting, Pools, Proof, Settings, Target, unix_time};
 
     const MINUTE: Duration = Duration::from_mins(1);
 
@@ -98,8 +98,7 @@ mod tests {
         };
         let minted = store.mint(minting, now).unwrap();
         let joining = Joining {
-            token_id: minted.token.id,
-            token_secret: minted.secret,
+            proof: Proof::Token { id: minted.token.id, secret: minted.secret },
             name: WorkloadName::try_new("shop", name).unwrap(),
             key: KeyHash::of_spki(name.as_bytes()),
             machine: Vec::new(),

@@ -74,6 +74,12 @@ impl ClusterLedger {
         &self.client
     }
 
+    /// Where what belongs to no host is.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     fn observed(&self) -> std::sync::MutexGuard<'_, status::Observed> {
         self.observed.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

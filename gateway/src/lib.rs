@@ -1,9 +1,11 @@
 //! The gateway: enrolls hosts, compiles what the source says into state, and streams it to agents.
 
+pub mod accounts;
 pub mod admin;
 pub mod audit;
 pub mod authorization;
 pub mod backends;
+pub mod bootstrap;
 pub mod ca;
 pub mod check;
 pub mod clock;

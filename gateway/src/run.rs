@@ -25,6 +25,7 @@ use replica::{Leading, ReplicaMetrics, StandBy};
 
 use crate::admin::AdminService;
 use crate::backends;
+use crate::bootstrap;
 use crate::ca::SignError;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -261,11 +262,13 @@ impl Parts {
     }
 
     fn services(&self, shutdown: &Shutdown) -> Services {
-        let Foundation { store, ca, audit, metrics, sessions, connections: _, settings } = &self.foundation;
+        let Foundation { store, ca, audit, metrics, sessions, connections: _, settings, accounts } =
+            &self.foundation;
         let mesh: Arc<dyn MeshView> = self.mesh.clone();
         let enrollment = EnrollmentService {
             store: store.clone(),
             ca: ca.clone(),
+            accounts: accounts.clone(),
             mesh: mesh.clone(),
             audit: audit.clone(),
             metrics: metrics.clone(),
@@ -304,22 +307,27 @@ impl Parts {
             store: store.clone(),
             mesh: mesh.clone(),
             clock: clock.clone(),
-            bootstrap: self.bootstrap(),
+            bootstrap: self.bootstrap(&self.config.advertise),
         };
         background.spawn(ledger::report(ledger.clone(), known));
         let (client, settings) = (ledger.client().clone(), self.config.backends());
+        if self.config.nodes.is_on() {
+            let (namespace, latest) =
+                (ledger.namespace().to_owned(), self.bootstrap(&self.config.nodes.gateways));
+            background.spawn(bootstrap::keep(client.clone(), namespace, latest));
+        }
         background.spawn(backends::keep(client, store.clone(), mesh, settings, self.name()));
         background.spawn(ledger::follow(ledger.clone(), store, audit, clock));
     }
 
-    /// What tokens carry besides their secrets, always the latest.
-    fn bootstrap(&self) -> Arc<dyn Fn() -> Option<Bootstrap> + Send + Sync> {
+    /// What those who join have to know besides a secret, always the latest, with where they reach gateways.
+    fn bootstrap(&self, gateways: &[String]) -> bootstrap::Latest {
         let Foundation { ca, settings, .. } = &self.foundation;
-        let (ca, settings) = (ca.clone(), settings.clone());
+        let (ca, settings, gateways) = (ca.clone(), settings.clone(), gateways.to_vec());
         Arc::new(move || {
             let root_pins = ca.roots().pins().iter().map(ToString::to_string).collect();
-            (!settings.gateways.is_empty()).then(|| Bootstrap {
-                gateways: settings.gateways.clone(),
+            (!gateways.is_empty()).then(|| Bootstrap {
+                gateways: gateways.clone(),
                 root_pins,
                 trust_domain: settings.trust_domain.to_string(),
             })

@@ -41,7 +41,7 @@ pub use error::{OpenError, StoreError};
 pub use generation::INCARNATION_UNSET;
 pub use identity::IdentityError;
 pub use import::{Import, ImportRefusal};
-pub use join::{JoinError, JoinRefusal, Joining};
+pub use join::{JoinError, JoinRefusal, Joining, Proof};
 use ledger::Transaction;
 pub use ledger::{Bytes, Changes, Ledger, LedgerError, RecordKey, Shared};
 pub use lineage::{Beginning, Lineage};

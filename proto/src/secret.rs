@@ -3,6 +3,7 @@
 
 use std::fmt::{Debug, Formatter, Result};
 
+use crate::v1::join_request::Credential;
 use crate::v1::{AgentJoinRequest, CreateTokenResponse, JoinRequest, JoinToken};
 
 impl Debug for JoinToken {
@@ -19,15 +20,24 @@ impl Debug for JoinToken {
 
 impl Debug for JoinRequest {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        let Self { token_id, token_secret: _, csr: _, name, hostname, machine: _, report, agent_version } =
-            self;
+        let Self { token_id, credential, csr: _, name, hostname, machine: _, report, agent_version } = self;
         f.debug_struct("JoinRequest")
             .field("token_id", token_id)
+            .field("credential", credential)
             .field("name", name)
             .field("hostname", hostname)
             .field("report", report)
             .field("agent_version", agent_version)
             .finish_non_exhaustive()
+    }
+}
+
+impl Debug for Credential {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        f.write_str(match self {
+            Self::TokenSecret(_) => "TokenSecret(..)",
+            Self::ServiceAccountToken(_) => "ServiceAccountToken(..)",
+        })
     }
 }
 
@@ -57,12 +67,15 @@ mod tests {
         let secret = || b"canary".to_vec();
         let text = || "canary".to_owned();
         let token = JoinToken { secret: secret(), ..JoinToken::default() };
-        let request = JoinRequest { token_secret: secret(), ..JoinRequest::default() };
+        let join = |credential| JoinRequest { credential: Some(credential), ..JoinRequest::default() };
+        let (request, node) =
+            (join(Credential::TokenSecret(secret())), join(Credential::ServiceAccountToken(text())));
         let created = CreateTokenResponse { token: text(), ..CreateTokenResponse::default() };
         let asked = AgentJoinRequest { token: text(), ..AgentJoinRequest::default() };
         let bytes = format!("{:?}", secret());
+        let requests = [format!("{request:?}"), format!("{node:?}"), format!("{:?}", request.credential)];
         for shown in
-            [format!("{token:?}"), format!("{request:?}"), format!("{created:?}"), format!("{asked:?}")]
+            [format!("{token:?}"), format!("{created:?}"), format!("{asked:?}")].into_iter().chain(requests)
         {
             assert!(!shown.contains("canary") && !shown.contains(&bytes), "{shown}");
         }

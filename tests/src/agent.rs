@@ -161,6 +161,11 @@ impl Agent {
         })
     }
 
+    /// Waits until it says this is wrong.
+    pub fn wait_error(&self, words: &str) -> Result<Value> {
+        self.wait_status(words, |status| json::text(status, "last_error").contains(words))
+    }
+
     /// Its mesh addresses, IPv4 first. They stay the same, so they are asked for once and known without the agent.
     pub fn addresses(&self) -> Result<[IpAddr; 2]> {
         if let Some(known) = self.addresses.get() {

@@ -5,6 +5,7 @@ pub mod fixture;
 
 mod admit;
 mod apply;
+mod bound;
 mod cel;
 mod control;
 mod crd;

@@ -26,6 +26,7 @@ use e2e::traffic::hold::HoldReport;
 use e2e::wait::{wait_for, wait_ok};
 use nix::sys::signal::Signal;
 use proto::v1::JoinRequest;
+use proto::v1::join_request::Credential;
 use tonic::Code;
 
 static SHOP: Shared<Shop> = Shared::new();
@@ -177,7 +178,7 @@ fn threat_dos_large_names() {
                 let long = "a".repeat(size);
                 let honest = JoinRequest {
                     token_id: stranger.token().id.clone(),
-                    token_secret: stranger.token().secret.clone(),
+                    credential: Some(Credential::TokenSecret(stranger.token().secret.clone())),
                     ..JoinRequest::default()
                 };
                 for request in [

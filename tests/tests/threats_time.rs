@@ -370,8 +370,7 @@ fn threat_08_a_token_is_counted_where_it_is_used() -> Result<()> {
     let join = |name: &str| -> Result<bool> {
         let csr = pki::CheckedCsr::from_der(&pki::KeyPair::generate()?.request()?)?;
         let joining = store::Joining {
-            token_id: minted.token.id.clone(),
-            token_secret: minted.secret.clone(),
+            proof: store::Proof::Token { id: minted.token.id.clone(), secret: minted.secret.clone() },
             name: store::WorkloadName::try_new("shop", name)?,
             key: csr.key_hash(),
             machine: name.as_bytes().to_vec(),

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
-use pki::UnixTime;
+use pki::{KeyHash, UnixTime};
 use telemetry::health::Health;
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::enrolment;
 use crate::kernel::Applied;
 use crate::machine::Machine;
 use crate::member::Member;
@@ -37,6 +38,8 @@ pub struct Agent {
     pub health: Health,
     /// How often the kernel's owner said that a state is not in force.
     pub refusals: AtomicU64,
+    /// Whether the membership cannot go on as it is.
+    pub refused: watch::Sender<Option<Refused>>,
     /// Held while a file is written beside the operations, and while these remove files.
     pub writing: Mutex<()>,
     /// Policy on the NICs.
@@ -44,6 +47,15 @@ pub struct Agent {
     /// Whether the workload serves.
     pub probes: watch::Sender<Verdicts>,
     report: watch::Sender<Report>,
+}
+
+/// Why a membership cannot go on as it is, by gateways or by what is on the disk: only another join helps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The key that it is about; `None`: there is none.
+    pub key: Option<KeyHash>,
+    /// Why.
+    pub reason: String,
 }
 
 /// What the tasks say about themselves, for `status`.
@@ -101,6 +113,8 @@ pub enum Topic {
     Enrolment,
     /// The last good state that could not be enforced at start.
     Failure,
+    /// The join by the service account of the agent's pod.
+    Account,
 }
 
 /// Where the enforced state came from.
@@ -151,6 +165,7 @@ impl Agent {
             member: watch::Sender::new(None),
             health: Health::default(),
             refusals: AtomicU64::new(0),
+            refused: watch::Sender::default(),
             writing: Mutex::default(),
             probes: watch::Sender::default(),
             report: watch::Sender::default(),
@@ -205,15 +220,23 @@ impl Agent {
         self.config.hostname.clone().or_else(system).unwrap_or_default()
     }
 
-    /// The gateways to use: those of the configuration, else those that are known.
+    /// The gateways to use: those of the configuration, on a cluster node those that its pod is told of, else those that
+    /// are known.
     #[must_use]
     pub fn gateways(&self, known: &[String]) -> Vec<String> {
-        if self.config.gateways.is_empty() {
-            let mut seen = BTreeSet::new();
-            known.iter().filter(|name| seen.insert(name.as_str())).cloned().collect()
-        } else {
-            self.config.gateways.iter().map(ToString::to_string).collect()
+        if !self.config.gateways.is_empty() {
+            return self.config.gateways.iter().map(ToString::to_string).collect();
         }
+        let told = self.config.account.as_ref().map(|files| enrolment::gateways(&files.bootstrap));
+        let told = told.filter(|told| !told.is_empty());
+        let mut seen = BTreeSet::new();
+        let list = told.as_deref().unwrap_or(known);
+        list.iter().filter(|name| seen.insert(name.as_str())).cloned().collect()
+    }
+
+    /// Says that the membership with this key cannot go on as it is.
+    pub fn refuse(&self, key: Option<KeyHash>, reason: String) {
+        self.refused.send_replace(Some(Refused { key, reason }));
     }
 }
 

@@ -55,7 +55,10 @@ fn stands(report: &Report, applied: Option<&Applied>) -> bool {
 fn describe(report: &Report, member: Option<&Member>, applied: Option<&Applied>) -> String {
     let phase = report.phase(applied);
     match (phase, applied.and_then(|applied| applied.tag), member) {
-        (Phase::Unjoined, ..) => "not a member of a mesh: `outrigger join`".to_owned(),
+        (Phase::Unjoined, ..) => match report.error(applied) {
+            error if error.is_empty() => "not a member of a mesh: `outrigger join`".to_owned(),
+            error => format!("not a member of a mesh: {error}"),
+        },
         (Phase::Enforcing, Some(tag), Some(member)) => {
             let trouble = applied.and_then(|applied| applied.trouble.as_ref());
             let trouble = trouble.map(|trouble| format!("; {trouble}")).unwrap_or_default();

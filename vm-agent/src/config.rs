@@ -82,6 +82,14 @@ pub struct Options {
     #[arg(long, env = "OUTRIGGER_PROXY", value_name = "HOST:PORT")]
     #[serde(deserialize_with = "::config::text")]
     pub proxy: Option<HostPort>,
+    /// On a cluster node: the token of the pod's service account, for the audience `outrigger`. The agent joins by itself with
+    /// it. [default: none]
+    #[arg(long, env = "OUTRIGGER_ACCOUNT_TOKEN_FILE", value_name = "FILE")]
+    pub account_token_file: Option<PathBuf>,
+    /// The file of the `ConfigMap` `outrigger-bootstrap`, which says where gateways are then, and which roots to trust. Needed
+    /// with `accountTokenFile`. [default: none]
+    #[arg(long, env = "OUTRIGGER_BOOTSTRAP_FILE", value_name = "FILE")]
+    pub bootstrap_file: Option<PathBuf>,
     /// Where metrics and health are served. [default: 127.0.0.1:9465]
     #[arg(long, env = "OUTRIGGER_METRICS_LISTEN", value_name = "ADDRESS:PORT")]
     #[serde(deserialize_with = "::config::text")]
@@ -141,6 +149,33 @@ pub enum OnFailure {
     Open,
 }
 
+/// What a cluster gives to the pod of an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountFiles {
+    /// The token of its service account.
+    pub token: PathBuf,
+    /// Where gateways are, and which roots to trust.
+    pub bootstrap: PathBuf,
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidConfig {
+    /// The file.
+    #[error(transparent)]
+    File(#[from] InvalidFile),
+    /// One file is of no use without the other.
+    #[error("{}: {key} needs {other} beside it", path.display())]
+    Alone {
+        /// The one.
+        key: &'static str,
+        /// The other.
+        other: &'static str,
+        /// The configuration file.
+        path: PathBuf,
+    },
+}
+
 /// The configuration: every key with its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -164,6 +199,8 @@ pub struct Config {
     pub gateways: Vec<HostPort>,
     /// The HTTP proxy that connects to gateways.
     pub proxy: Option<HostPort>,
+    /// By what a cluster node joins by itself; `None`: somebody hands a token over.
+    pub account: Option<AccountFiles>,
     /// Where metrics and health are served.
     pub metrics_listen: SocketAddr,
     /// File of the machine id.
@@ -194,11 +231,20 @@ impl Config {
     /// Reads the file that the arguments name and merges both.
     ///
     /// # Errors
-    /// [`InvalidFile`] if it cannot be read or says something invalid. A missing file is an error only if it was
+    /// [`InvalidConfig`] if it cannot be read or says something invalid. A missing file is an error only if it was
     /// named.
-    pub fn load(arguments: Arguments) -> Result<Self, InvalidFile> {
-        let (_path, from_file) = ::config::load(arguments.config, DEFAULT_FILE)?;
-        Ok(Self::from(arguments.options.or(from_file)))
+    pub fn load(arguments: Arguments) -> Result<Self, InvalidConfig> {
+        let (path, from_file) = ::config::load(arguments.config, DEFAULT_FILE)?;
+        let options = arguments.options.or(from_file);
+        match (&options.account_token_file, &options.bootstrap_file) {
+            (Some(_), None) => {
+                Err(InvalidConfig::Alone { key: "accountTokenFile", other: "bootstrapFile", path })
+            }
+            (None, Some(_)) => {
+                Err(InvalidConfig::Alone { key: "bootstrapFile", other: "accountTokenFile", path })
+            }
+            (Some(_), Some(_)) | (None, None) => Ok(Self::from(options)),
+        }
     }
 
     /// The socket of the `outrigger` command.
@@ -222,6 +268,8 @@ impl Options {
             allowed_cidrs: self.allowed_cidrs.or(other.allowed_cidrs),
             gateways: self.gateways.or(other.gateways),
             proxy: self.proxy.or(other.proxy),
+            account_token_file: self.account_token_file.or(other.account_token_file),
+            bootstrap_file: self.bootstrap_file.or(other.bootstrap_file),
             metrics_listen: self.metrics_listen.or(other.metrics_listen),
             machine_id_file: self.machine_id_file.or(other.machine_id_file),
             dmi_uuid_file: self.dmi_uuid_file.or(other.dmi_uuid_file),
@@ -255,6 +303,10 @@ impl From<Options> for Config {
             allowed_cidrs: options.allowed_cidrs.map(|list| list.0),
             gateways: options.gateways.map(|list| list.0).unwrap_or_default(),
             proxy: options.proxy,
+            account: options
+                .account_token_file
+                .zip(options.bootstrap_file)
+                .map(|(token, bootstrap)| AccountFiles { token, bootstrap }),
             metrics_listen: options.metrics_listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9465))),
             machine_id_file: path(options.machine_id_file, "/etc/machine-id"),
             dmi_uuid_file: path(options.dmi_uuid_file, "/sys/class/dmi/id/product_uuid"),

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pki::{KeyHash, KeyPair, Principal, SpiffeId, TrustDomain};
+use pki::{KeyPair, Principal, SpiffeId, TrustDomain};
 use proto::v1::enrollment_client::EnrollmentClient;
-use proto::v1::{JoinRequest, JoinResponse, JoinToken, LeaveRequest};
+use proto::v1::{JoinRequest, JoinResponse, LeaveRequest};
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
@@ -13,6 +13,10 @@ use crate::agent::Agent;
 use crate::credentials::{Credentials, InvalidCredentials};
 use crate::member::Member;
 use crate::transport::{self, ConnectError, Dialer};
+
+mod invitation;
+
+pub use invitation::{InvalidInvitation, Invitation, Proof, account, gateways};
 
 /// How long a gateway may take to answer.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -22,9 +26,6 @@ const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
 /// A join or a leave that no gateway agreed to.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrolmentError {
-    /// The token's content is of no use.
-    #[error("the token cannot be used: {0}")]
-    Token(String),
     /// A gateway said no.
     #[error("gateway {gateway} refused: {reason}")]
     Refused {
@@ -60,29 +61,26 @@ pub struct Joined {
     pub response: JoinResponse,
 }
 
-/// Asks the token's gateways in turn until one agrees or refuses.
+/// Asks the gateways of an invitation in turn until one agrees or refuses.
 ///
 /// # Errors
 /// [`EnrolmentError`] with everything that was tried.
 pub async fn join(
     agent: &Agent,
-    token: &JoinToken,
+    invitation: &Invitation,
     key: Arc<KeyPair>,
     mut request: JoinRequest,
 ) -> Result<Joined, EnrolmentError> {
-    let unusable = |error: &dyn std::fmt::Display| EnrolmentError::Token(error.to_string());
-    let domain = TrustDomain::try_new(&token.trust_domain).map_err(|error| unusable(&error))?;
-    let pins = token.root_pins.iter().map(|pin| KeyHash::try_from_bytes(pin)).collect::<Result<Vec<_>, _>>();
-    let pins = pins.map_err(|error| unusable(&error))?;
+    let Invitation { gateways, pins, domain, proof: _ } = invitation;
     let mut tried = Vec::new();
     let mut is_asked = false;
-    for gateway in agent.gateways(&token.gateways) {
-        let tls = pki::tls::client_by_pins(&pins, &domain, agent.time.clone())?;
+    for gateway in agent.gateways(gateways) {
+        let tls = pki::tls::client_by_pins(pins, domain, agent.time.clone())?;
         let mut answer = ask(&agent.dialer(), &gateway, tls.clone(), request.clone(), &mut is_asked).await;
         if let Ok(response) = &answer
             && !response.request_for.is_empty()
         {
-            request.csr = named(&key, &domain, &response.request_for)?;
+            request.csr = named(&key, domain, &response.request_for)?;
             answer = ask(&agent.dialer(), &gateway, tls, request.clone(), &mut is_asked).await;
         }
         match answer {

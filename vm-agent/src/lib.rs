@@ -78,7 +78,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let (started, has_started) = oneshot::channel();
 
     let mut tasks = JoinSet::new();
-    let operations = operations::Operations::new(agent.clone(), inbox, reconciles);
+    let operations = operations::Operations::new(agent.clone(), inbox, reconciles, rng());
     let pulses = Pulses::default();
     let limit = telemetry::service::watchdog_interval().unwrap_or(LONGEST_STEP);
     tasks.spawn(reconciler::run(kernels, pulses.declare("kernel", limit)));

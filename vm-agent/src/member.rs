@@ -75,6 +75,12 @@ impl Member {
         });
     }
 
+    /// Waits so long, or until there are other credentials: who has another key is not refused for the old one.
+    pub async fn rest(&self, wait: Duration) {
+        let mut credentials = self.credentials.subscribe();
+        let _elapsed = tokio::time::timeout(wait, credentials.changed()).await;
+    }
+
     /// What the join gave this host, as it stands now.
     #[must_use]
     pub fn enrolment(&self) -> Enrolment {

@@ -6,20 +6,22 @@ use std::time::Duration;
 
 use proto::token::InvalidToken;
 use proto::v1::{AgentJoinRequest, AgentLeaveResponse, JoinProgress, SealResponse};
+use rand::rngs::StdRng;
 use telemetry::pulse::Pulse;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tonic::Status;
 
 use crate::agent::{Agent, ENFORCEMENT, Report, Standing, Topic};
 use crate::config::OnFailure;
 use crate::credentials::{Credentials, InvalidCredentials};
-use crate::enrolment::EnrolmentError;
+use crate::enrolment::{EnrolmentError, InvalidInvitation};
 use crate::kernel::{self, Kernel, KernelConfig, KernelError, NicConfig, Reconcile, TableSizes};
 use crate::machine::UnknownMachine;
 use crate::member::{self, Member};
 use crate::state_dir::{Enrolment, InvalidEnrolment, StateError, StateFile};
 
+mod account;
 mod join;
 mod leave;
 
@@ -48,6 +50,9 @@ pub enum OperationError {
     /// The token cannot be read.
     #[error(transparent)]
     Token(#[from] InvalidToken),
+    /// What lets this host join cannot be used.
+    #[error(transparent)]
+    Invitation(#[from] InvalidInvitation),
     /// A file cannot be read or written.
     #[error(transparent)]
     State(#[from] StateError),
@@ -102,6 +107,7 @@ impl From<OperationError> for Status {
             OperationError::Clone(_)
             | OperationError::NothingToAdopt
             | OperationError::Token(_)
+            | OperationError::Invitation(_)
             | OperationError::State(_)
             | OperationError::Enrolment(_)
             | OperationError::Machine(_)
@@ -138,17 +144,22 @@ pub struct Operations {
     leaving: Option<Arc<Member>>,
     /// A join that no gateway answered and one may have agreed to.
     unanswered: Option<join::Unanswered>,
+    /// How this agent joins by itself; `None`: it does not.
+    own: Option<account::OwnWay>,
 }
 
 impl Operations {
-    /// The owner of this agent's membership; what changes the kernel is sent to the task that runs it.
+    /// The owner of this agent's membership; what changes the kernel is sent to the task that runs it. The generator decides
+    /// about waits only.
     #[must_use]
-    pub const fn new(
+    pub fn new(
         agent: Arc<Agent>,
         commands: mpsc::Receiver<Command>,
         reconciles: mpsc::Sender<Reconcile>,
+        rng: StdRng,
     ) -> Self {
-        Self { agent, commands, reconciles, leaving: None, unanswered: None }
+        let own = account::OwnWay::of(&agent, rng);
+        Self { agent, commands, reconciles, leaving: None, unanswered: None, own }
     }
 
     /// Brings up what the previous run left, says so once, and then does what it is asked.
@@ -159,9 +170,11 @@ impl Operations {
         drop(first);
         // Nobody waits when the agent is stopping.
         let _stopping = started.send(());
+        let mut refused = self.agent.refused.subscribe();
         loop {
             let standing = self.agent.report().standing;
             let again = matches!(standing, Standing::Failed(_) | Standing::Leaving(_));
+            let due = self.own_way_due();
             tokio::select! {
                 command = self.commands.recv() => match command {
                     Some(command) => {
@@ -170,6 +183,12 @@ impl Operations {
                     }
                     None => return,
                 },
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    let _step = pulse.step();
+                    self.go_own_way().await;
+                }
+                // Then there may be something to do. The sender is in the agent.
+                _changed = refused.changed() => {}
                 () = sleep(RETRY), if again => {
                     let _step = pulse.step();
                     if matches!(standing, Standing::Leaving(_)) {
@@ -207,8 +226,12 @@ impl Operations {
         let enrolment = match Enrolment::load(&self.agent.state) {
             Ok(Some(enrolment)) => enrolment,
             Ok(None) => {
-                self.agent.health.ready(ENFORCEMENT);
-                return self.agent.tell(|report| report.standing = Standing::Unjoined);
+                self.agent.tell(|report| report.standing = Standing::Unjoined);
+                return if self.own.is_some() {
+                    self.waits("this node has not joined yet".to_owned());
+                } else {
+                    self.agent.health.ready(ENFORCEMENT);
+                };
             }
             Err(error) => return self.failed(&error, None).await,
         };
@@ -240,7 +263,9 @@ impl Operations {
         match self.start_kernel().await {
             Ok(kernel) => {
                 kernel.1.send_replace(fallback.map(Arc::new));
-                self.begin(Member::new(kernel, enrolment, credentials, restored));
+                let member = Member::new(kernel, enrolment.clone(), credentials, restored);
+                self.check_account(&enrolment, &member);
+                self.begin(member);
             }
             Err(error) => self.failed(&error, Some(&enrolment)).await,
         }

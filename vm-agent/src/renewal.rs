@@ -46,10 +46,12 @@ pub async fn run(agent: Arc<Agent>, mut rng: StdRng) {
 /// Renews as long as the membership lasts.
 async fn follow(agent: &Arc<Agent>, member: &Arc<Member>, rng: &mut StdRng) {
     let mut backoff = Backoff::new(FIRST_WAIT, LAST_WAIT);
+    let mut credentials = member.credentials.subscribe();
     loop {
-        let Some(held) = member.credentials.borrow().clone() else {
-            // There is no key to prove; `status` says so.
-            return std::future::pending().await;
+        let Some(held) = credentials.borrow_and_update().clone() else {
+            // There is no key to prove, until there is another one; `status` says so. The sender is in the membership.
+            let _changed = credentials.changed().await;
+            continue;
         };
         wait(agent, member, &held, rng).await;
         match renew(agent, member, &held).await {
@@ -62,9 +64,13 @@ async fn follow(agent: &Arc<Agent>, member: &Arc<Member>, rng: &mut StdRng) {
                 member.credentials.send_replace(Some(Arc::new(renewed)));
                 backoff.reset();
             }
-            Err(reason) => {
+            Err(NotRenewed { reason, is_final }) => {
                 tracing::warn!(reason, "certificate not renewed");
                 let expired = held.remaining(agent.now()).is_zero();
+                if expired || is_final {
+                    agent
+                        .refuse(Some(held.key().hash()), format!("the certificate is not renewed: {reason}"));
+                }
                 let what = if expired {
                     "the certificate has expired and was not renewed"
                 } else {
@@ -100,18 +106,27 @@ fn share<R: Rng>(remaining: Duration, rng: &mut R) -> Duration {
     remaining.mul_f64(rng.random_range(0.4..=0.5))
 }
 
+/// Why there is no new certificate.
+struct NotRenewed {
+    reason: String,
+    /// Whether no gateway will ever give one to this key.
+    is_final: bool,
+}
+
 /// Asks the gateways in turn.
-async fn renew(agent: &Agent, member: &Member, held: &Credentials) -> Result<Credentials, String> {
-    let csr = held.key().request_for(held.id()).map_err(|error| error.to_string())?;
+async fn renew(agent: &Agent, member: &Member, held: &Credentials) -> Result<Credentials, NotRenewed> {
+    let not_now = |reason: String| NotRenewed { reason, is_final: false };
+    let csr = held.key().request_for(held.id()).map_err(|error| not_now(error.to_string()))?;
     let mut tried = Vec::new();
     for gateway in agent.gateways(&member.enrolment().gateways) {
         match ask(agent, member, held, &gateway, csr.clone()).await {
             Ok(renewed) => return Ok(renewed),
-            Err(Answer::Refused(reason)) => return Err(reason),
+            Err(Answer::Refused(reason)) => return Err(not_now(reason)),
+            Err(Answer::Final(reason)) => return Err(NotRenewed { reason, is_final: true }),
             Err(Answer::Lost(reason)) => tried.push(reason),
         }
     }
-    Err(if tried.is_empty() { "no gateway is known".to_owned() } else { tried.join("; ") })
+    Err(not_now(if tried.is_empty() { "no gateway is known".to_owned() } else { tried.join("; ") }))
 }
 
 /// Why a gateway did not renew.
@@ -120,6 +135,8 @@ enum Answer {
     Lost(String),
     /// No gateway will.
     Refused(String),
+    /// No gateway ever will: the key was revoked, or its certificate is too old.
+    Final(String),
 }
 
 async fn ask(
@@ -137,8 +154,13 @@ async fn ask(
     let answer = answer.map_err(|_elapsed| lost(format!("{gateway}: no answer")))?;
     let response = answer.map_err(|status| {
         let said = format!("{gateway}: {}", transport::describe(&status));
-        let refused = [Code::PermissionDenied, Code::Unauthenticated, Code::FailedPrecondition];
-        if refused.contains(&status.code()) { Answer::Refused(said) } else { Answer::Lost(said) }
+        if [Code::PermissionDenied, Code::Unauthenticated].contains(&status.code()) {
+            Answer::Final(said)
+        } else if status.code() == Code::FailedPrecondition {
+            Answer::Refused(said)
+        } else {
+            Answer::Lost(said)
+        }
     })?;
     let response = response.into_inner();
     Credentials::given(held.key().clone(), response.certificate_chain, response.trust_bundle)

@@ -21,7 +21,12 @@ pub(crate) async fn run(mut client: Client, format: Format) -> Result<(), Failur
         }
     }
     if status.phase == "unjoined" {
-        return Err(Failure::NotJoined("this host has not joined a mesh: run `outrigger join`".to_owned()));
+        let why = match status.last_error.as_str() {
+            "" => "run `outrigger join`",
+            // It joins by itself.
+            error => error,
+        };
+        return Err(Failure::NotJoined(format!("this host has not joined a mesh: {why}")));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::store::{Joining, Minting, Pools, Settings, Target, unix_time};
+use crate::store::{Joining, Minting, Pools, Proof, Settings, Target, unix_time};
 
 const NOW: UnixTime = UnixTime::since_unix_epoch(Duration::from_hours(490_896));
 const HOUR: Duration = Duration::from_hours(1);
@@ -102,8 +102,10 @@ impl World {
         let name = WorkloadName::try_new("shop", "db-1").unwrap();
         let certificate = issue(ca).await.unwrap();
         let joining = Joining {
-            token_id: minted.token.id.clone(),
-            token_secret: Zeroizing::new(minted.secret.to_vec()),
+            proof: Proof::Token {
+                id: minted.token.id.clone(),
+                secret: Zeroizing::new(minted.secret.to_vec()),
+            },
             name: name.clone(),
             key: pki::KeyHash::of_spki(&[1]),
             machine: vec![1; 32],

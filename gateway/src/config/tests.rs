@@ -149,3 +149,27 @@ fn a_key_of_another_source_is_refused() {
         assert!(error.contains(wanted), "{error}");
     }
 }
+
+#[test]
+fn nodes_join_by_accounts_of_a_cluster_that_has_the_state() {
+    let of = |more: &str| load(&format!("source: kubernetes\n{POOLS}{more}"), &[]);
+    assert!(!of("").unwrap().nodes.is_on());
+    let advertise = "advertise: [\"gw:7443\"]\n";
+    let account = "transitAccount: mesh/transit\n";
+    let nodes = of(&format!("{advertise}{account}")).unwrap().nodes;
+    assert_eq!(nodes.transit.unwrap().to_string(), "mesh/transit");
+    assert_eq!(nodes.gateways, ["gw:7443"]);
+    let nodes = of(&format!("{advertise}{account}nodeGateways: [\"in:1\"]\n")).unwrap().nodes;
+    assert_eq!(nodes.gateways, ["in:1"]);
+    for (more, words) in [
+        ("transitAccount: transit\n", "namespace/name"),
+        ("transitAccount: a/B\n", "namespace/name"),
+        ("nodeGateways: [\"in:1\"]\n", "nodeGateways: means nothing without"),
+        ("state: folder\ntransitAccount: a/b\n", "transitAccount: means nothing with the state in a folder"),
+    ] {
+        let refused = of(more).unwrap_err().to_string();
+        assert!(refused.contains(words), "{more}: {refused}");
+    }
+    let refused = refused(&format!("{POOLS}transitAccount: a/b\n"));
+    assert!(refused.contains("transitAccount: means nothing with the state in a folder"), "{refused}");
+}

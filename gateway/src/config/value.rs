@@ -1,5 +1,6 @@
 //! The types of values: each refuses what is invalid, saying which value and why.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -96,6 +97,36 @@ pub enum InvalidValue {
     /// No source.
     #[error("a source is `files` or `kubernetes`")]
     Source,
+    /// No account.
+    #[error("a service account is `namespace/name`")]
+    ServiceAccount,
+}
+
+/// A service account of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceAccount {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl FromStr for ServiceAccount {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (namespace, name) = text.split_once('/').ok_or(InvalidValue::ServiceAccount)?;
+        if !pki::is_dns1123_label(namespace) || !pki::is_dns1123_subdomain(name) {
+            return Err(InvalidValue::ServiceAccount);
+        }
+        Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
+    }
+}
+
+impl fmt::Display for ServiceAccount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
 }
 
 /// A length of time: `45s`, `24h`, `90d`.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use pki::InvalidCsr;
 use tonic::Status;
 
+use crate::accounts::AccountError;
 use crate::authorization::Unauthorised;
 use crate::ca::SignError;
 use crate::store::{JoinError, JoinRefusal, StoreError, TokenRefusal, WorkloadError, WorkloadName};
@@ -15,6 +16,14 @@ pub enum EnrollmentError {
     /// The request's certificate request is refused.
     #[error(transparent)]
     Csr(#[from] InvalidCsr),
+    /// Nothing authorises it.
+    #[error(
+        "the request has neither a token's secret nor a service account's token, or one of a kind that this gateway does not know"
+    )]
+    NoCredential,
+    /// The service account lets no node join.
+    #[error(transparent)]
+    Account(#[from] AccountError),
     /// The machine's hash has a wrong length.
     #[error("the machine's hash has {0} bytes instead of 32")]
     Machine(usize),
@@ -92,7 +101,8 @@ impl EnrollmentError {
     #[must_use]
     pub const fn reason(&self) -> &'static str {
         match self {
-            Self::Csr(_) => "request",
+            Self::Csr(_) | Self::NoCredential => "request",
+            Self::Account(error) => error.reason(),
             Self::Machine(_) | Self::AddressCount(_) | Self::AddressBytes(_) | Self::Address(_) => {
                 "host-report"
             }
@@ -137,6 +147,8 @@ impl From<EnrollmentError> for Status {
     fn from(error: EnrollmentError) -> Self {
         let text = error.to_string();
         match error {
+            EnrollmentError::Account(error) => error.into(),
+            EnrollmentError::NoCredential => Self::unauthenticated(text),
             EnrollmentError::Csr(_)
             | EnrollmentError::Machine(_)
             | EnrollmentError::AddressCount(_)
@@ -165,6 +177,6 @@ fn refused(refusal: &JoinRefusal, text: String) -> Status {
         }
         JoinRefusal::Bound { .. } | JoinRefusal::Gone(_) => Status::failed_precondition(text),
         JoinRefusal::NameHeld { .. } => Status::already_exists(text),
-        JoinRefusal::Address(_) => Status::resource_exhausted(text),
+        JoinRefusal::Address(_) | JoinRefusal::PlaceKept { .. } => Status::resource_exhausted(text),
     }
 }

@@ -5,11 +5,8 @@ use crate::store::{Target, Token, WorkloadName};
 
 /// The workload's name.
 pub(super) fn of(token: &Token, requested: &str, hostname: &str) -> Result<WorkloadName, EnrollmentError> {
-    if let Target::TransitNode { node } = &token.target {
-        if !requested.is_empty() && requested != node {
-            return Err(EnrollmentError::TransitName { node: node.clone() });
-        }
-        return checked(token.target.namespace(), node);
+    if let Target::TransitNode { .. } = &token.target {
+        return of_node(&token.target, requested);
     }
     if !requested.is_empty() {
         return checked(token.target.namespace(), requested);
@@ -20,6 +17,15 @@ pub(super) fn of(token: &Token, requested: &str, hostname: &str) -> Result<Workl
     let made =
         made_valid(hostname).ok_or_else(|| EnrollmentError::Hostname(hostname.chars().take(64).collect()))?;
     checked(token.target.namespace(), &made)
+}
+
+/// The workload's name of a cluster node.
+pub(super) fn of_node(target: &Target, requested: &str) -> Result<WorkloadName, EnrollmentError> {
+    let node = target.transit_node();
+    if !requested.is_empty() && requested != node {
+        return Err(EnrollmentError::TransitName { node: node.to_owned() });
+    }
+    checked(target.namespace(), node)
 }
 
 fn checked(namespace: &str, name: &str) -> Result<WorkloadName, EnrollmentError> {

@@ -22,7 +22,7 @@ use super::*;
 use crate::ca::Ca;
 use crate::mesh_view::MeshView as _;
 use crate::session::{MeshService, SessionMetrics};
-use crate::store::{Joining, Minting, Pools, Settings as StoreSettings, Target, WorkloadName};
+use crate::store::{Joining, Minting, Pools, Proof, Settings as StoreSettings, Target, WorkloadName};
 use crate::tls::{Cut, PeerIdentity};
 
 mod folder;
@@ -126,8 +126,7 @@ impl Gateway {
         let csr = CheckedCsr::from_der(&KeyPair::generate().unwrap().request().unwrap()).unwrap();
         let id: SpiffeId = format!("spiffe://outrigger.local/ns/shop/ew/{name}").parse().unwrap();
         let joining = Joining {
-            token_id: minted.token.id,
-            token_secret: minted.secret,
+            proof: Proof::Token { id: minted.token.id, secret: minted.secret },
             name: WorkloadName::try_new("shop", name).unwrap(),
             key: csr.key_hash(),
             machine: b"machine".to_vec(),

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use telemetry::service;
 use telemetry::shutdown::Shutdown;
 
+use crate::accounts::Accounts;
 use crate::audit::Audit;
 use crate::ca::cert_manager::CertManager;
 use crate::ca::vault::Vault;
@@ -37,6 +38,7 @@ pub(super) struct Foundation {
     pub(super) sessions: SessionMetrics,
     pub(super) connections: ConnectionMetrics,
     pub(super) settings: Arc<Settings>,
+    pub(super) accounts: Arc<Accounts>,
 }
 
 /// Opens the store and what it holds. A cluster that has its records and does not answer is waited for; `None` if the
@@ -49,11 +51,14 @@ pub(super) async fn lay(
 ) -> Result<Option<Foundation>> {
     loop {
         let (config, clock) = (config.clone(), clock.clone());
+        let client = ledger.map(|ledger| ledger.client().clone());
+        let accounts = Arc::new(Accounts::new(client, config.nodes.clone()));
         let ledger: Option<Arc<dyn Ledger>> = match ledger {
             Some(ledger) => Some(ledger.clone()),
             None => None,
         };
-        let laid = tokio::task::spawn_blocking(move || Foundation::lay(&config, &clock, ledger)).await?;
+        let laid =
+            tokio::task::spawn_blocking(move || Foundation::lay(&config, &clock, ledger, accounts)).await?;
         let error = match laid {
             Ok(foundation) => return Ok(Some(foundation)),
             Err(error) => error,
@@ -80,7 +85,12 @@ fn is_of_ledger(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 impl Foundation {
-    fn lay(config: &Config, clock: &Clock, ledger: Option<Arc<dyn Ledger>>) -> Result<Self> {
+    fn lay(
+        config: &Config,
+        clock: &Clock,
+        ledger: Option<Arc<dyn Ledger>>,
+        accounts: Arc<Accounts>,
+    ) -> Result<Self> {
         let settings = store::Settings {
             pools: config.workload_pools.clone(),
             cluster_id: config.cluster_id,
@@ -108,6 +118,7 @@ impl Foundation {
             sessions: SessionMetrics::default(),
             connections: ConnectionMetrics::default(),
             settings: Arc::new(settings),
+            accounts,
         })
     }
 }

@@ -22,7 +22,7 @@ mod report;
 mod rotation;
 mod stream;
 
-use report::InvalidReport;
+use report::{InvalidReport, Origin};
 use rotation::Rotation;
 use stream::{Peer, SyncStream};
 
@@ -97,7 +97,8 @@ impl MeshService {
                 Status::unavailable("the gateway has not read its source whole yet"),
             )
         })?;
-        let report = report::read(&hello.agent_version, hello.report.as_ref(), peer.source());
+        let origin = Origin::of(&workload, peer.source());
+        let report = report::read(&hello.agent_version, hello.report.as_ref(), origin);
         let (report, refused_report) = match report {
             Ok(report) => (report, None),
             Err(refused @ InvalidReport::Translated { .. }) => (None, Some(refused.to_string())),
@@ -127,9 +128,8 @@ impl MeshService {
         }
         let rotation = self.confirm_given(&peer, &workload).await;
         tracing::info!(workload = %workload.name, version = hello.agent_version, "session open");
-        let source = peer.source();
         let cut = peer.cut.clone();
-        let peer = Peer { workload, hello, source, cut, expires, rotation, session, inbound };
+        let peer = Peer { workload, hello, origin, cut, expires, rotation, session, inbound };
         Ok(stream::run(self.clone(), peer, feed, &latest))
     }
 

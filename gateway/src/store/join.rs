@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use pki::{KeyHash, UnixTime};
 use zeroize::Zeroizing;
@@ -10,19 +11,42 @@ use zeroize::Zeroizing;
 use super::address::{self, PoolError};
 use super::claim;
 use super::ledger::Transaction;
-use super::record::{Token, Workload, WorkloadName};
+use super::record::{Target, Token, Workload, WorkloadName};
 use super::table::{REVOKED_KEYS, SEEN, TOKENS, WORKLOADS, get, put};
 use super::token::{self, TokenRefusal};
 use super::workload::RevokedKey;
 use super::{Reach, Store, StoreError};
 
+/// How long a node that joined by its service account keeps its place from another machine that says to be the same node:
+/// two that fight for it change places once a minute at most, and each time is told.
+const KEEPS_PLACE: Duration = Duration::from_mins(1);
+/// What `joined_with` begins with where no token was used; no name of a token has a colon.
+const ACCOUNT: &str = "serviceaccount:";
+
+/// What lets a host join.
+#[derive(Clone)]
+pub enum Proof {
+    /// A one-time token.
+    Token {
+        /// Its name.
+        id: String,
+        /// Its secret.
+        secret: Zeroizing<Vec<u8>>,
+    },
+    /// The cluster's word for what it is: the token of a pod on that node, which was reviewed.
+    Account {
+        /// The pod's service account, `namespace/name`.
+        account: String,
+        /// The cluster node.
+        target: Target,
+    },
+}
+
 /// A host that wants to join.
 #[derive(Clone)]
 pub struct Joining {
-    /// The token's id.
-    pub token_id: String,
-    /// The token's secret.
-    pub token_secret: Zeroizing<Vec<u8>>,
+    /// What lets it.
+    pub proof: Proof,
     /// The name it is to have.
     pub name: WorkloadName,
     /// The hash of its key.
@@ -73,6 +97,17 @@ pub enum JoinRefusal {
         /// When its holder was last seen.
         last_seen: UnixTime,
     },
+    /// Another machine is this node since a moment ago.
+    #[error(
+        "node {name} joined from another machine {} s ago: two machines say to be this node. If the other one is gone, this one has its place in {} s",
+        ago.as_secs(), KEEPS_PLACE.saturating_sub(*ago).as_secs()
+    )]
+    PlaceKept {
+        /// The node.
+        name: WorkloadName,
+        /// When the other machine joined.
+        ago: Duration,
+    },
     /// Another workload has the key.
     #[error("this host's key is the one of workload {0}: it was copied, run `outrigger seal` on it first")]
     KeyHeld(WorkloadName),
@@ -110,6 +145,7 @@ impl JoinRefusal {
             Self::Bound { .. } => "token-bound",
             Self::Gone(_) => "workload-gone",
             Self::NameHeld { .. } => "name-held",
+            Self::PlaceKept { .. } => "place-kept",
             Self::KeyHeld(_) => "key-held",
             Self::KeyRevoked { .. } => "key-revoked",
             Self::Address(_) => "address",
@@ -154,17 +190,31 @@ impl Store {
         joining: &Joining,
         now: UnixTime,
     ) -> Result<Workload, JoinError> {
-        let token = token::valid(
-            &transaction.open_table(TOKENS).map_err(StoreError::from)?,
-            &joining.token_id,
-            &joining.token_secret,
-            joining.source,
-            now,
-        )?
-        .map_err(JoinRefusal::from)?;
-        match joined_before(transaction, joining, &token)? {
-            Some(workload) => Ok(workload),
-            None => self.admit(transaction, joining, token, now),
+        match &joining.proof {
+            Proof::Token { id, secret } => {
+                let token = token::valid(
+                    &transaction.open_table(TOKENS).map_err(StoreError::from)?,
+                    id,
+                    secret,
+                    joining.source,
+                    now,
+                )?;
+                let token = token.map_err(JoinRefusal::from)?;
+                match joined_before(transaction, joining, id)? {
+                    Some(workload) => Ok(workload),
+                    None => self.admit(transaction, joining, token, now),
+                }
+            }
+            Proof::Account { account, target } => {
+                let with = format!("{ACCOUNT}{account}");
+                let before = joined_before(transaction, joining, &with)?;
+                if let Some(workload) = before.filter(|before| before.target == *target) {
+                    return Ok(workload);
+                }
+                let existing = place(transaction, joining, target, now)?;
+                let becoming = Becoming { target: target.clone(), with, ephemeral: false };
+                self.settle(transaction, joining, becoming, existing, now)
+            }
         }
     }
 
@@ -178,17 +228,30 @@ impl Store {
     ) -> Result<Workload, JoinError> {
         let mut token = token::unused(token).map_err(JoinRefusal::from)?;
         let existing = holder(transaction, joining, &token)?;
+        token.uses_left = token.uses_left.saturating_sub(1);
+        token.used_by.push(joining.name.clone());
+        put(transaction, TOKENS, &token.id, &token)?;
+        let becoming = Becoming { target: token.target, with: token.id, ephemeral: token.ephemeral };
+        self.settle(transaction, joining, becoming, existing, now)
+    }
+
+    /// Makes the workload, in the place of who has its name now.
+    fn settle(
+        &self,
+        transaction: &Transaction,
+        joining: &Joining,
+        becoming: Becoming,
+        existing: Option<Workload>,
+        now: UnixTime,
+    ) -> Result<Workload, JoinError> {
         self.check_key(transaction, joining)?;
         let addresses = self.addresses(transaction, joining, existing.as_ref(), now)?;
         if let Some(existing) = existing.as_ref().filter(|existing| existing.key != joining.key) {
             RevokedKey::new(&joining.name, now, "replaced").keep(transaction, existing.key)?;
         }
-        token.uses_left = token.uses_left.saturating_sub(1);
-        token.used_by.push(joining.name.clone());
-        put(transaction, TOKENS, &token.id, &token)?;
         Ok(Workload {
             name: joining.name.clone(),
-            target: token.target,
+            target: becoming.target,
             key: joining.key,
             previous_key: existing.map(|existing| existing.key),
             machine: hex::encode(&joining.machine),
@@ -197,9 +260,9 @@ impl Store {
             claims: BTreeMap::new(),
             agent_version: String::new(),
             joined_at: now.as_secs(),
-            joined_with: token.id,
+            joined_with: becoming.with,
             certificate_expires: 0,
-            ephemeral: token.ephemeral,
+            ephemeral: becoming.ephemeral,
         })
     }
 
@@ -242,17 +305,59 @@ impl Store {
     }
 }
 
-/// The workload that this very host became with this token.
+/// What a host becomes, and by what.
+struct Becoming {
+    target: Target,
+    with: String,
+    ephemeral: bool,
+}
+
+impl Workload {
+    /// Whether it is a cluster node whose pod's service account let it join. Between it and the gateway the cluster may put
+    /// other addresses in the place of its own.
+    #[must_use]
+    pub fn joined_by_account(&self) -> bool {
+        self.joined_with.starts_with(ACCOUNT)
+    }
+}
+
+/// The workload that this very host became with this token, or by this account.
 fn joined_before(
     transaction: &Transaction,
     joining: &Joining,
-    token: &Token,
+    with: &str,
 ) -> Result<Option<Workload>, JoinError> {
     let table = transaction.open_table(WORKLOADS).map_err(StoreError::from)?;
     let found: Option<Workload> = get(&table, "workloads", &joining.name.to_string())?;
     Ok(found.filter(|found| {
-        found.joined_with(token, joining.key) && found.machine == hex::encode(&joining.machine)
+        found.joined_with(with, joining.key) && found.machine == hex::encode(&joining.machine)
     }))
+}
+
+/// Who is the cluster node now, if its pod may take its place.
+fn place(
+    transaction: &Transaction,
+    joining: &Joining,
+    target: &Target,
+    now: UnixTime,
+) -> Result<Option<Workload>, JoinError> {
+    let name = &joining.name;
+    if name.namespace != target.namespace() {
+        let expected = target.namespace().to_owned();
+        return Err(JoinRefusal::Namespace { name: name.clone(), expected }.into());
+    }
+    let table = transaction.open_table(WORKLOADS).map_err(StoreError::from)?;
+    let existing: Option<Workload> = get(&table, "workloads", &name.to_string())?;
+    let Some(existing) = existing else { return Ok(None) };
+    if let Target::Group { .. } = existing.target {
+        let last_seen = super::unix_time(existing.joined_at);
+        return Err(JoinRefusal::NameHeld { name: name.clone(), last_seen }.into());
+    }
+    let ago = Duration::from_secs(now.as_secs().saturating_sub(existing.joined_at));
+    if existing.machine != hex::encode(&joining.machine) && ago < KEEPS_PLACE {
+        return Err(JoinRefusal::PlaceKept { name: name.clone(), ago }.into());
+    }
+    Ok(Some(existing))
 }
 
 /// Who has the name now, if the token may take it over.

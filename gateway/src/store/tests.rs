@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::*;
 
+mod accounts;
 mod churn;
 mod claims;
 mod ledger;
@@ -50,8 +51,7 @@ fn bound(store: &Store, to: &str) -> Minted {
 
 fn joining(minted: &Minted, called: &str, key_number: u8) -> Joining {
     Joining {
-        token_id: minted.token.id.clone(),
-        token_secret: minted.secret.clone(),
+        proof: Proof::Token { id: minted.token.id.clone(), secret: minted.secret.clone() },
         name: name(called),
         key: key(key_number),
         machine: vec![key_number; 32],
@@ -104,8 +104,7 @@ fn every_unusable_token_is_told_apart() {
     let store = open(&folder);
     let minted = mint(&store, 1);
     let with = |id: &str, secret: &[u8]| Joining {
-        token_id: id.to_owned(),
-        token_secret: Zeroizing::new(secret.to_vec()),
+        proof: Proof::Token { id: id.to_owned(), secret: Zeroizing::new(secret.to_vec()) },
         ..joining(&minted, "db1", 1)
     };
     let refused = |joining: &Joining, now| {

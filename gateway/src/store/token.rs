@@ -189,15 +189,15 @@ impl Store {
     ) -> Result<Result<Token, TokenRefusal>, StoreError> {
         let found =
             self.read(|transaction| valid(&transaction.open_table(TOKENS)?, id, secret, source, now))?;
-        let joined = |token: &Token| self.workloads().values().any(|found| found.joined_with(token, key));
+        let joined = |token: &Token| self.workloads().values().any(|found| found.joined_with(&token.id, key));
         Ok(found.and_then(|token| if joined(&token) { Ok(token) } else { unused(token) }))
     }
 }
 
 impl Workload {
-    /// Whether it joined with the token and has the key.
-    pub(super) fn joined_with(&self, token: &Token, key: KeyHash) -> bool {
-        self.joined_with == token.id && self.key == key
+    /// Whether it joined with the token of that name and has the key.
+    pub(super) fn joined_with(&self, token: &str, key: KeyHash) -> bool {
+        self.joined_with == token && self.key == key
     }
 }
 

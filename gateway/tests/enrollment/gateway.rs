@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use gateway::accounts::Accounts;
 use gateway::admin::AdminService;
 use gateway::audit::Audit;
 use gateway::ca::{Ca, External, Signer};
 use gateway::clock::Clock;
-use gateway::config::Source;
+use gateway::config::{Nodes, Source};
 use gateway::enrollment::{EnrollmentService, Settings};
 use gateway::index::MeshSettings;
 use gateway::mesh_view::MeshView;
@@ -213,6 +214,7 @@ impl Gateway {
             enrollment: EnrollmentService {
                 store: store.clone(),
                 ca: ca.clone(),
+                accounts: Arc::new(Accounts::new(None, Nodes::default())),
                 mesh: view.clone(),
                 audit: audit.clone(),
                 metrics: metrics.clone(),

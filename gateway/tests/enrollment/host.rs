@@ -48,7 +48,7 @@ pub(crate) async fn token(gateway: &Gateway) -> v1::JoinToken {
 pub(crate) fn request(token: &v1::JoinToken, key: &KeyPair, name: &str) -> v1::JoinRequest {
     v1::JoinRequest {
         token_id: token.id.clone(),
-        token_secret: token.secret.clone(),
+        credential: Some(v1::join_request::Credential::TokenSecret(token.secret.clone())),
         csr: key.request().unwrap(),
         name: name.to_owned(),
         hostname: "host".to_owned(),

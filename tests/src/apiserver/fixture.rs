@@ -284,6 +284,20 @@ impl ApiServer {
         }
     }
 
+    /// The token that a pod is given of its service account, for an audience; both have to be there.
+    pub fn bound_token(&self, namespace: &str, account: &str, pod: &str, audience: &str) -> Result<String> {
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
+        let bound =
+            (!pod.is_empty()).then(|| serde_json::json!({"apiVersion": "v1", "kind": "Pod", "name": pod}));
+        let spec = serde_json::json!({
+            "audiences": [audience], "expirationSeconds": 3600, "boundObjectRef": bound,
+        });
+        let request = serde_json::json!({
+            "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec,
+        });
+        Ok(object::text(&self.send("POST", &path, &request)?, "/status/token").to_owned())
+    }
+
     /// Where an object is.
     fn path_of(&self, object: &Value) -> Result<String> {
         let (api_version, kind) = (object::text(object, "/apiVersion"), object::text(object, "/kind"));

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::bound;
 use super::failure::{Answer, Failure};
 use super::object;
 use super::rbac::{self, Wish};
@@ -11,10 +12,7 @@ use super::users::User;
 /// Answers a review.
 pub(super) fn answer(shared: &Shared, user: &User, kind: &str, mut review: Value) -> Answer<Value> {
     let status = match kind {
-        "TokenReview" => match shared.users.of_token(object::text(&review, "/spec/token")) {
-            Some(user) => json!({"authenticated": true, "user": user.show()}),
-            None => json!({"authenticated": false, "error": "invalid bearer token"}),
-        },
+        "TokenReview" => whose(shared, &review),
         "SelfSubjectAccessReview" => {
             let of = |key: &str| object::text(&review, &format!("/spec/resourceAttributes/{key}"));
             let resource = match of("subresource") {
@@ -29,4 +27,21 @@ pub(super) fn answer(shared: &Shared, user: &User, kind: &str, mut review: Value
     };
     object::map_mut(&mut review).insert("status".to_owned(), status);
     Ok(review)
+}
+
+/// Whose token it is. A token that knows no audience is for the server alone, as a real one has it.
+fn whose(shared: &Shared, review: &Value) -> Value {
+    let token = object::text(review, "/spec/token");
+    let audiences = match object::list(review, "/spec/audiences") {
+        [] => vec![json!(bound::ISSUER)],
+        audiences => audiences.to_vec(),
+    };
+    if let Some(status) = bound::review(shared, token, &audiences) {
+        return status;
+    }
+    let is_for_us = audiences.contains(&json!(bound::ISSUER));
+    match shared.users.of_token(token).filter(|_| is_for_us) {
+        Some(user) => json!({"authenticated": true, "user": user.show(), "audiences": [bound::ISSUER]}),
+        None => json!({"authenticated": false, "error": "invalid bearer token"}),
+    }
 }

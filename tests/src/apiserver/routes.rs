@@ -17,7 +17,7 @@ use super::state::Shared;
 use super::users::User;
 use super::watch::Watch;
 use super::write::{self, Writer};
-use super::{delete, discovery};
+use super::{bound, delete, discovery};
 
 /// What a request is about.
 #[derive(Clone, Debug)]
@@ -104,6 +104,9 @@ pub(super) async fn answer(shared: &Arc<Shared>, ask: &Ask) -> Answer<Reply> {
     let parts: Vec<&str> = ask.path.split('/').filter(|part| !part.is_empty()).collect();
     if let Some(reply) = discovery::answer(&shared.lock().kinds, &parts, ask)? {
         return Ok(reply);
+    }
+    if let Some(reply) = bound::answer(shared, &user, &parts, ask) {
+        return reply;
     }
     let target = target(&shared.lock().kinds, &parts)?;
     let verb = Verb::of(ask, &target)?;
@@ -285,7 +288,7 @@ fn content_type(headers: &HeaderMap) -> &str {
 }
 
 /// The object of a request.
-fn body(ask: &Ask) -> Answer<Value> {
+pub(super) fn body(ask: &Ask) -> Answer<Value> {
     match content_type(&ask.headers) {
         "" | "application/json" => {}
         other => return Err(Failure::unsupported_media(other, "application/json")),

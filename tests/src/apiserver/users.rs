@@ -14,6 +14,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 
+use super::bound::Signer;
+
 /// A user who is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct User {
@@ -23,11 +25,15 @@ pub(super) struct User {
 
 /// The users by token.
 #[derive(Debug)]
-pub(super) struct Users(BTreeMap<String, User>);
+pub(super) struct Users {
+    known: BTreeMap<String, User>,
+    /// Of the tokens that pods get.
+    pub(super) signer: Signer,
+}
 
 impl User {
     /// A user by name; `system:serviceaccount:NAMESPACE:NAME` is a service account, `admin` may do everything.
-    fn named(name: &str) -> Self {
+    pub(super) fn named(name: &str) -> Self {
         let mut groups = vec!["system:authenticated".to_owned()];
         if name == "admin" {
             groups.push("system:masters".to_owned());
@@ -66,17 +72,18 @@ impl Users {
             std::fs::rename(&draft, &path).with_context(|| format!("cannot write {}", path.display()))?;
         }
         std::fs::write(file, serde_json::to_vec(&tokens)?)?;
-        Ok(Self(tokens.into_iter().map(|(name, token)| (token, User::named(&name))).collect()))
+        let known = tokens.into_iter().map(|(name, token)| (token, User::named(&name))).collect();
+        Ok(Self { known, signer: Signer::open(folder)? })
     }
 
     /// The users with their tokens.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&String, &User)> {
-        self.0.iter()
+        self.known.iter()
     }
 
     /// Whose token it is.
     pub(super) fn of_token(&self, token: &str) -> Option<&User> {
-        self.0.get(token)
+        self.known.get(token)
     }
 }
 

@@ -48,6 +48,12 @@ pub const OWN_RIGHTS: [(&str, &[&str], &[&str]); 3] = [
     ("outrigger.dev", &["meshrecords"], &["get", "list", "create", "update", "delete"]),
     ("", &["secrets"], &["get", "create", "update"]),
 ];
+/// What it may do besides where nodes join by their pods' service accounts: everywhere, and in its own namespace.
+pub const NODE_RIGHTS: [(&str, &[&str], &[&str]); 1] =
+    [("authentication.k8s.io", &["tokenreviews"], &["create"])];
+/// The same in its own namespace.
+pub const OWN_NODE_RIGHTS: [(&str, &[&str], &[&str]); 1] =
+    [("", &["configmaps"], &["get", "create", "update"])];
 /// The gateway's own namespace.
 pub const NAMESPACE: &str = "outrigger-system";
 
@@ -150,23 +156,34 @@ impl Cluster {
     pub fn grant(&self, rights: &[(&str, &[&str])]) -> Result<()> {
         let watched = rights.iter().map(|(group, resources)| rule(group, resources, &["list", "watch"]));
         let kept = STATE_RIGHTS.iter().map(|(group, resources, verbs)| rule(group, resources, verbs));
-        self.bind("ClusterRole", "", &watched.chain(kept).collect::<Vec<_>>())?;
+        self.bind(USER, "ClusterRole", "", &watched.chain(kept).collect::<Vec<_>>())?;
         let own = OWN_RIGHTS.iter().map(|(group, resources, verbs)| rule(group, resources, verbs));
-        self.bind("Role", NAMESPACE, &own.collect::<Vec<_>>())
+        self.bind(USER, "Role", NAMESPACE, &own.collect::<Vec<_>>())
     }
 
-    fn bind(&self, kind: &str, namespace: &str, rules: &[Value]) -> Result<()> {
+    /// Lets nodes join by their pods' service accounts, as far as the cluster is asked; or, without `reviews`, keeps the
+    /// gateway from asking.
+    pub fn grant_nodes(&self, reviews: bool) -> Result<()> {
+        let of = |rights: &[(&str, &[&str], &[&str])]| -> Vec<Value> {
+            rights.iter().map(|(group, resources, verbs)| rule(group, resources, verbs)).collect()
+        };
+        let everywhere = if reviews { of(&NODE_RIGHTS) } else { Vec::new() };
+        self.bind("gateway-nodes", "ClusterRole", "", &everywhere)?;
+        self.bind("gateway-nodes", "Role", NAMESPACE, &of(&OWN_NODE_RIGHTS))
+    }
+
+    fn bind(&self, name: &str, kind: &str, namespace: &str, rules: &[Value]) -> Result<()> {
         const GROUP: &str = "rbac.authorization.k8s.io";
         let metadata = if namespace.is_empty() {
-            json!({"name": USER})
+            json!({"name": name})
         } else {
-            json!({"name": USER, "namespace": namespace})
+            json!({"name": name, "namespace": namespace})
         };
         let version = format!("{GROUP}/v1");
         let role = json!({"apiVersion": version, "kind": kind, "metadata": metadata, "rules": rules});
         let binding = json!({
             "apiVersion": version, "kind": format!("{kind}Binding"), "metadata": metadata,
-            "roleRef": {"apiGroup": GROUP, "kind": kind, "name": USER},
+            "roleRef": {"apiGroup": GROUP, "kind": kind, "name": name},
             "subjects": [{"apiGroup": GROUP, "kind": "User", "name": USER}],
         });
         self.server.apply(&role.to_string())?;

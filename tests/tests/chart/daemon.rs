@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 
-use e2e::gateway::objects::{OWN_RIGHTS, RIGHTS, STATE_RIGHTS};
+use e2e::gateway::objects::{NODE_RIGHTS, OWN_NODE_RIGHTS, OWN_RIGHTS, RIGHTS, STATE_RIGHTS};
 use e2e::json;
 use gateway::config::{Config, Options, Source, State};
 use serde_json::Value;
@@ -67,6 +67,8 @@ fn every_key_is_a_value_or_the_charts_own() {
         "listen",
         "replicaListen",
         "replicaAddress",
+        "transitAccount",
+        "nodeGateways",
         "metricsListen",
         "adminSocket",
         "auditLog",
@@ -94,8 +96,19 @@ fn it_may_do_what_the_tests_let_it_do_and_nothing_else() {
             verbs.iter().flat_map(move |verb| rights(group, &[resource], &[verb], name(resource, verb)))
         })
     });
+    let own: BTreeSet<Right> = own.collect();
     let role = object(&all.answer["base"], "Role/gw-outrigger");
-    assert_eq!(granted(role), own.collect());
+    assert_eq!(granted(role), own);
+    // Where nodes join by themselves.
+    let nodes = NODE_RIGHTS.iter().flat_map(|(group, resources, verbs)| rights(group, resources, verbs, ""));
+    let role = object(&all.answer["sets"]["transit"], "ClusterRole/mesh-gw-outrigger");
+    assert_eq!(granted(role), expected.into_iter().chain(nodes).collect());
+    let name = |verb: &str| if verb == "create" { "" } else { "outrigger-bootstrap" };
+    let nodes = OWN_NODE_RIGHTS.iter().flat_map(|(group, resources, verbs)| {
+        verbs.iter().flat_map(move |verb| rights(group, resources, &[verb], name(verb)))
+    });
+    let role = object(&all.answer["sets"]["transit"], "Role/gw-outrigger");
+    assert_eq!(granted(role), own.into_iter().chain(nodes).collect());
 }
 
 #[test]
@@ -163,7 +176,9 @@ fn roles_are_bound_to_the_pods_account_and_aggregated_nowhere() {
         for account in accounts {
             // Only the pod that asks for it has a token.
             assert_eq!(account["automountServiceAccountToken"], false);
-            assert_eq!(account["metadata"]["name"], pod["serviceAccountName"], "{}", case["values"]);
+            let mut pods = of_kind(case, "DaemonSet").map(|set| &set["spec"]["template"]["spec"]);
+            let is_of = |pod: &Value| account["metadata"]["name"] == pod["serviceAccountName"];
+            assert!(is_of(pod) || pods.any(is_of), "{}", case["values"]);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! How the gateway's pod is confined, and what selects it.
 
+use clap::Parser as _;
 use e2e::json;
 use serde_json::{Value, json};
 
@@ -124,10 +125,40 @@ fn a_gateway_is_there_while_another_one_begins() {
 fn another_configuration_is_another_pod() {
     let all = Rendered::read();
     let checksum = |case: &Value| template(case)["metadata"]["annotations"]["checksum/config"].clone();
-    let base = checksum(&all.answer["base"]);
     for effect in json::list(&all.answer, "effects") {
         let changes = effect["see"].get("gateway.yaml").is_some();
         let others = effect["set"].get("config").is_some();
-        assert_eq!(checksum(effect) != base, changes || others, "{}", effect["set"]);
+        assert_eq!(checksum(effect) != checksum(&effect["without"]), changes || others, "{}", effect["set"]);
+    }
+}
+
+/// What an agent may do on its node, and that it begins with the words that it is given.
+#[test]
+#[ignore = "`cargo xtask ci chart` renders what this reads"]
+fn an_agent_has_what_it_needs_of_its_node() {
+    let all = Rendered::read();
+    let case = &all.answer["sets"]["transit"];
+    let names: Vec<_> = of_kind(case, "DaemonSet").map(name).collect();
+    assert_eq!(names, ["gw-outrigger-transit"]);
+    for set in of_kind(case, "DaemonSet") {
+        let template = &set["spec"]["template"];
+        let (pod, container) = (&template["spec"], &template["spec"]["containers"][0]);
+        let words = json::texts(container, "args");
+        let line = std::iter::once("outrigger-agent".to_owned()).chain(words);
+        let arguments = vm_agent::config::Arguments::try_parse_from(line).unwrap();
+        let files = vm_agent::config::Config::load(arguments).unwrap().account.expect("it joins by itself");
+        let mounted = |path: &std::path::Path| {
+            let folder = path.parent().unwrap().display().to_string();
+            json::list(container, "volumeMounts").iter().any(|mount| mount["mountPath"] == folder.as_str())
+        };
+        assert!(mounted(&files.token) && mounted(&files.bootstrap), "{files:?}");
+        // A release of the chart that changes nothing of the agent restarts none.
+        assert!(!template.to_string().contains(env!("CARGO_PKG_VERSION")), "{template}");
+        assert_eq!(set["spec"]["selector"]["matchLabels"], template["metadata"]["labels"]);
+        assert_eq!(pod["automountServiceAccountToken"], false);
+        assert_eq!(container["securityContext"]["privileged"], false);
+        let account = json::text(pod, "serviceAccountName");
+        let bound = |kind| of_kind(case, kind).any(|binding| binding["subjects"][0]["name"] == account);
+        assert!(!bound("RoleBinding") && !bound("ClusterRoleBinding"), "{account} has rights");
     }
 }

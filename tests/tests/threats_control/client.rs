@@ -13,7 +13,7 @@ use proto::v1::enrollment_client::EnrollmentClient;
 use proto::v1::mesh_client::MeshClient;
 use proto::v1::{
     AgentMessage, GatewayMessage, Hello, HostReport, JoinRequest, JoinResponse, JoinToken, agent_message,
-    gateway_message,
+    gateway_message, join_request,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -54,7 +54,7 @@ pub(crate) fn request(host: &Host, token: &JoinToken, csr: Vec<u8>) -> JoinReque
     let underlay = proto::convert::address_to_wire(host.v4().into());
     JoinRequest {
         token_id: token.id.clone(),
-        token_secret: token.secret.clone(),
+        credential: Some(join_request::Credential::TokenSecret(token.secret.clone())),
         csr,
         name: String::new(),
         hostname: host.name().to_owned(),

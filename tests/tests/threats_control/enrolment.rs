@@ -5,6 +5,7 @@ use e2e::json;
 use pki::{CertificateDer, KeyPair, Svid};
 use proto::v1::RenewRequest;
 use proto::v1::enrollment_client::EnrollmentClient;
+use proto::v1::join_request::Credential;
 use rcgen::{CertificateParams, DnType, SanType};
 use tonic::Code;
 
@@ -81,7 +82,7 @@ fn threat_52_a_name_is_one_label_path_of_its_own_namespace() {
             // A host name is made a valid one, or refused: it never leads out of the namespace.
             let mut asked = request(&machine, &token, key.request()?);
             asked.hostname = name.to_owned();
-            asked.token_secret.reverse();
+            asked.credential = Some(Credential::TokenSecret(token.secret.iter().rev().copied().collect()));
             let refused = on(&machine, || async { join(&token, asked).await })?;
             ensure!(refused.is_err(), "joined with a wrong secret");
         }

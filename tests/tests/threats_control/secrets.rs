@@ -13,6 +13,7 @@ use e2e::host::Host;
 use e2e::net::Underlay;
 use e2e::process::Process;
 use e2e::wait::wait_for;
+use proto::v1::join_request::Credential;
 
 const LOUD: &str = "logLevel: trace\n";
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -262,7 +263,7 @@ fn threat_authn_a_wrong_secret_learns_nothing() {
         let asked = |secret: Vec<u8>| -> Result<String> {
             let key = pki::KeyPair::generate()?;
             let mut request = crate::client::request(&machine, &token, key.request()?);
-            request.token_secret = secret;
+            request.credential = Some(Credential::TokenSecret(secret));
             let refused =
                 crate::client::on(&machine, || async { crate::client::join(&token, request).await })?;
             Ok(refused.err().context("joined")?.message().to_owned())

@@ -44,7 +44,8 @@ async fn start() -> Running {
     let (reconciles, _kernels) = mpsc::channel(1);
     let (started, has_started) = oneshot::channel();
     tokio::spawn(
-        Operations::new(agent.clone(), inbox, reconciles).run(started, telemetry::pulse::Pulse::unwatched()),
+        Operations::new(agent.clone(), inbox, reconciles, rand::SeedableRng::seed_from_u64(1))
+            .run(started, telemetry::pulse::Pulse::unwatched()),
     );
     has_started.await.unwrap();
     let shutdown = Shutdown::default();

@@ -114,3 +114,19 @@ fn a_named_file_must_exist() {
     let error = Config::load(arguments(&["--config", "/nonexistent/agent.yaml"]).unwrap()).unwrap_err();
     assert!(error.to_string().contains("/nonexistent/agent.yaml"), "{error}");
 }
+
+#[test]
+fn a_node_that_joins_by_itself_needs_both_files() {
+    let load =
+        |flags: &[&str]| Config::load(arguments(&[&["--config", "/dev/null"], flags].concat()).unwrap());
+    let both = ["--account-token-file", "/t", "--bootstrap-file", "/b"];
+    let files = AccountFiles { token: "/t".into(), bootstrap: "/b".into() };
+    assert_eq!(load(&both).unwrap().account, Some(files));
+    assert_eq!(load(&[]).unwrap().account, None);
+    for (alone, words) in
+        [(&both[..2], "accountTokenFile needs bootstrapFile"), (&both[2..], "bootstrapFile needs")]
+    {
+        let refused = load(alone).unwrap_err().to_string();
+        assert!(refused.contains(words), "{refused}");
+    }
+}

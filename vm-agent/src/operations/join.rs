@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pki::KeyPair;
-use proto::v1::{AgentJoinRequest, JoinProgress, JoinRequest, JoinResult, JoinToken};
+use proto::v1::{AgentJoinRequest, JoinProgress, JoinRequest, JoinResponse, JoinResult};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tonic::Status;
@@ -12,8 +12,8 @@ use zeroize::Zeroizing;
 
 use super::{OperationError, Operations, kernel_config};
 use crate::agent::{Agent, Standing};
-use crate::credentials::save_key;
-use crate::enrolment::{self, EnrolmentError, Joined};
+use crate::credentials::{Credentials, save_key};
+use crate::enrolment::{self, EnrolmentError, Invitation, Joined};
 use crate::kernel::{self, KernelError, preflight};
 use crate::member::{self, Member, host_report};
 use crate::selection;
@@ -26,18 +26,18 @@ const FIRST_STATE: Duration = Duration::from_secs(30);
 const ROOM: usize = 16 * 1024;
 
 /// Where the steps go.
-type Progress = mpsc::Sender<Result<JoinProgress, Status>>;
+pub(super) type Progress = mpsc::Sender<Result<JoinProgress, Status>>;
 
-/// A join that may be asked for again: with its token, a gateway gives its answer to this key only. The key is on no disk,
+/// A join that may be asked for again: with its token, or by its account, a gateway gives its answer to this key only. The key is on no disk,
 /// of which there might be a copy.
 pub(super) struct Unanswered {
-    token_id: String,
+    with: String,
     key: Arc<KeyPair>,
 }
 
 impl std::fmt::Debug for Unanswered {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Unanswered").field("token_id", &self.token_id).finish_non_exhaustive()
+        f.debug_struct("Unanswered").field("with", &self.with).finish_non_exhaustive()
     }
 }
 
@@ -56,15 +56,31 @@ impl Operations {
             self.adopt(existing, progress).await?
         } else {
             self.refuse_second(existing)?;
-            let joined = self.enrol(request, progress).await;
-            if joined.is_err() && self.agent.member().is_none() && self.leaving.is_none() {
-                // Nothing of a failed join stays; without a membership the key is worth nothing.
-                self.agent.state.remove(&StateFile::ALL)?;
-                self.agent.tell(|report| report.standing = Standing::Unjoined);
-            }
-            joined?
+            let AgentJoinRequest { token, name, adopt: _ } = request;
+            let text = Zeroizing::new(token);
+            self.join_first(name, progress, || Ok(Invitation::of_token(proto::token::decode(&text)?)?))
+                .await?
         };
         Ok(result(&version, began.elapsed()))
+    }
+
+    /// Joins as a host that has not.
+    pub(super) async fn join_first(
+        &mut self,
+        name: String,
+        progress: &Progress,
+        invite: impl FnOnce() -> Result<Invitation, OperationError>,
+    ) -> Result<Version, OperationError> {
+        let joined = match invite() {
+            Ok(invitation) => self.enrol(invitation, name, progress).await,
+            Err(error) => Err(error),
+        };
+        if joined.is_err() && self.agent.member().is_none() && self.leaving.is_none() {
+            // Nothing of a failed join stays; without a membership the key is worth nothing.
+            self.agent.state.remove(&StateFile::ALL)?;
+            self.agent.tell(|report| report.standing = Standing::Unjoined);
+        }
+        joined
     }
 
     fn refuse_second(&self, existing: Option<Enrolment>) -> Result<(), OperationError> {
@@ -81,33 +97,21 @@ impl Operations {
 
     async fn enrol(
         &mut self,
-        request: AgentJoinRequest,
+        invitation: Invitation,
+        name: String,
         progress: &Progress,
     ) -> Result<Version, OperationError> {
-        let text = Zeroizing::new(request.token);
-        let token = proto::token::decode(&text)?;
         check(&self.agent)?;
         self.agent.state.reserve(ROOM)?;
-        let key = self.key(&token)?;
+        let key = self.key(&invitation)?;
+        save_key(&key, &self.agent.state)?;
         step(progress, "this host has what the mesh needs, and a key").await;
 
-        let request = self.request(&token, &key, request.name).await?;
-        let joined = enrolment::join(&self.agent, &token, key.clone(), request).await;
-        if let Err(EnrolmentError::Unanswered(_)) = joined {
-            self.unanswered = Some(Unanswered { token_id: token.id, key });
-        }
-        let Joined { gateway, credentials, response } = joined?;
+        let Joined { gateway, credentials, response } = self.ask(&invitation, key, name).await?;
         let workload = format!("{}/{}", response.namespace, response.name);
         step(progress, &format!("gateway {gateway} accepted this host as {workload}")).await;
 
-        let known = if response.gateways.is_empty() { token.gateways } else { response.gateways };
-        let mut enrolment =
-            Enrolment::new(workload.clone(), credentials.trust_domain(), known, self.agent.machine);
-        enrolment.mesh_addresses = response
-            .mesh_addresses
-            .iter()
-            .filter_map(|bytes| proto::convert::address_from_wire(bytes).ok())
-            .collect();
+        let enrolment = self.enrolment(&invitation, &credentials, response);
         let saved = credentials.save(&self.agent.state).and_then(|()| enrolment.save(&self.agent.state));
         let brought_up = match saved {
             Ok(()) => self.start_kernel().await.map_err(OperationError::from),
@@ -130,21 +134,55 @@ impl Operations {
         self.first_state(&workload, true, progress).await
     }
 
-    /// The key of a join with this token that was not answered, else a new one.
-    fn key(&self, token: &JoinToken) -> Result<Arc<KeyPair>, OperationError> {
-        let key = match &self.unanswered {
-            Some(Unanswered { token_id, key }) if *token_id == token.id => key.clone(),
+    /// Asks gateways. One that may have agreed is asked again with the same key.
+    pub(super) async fn ask(
+        &mut self,
+        invitation: &Invitation,
+        key: Arc<KeyPair>,
+        name: String,
+    ) -> Result<Joined, OperationError> {
+        let request = self.request(invitation, &key, name).await?;
+        let joined = enrolment::join(&self.agent, invitation, key.clone(), request).await;
+        if let Err(EnrolmentError::Unanswered(_)) = joined {
+            self.unanswered = Some(Unanswered { with: invitation.proof.name().to_owned(), key });
+        }
+        Ok(joined?)
+    }
+
+    /// What a gateway's answer makes of this host.
+    pub(super) fn enrolment(
+        &self,
+        invitation: &Invitation,
+        credentials: &Credentials,
+        response: JoinResponse,
+    ) -> Enrolment {
+        let workload = format!("{}/{}", response.namespace, response.name);
+        let known =
+            if response.gateways.is_empty() { invitation.gateways.clone() } else { response.gateways };
+        let mut enrolment = Enrolment::new(workload, credentials.trust_domain(), known, self.agent.machine);
+        enrolment.account = invitation.proof.account().map(str::to_owned);
+        enrolment.mesh_addresses = response
+            .mesh_addresses
+            .iter()
+            .filter_map(|bytes| proto::convert::address_from_wire(bytes).ok())
+            .collect();
+        enrolment
+    }
+
+    /// The key of such a join that was not answered, else a new one.
+    pub(super) fn key(&self, invitation: &Invitation) -> Result<Arc<KeyPair>, OperationError> {
+        match &self.unanswered {
+            Some(Unanswered { with, key }) if with == invitation.proof.name() => Ok(key.clone()),
             Some(_) | None => {
-                Arc::new(KeyPair::generate().map_err(|error| OperationError::Key(error.to_string()))?)
+                let key = KeyPair::generate().map_err(|error| OperationError::Key(error.to_string()))?;
+                Ok(Arc::new(key))
             }
-        };
-        save_key(&key, &self.agent.state)?;
-        Ok(key)
+        }
     }
 
     async fn request(
         &self,
-        token: &JoinToken,
+        invitation: &Invitation,
         key: &KeyPair,
         name: String,
     ) -> Result<JoinRequest, OperationError> {
@@ -153,9 +191,10 @@ impl Operations {
         if underlay.is_empty() {
             return Err(KernelError::NoUnderlay.into());
         }
+        let (token_id, credential) = invitation.proof.credential();
         Ok(JoinRequest {
-            token_id: token.id.clone(),
-            token_secret: token.secret.clone(),
+            token_id,
+            credential: Some(credential),
             csr,
             name,
             hostname: self.agent.hostname(),

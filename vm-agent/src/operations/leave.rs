@@ -23,6 +23,7 @@ impl Operations {
             Err(reason) => return Err(OperationError::Untold(reason)),
         };
         let removed = self.go().await?;
+        self.stays_away();
         tracing::info!(count = removed.len(), "left the mesh");
         Ok(AgentLeaveResponse { removed, gateway_error })
     }
@@ -45,6 +46,7 @@ impl Operations {
     /// Removes everything without telling anybody: copies of the disk join by themselves.
     pub(super) async fn seal(&mut self) -> Result<SealResponse, OperationError> {
         let removed = self.go().await?;
+        self.stays_away();
         tracing::info!(count = removed.len(), "sealed");
         Ok(SealResponse { removed })
     }

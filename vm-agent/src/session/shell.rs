@@ -15,7 +15,7 @@ use proto::v1::{AgentMessage, Hello, HostReport, Reject};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
@@ -406,6 +406,10 @@ impl Shell {
             End::Renewed => return,
             End::Refused(status) => {
                 self.agent.tell(|report| report.session.duplicate = is_duplicate(&status));
+                if status.code() == Code::PermissionDenied && !is_duplicate(&status) {
+                    let key = self.member.credentials.borrow().as_ref().map(|held| held.key().hash());
+                    self.agent.refuse(key, transport::describe(&status));
+                }
                 (refusal(&status), true, least_wait(&status))
             }
         };
@@ -418,7 +422,8 @@ impl Shell {
         let pause = if next { self.gateways.advance() } else { true };
         if pause {
             let wait = self.backoff.next(&mut self.rng).max(least);
-            self.answering(sleep(wait)).await;
+            let member = self.member.clone();
+            self.answering(async move { member.rest(wait).await }).await;
         }
     }
 

@@ -25,6 +25,9 @@ pub struct Enrolment {
     pub gateways: Vec<String>,
     /// Its mesh addresses.
     pub mesh_addresses: Vec<IpAddr>,
+    /// The service account it joined by, `namespace/name`; `None`: it joined with a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
     /// The mesh prefixes of the last good state: they stay unreachable when that state cannot be read.
     pub prefixes: BTreeSet<IpNet>,
     machine: String,
@@ -56,6 +59,7 @@ impl Enrolment {
             trust_domain,
             gateways,
             mesh_addresses: Vec::new(),
+            account: None,
             prefixes: BTreeSet::new(),
             machine: machine.to_string(),
         }

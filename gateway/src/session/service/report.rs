@@ -31,6 +31,22 @@ pub(super) enum InvalidReport {
     },
 }
 
+/// Where a session comes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Origin {
+    source: Option<IpAddr>,
+    /// A cluster node is believed: its cluster may put another address in the place of its own, as kube-proxy does on the
+    /// way to a Service, and tunnels do not go that way.
+    may_differ: bool,
+}
+
+impl Origin {
+    /// That of a workload's session, whose connection comes from `source`.
+    pub(super) fn of(workload: &Workload, source: Option<IpAddr>) -> Self {
+        Self { source, may_differ: workload.joined_by_account() }
+    }
+}
+
 /// The report, if there is one. Addresses that no tunnel packet can come from are left out. Where the connection
 /// comes from must be among the rest, as it must for joining: one address of one family is enough for a host that has
 /// several, since only what stands between could change it.
@@ -40,7 +56,7 @@ pub(super) enum InvalidReport {
 pub(super) fn read(
     agent_version: &str,
     report: Option<&HostReport>,
-    source: Option<IpAddr>,
+    origin: Origin,
 ) -> Result<Option<Report>, InvalidReport> {
     let Some(report) = report else { return Ok(None) };
     let count = report.underlay_addresses.len();
@@ -56,14 +72,16 @@ pub(super) fn read(
             underlay.push(address);
         }
     }
-    if let Some(remote) = source.filter(|source| !underlay.contains(source)) {
+    let Origin { source, may_differ } = origin;
+    let proved = source.filter(|source| underlay.contains(source));
+    if let Some(remote) = source.filter(|_| proved.is_none() && !may_differ) {
         let reported = crate::audit::text(&underlay).join(", ");
         return Err(InvalidReport::Translated {
             remote,
             reported: if reported.is_empty() { "none that is usable".to_owned() } else { reported },
         });
     }
-    Ok(Some(Report { underlay, source, agent_version: agent_version.chars().take(64).collect() }))
+    Ok(Some(Report { underlay, source: proved, agent_version: agent_version.chars().take(64).collect() }))
 }
 
 /// Records a report; nothing is written where nothing changed.
@@ -96,21 +114,25 @@ fn is_usable(address: IpAddr) -> bool {
 mod tests {
     use super::*;
 
+    fn from(source: Option<IpAddr>) -> Origin {
+        Origin { source, may_differ: false }
+    }
+
     #[test]
     fn only_addresses_that_tunnels_can_come_from_count_each_once() {
         let texts =
             ["10.0.0.1", "127.0.0.1", "::1", "fe80::1", "224.0.0.1", "0.0.0.0", "fd00::1", "10.0.0.1"];
         let addresses = texts.map(|text| proto::convert::address_to_wire(text.parse().unwrap()));
         let report = HostReport { underlay_addresses: addresses.to_vec(), ..HostReport::default() };
-        let underlay = read("1", Some(&report), None).unwrap().unwrap().underlay;
+        let underlay = read("1", Some(&report), from(None)).unwrap().unwrap().underlay;
         assert_eq!(underlay, ["10.0.0.1", "fd00::1"].map(|text| text.parse::<IpAddr>().unwrap()));
     }
 
     #[test]
     fn what_is_no_address_and_floods_are_refused() {
         let report = |addresses| HostReport { underlay_addresses: addresses, ..HostReport::default() };
-        assert!(read("1", Some(&report(vec![vec![1, 2, 3]])), None).is_err());
-        assert!(read("1", Some(&report(vec![vec![10, 0, 0, 1]; 65])), None).is_err());
+        assert!(read("1", Some(&report(vec![vec![1, 2, 3]])), from(None)).is_err());
+        assert!(read("1", Some(&report(vec![vec![10, 0, 0, 1]; 65])), from(None)).is_err());
     }
 
     #[test]
@@ -120,14 +142,27 @@ mod tests {
         let report = HostReport { underlay_addresses: addresses.to_vec(), ..HostReport::default() };
         for source in texts {
             let source = Some(source.parse().unwrap());
-            assert_eq!(read("1", Some(&report), source).unwrap().unwrap().source, source);
+            assert_eq!(read("1", Some(&report), from(source)).unwrap().unwrap().source, source);
         }
-        let refused = read("1", Some(&report), Some("198.51.100.7".parse().unwrap())).unwrap_err();
+        let refused = read("1", Some(&report), from(Some("198.51.100.7".parse().unwrap()))).unwrap_err();
         let text = refused.to_string();
         assert!(matches!(refused, InvalidReport::Translated { .. }), "{refused:?}");
         assert!(text.contains("198.51.100.7") && text.contains("10.0.0.1"), "{text}");
         let empty = HostReport::default();
-        assert!(read("1", Some(&empty), Some("10.0.0.1".parse().unwrap())).is_err());
-        assert_eq!(read("1", None, Some("10.0.0.1".parse().unwrap())), Ok(None));
+        assert!(read("1", Some(&empty), from(Some("10.0.0.1".parse().unwrap()))).is_err());
+        assert_eq!(read("1", None, from(Some("10.0.0.1".parse().unwrap()))), Ok(None));
+    }
+
+    #[test]
+    fn a_cluster_node_may_come_from_elsewhere_and_then_proves_nothing() {
+        let wire = proto::convert::address_to_wire("10.0.0.1".parse().unwrap());
+        let report = HostReport { underlay_addresses: vec![wire], ..HostReport::default() };
+        let of = |from: &str| {
+            read("1", Some(&report), Origin { source: Some(from.parse().unwrap()), may_differ: true })
+                .unwrap()
+                .unwrap()
+        };
+        assert_eq!((of("198.51.100.7").source, of("198.51.100.7").underlay.len()), (None, 1));
+        assert_eq!(of("10.0.0.1").source, Some("10.0.0.1".parse().unwrap()));
     }
 }

@@ -1,6 +1,5 @@
 //! One open session: what comes from the agent moves its cursor, what the cursor says goes to the agent.
 
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
-use super::report::InvalidReport;
+use super::report::{InvalidReport, Origin};
 use super::rotation::{self, Rotation};
 use super::{MeshService, report};
 use crate::session::metrics::{Answer, EndReason};
@@ -36,7 +35,7 @@ pub(super) struct Peer {
     pub(super) workload: Arc<Workload>,
     pub(super) hello: Hello,
     /// Where its connection comes from, unless that is this machine.
-    pub(super) source: Option<IpAddr>,
+    pub(super) origin: Origin,
     /// What cuts its connection.
     pub(super) cut: Cut,
     /// How long its certificate is still valid.
@@ -51,7 +50,7 @@ pub(super) struct Peer {
 struct Open {
     service: MeshService,
     workload: Arc<Workload>,
-    source: Option<IpAddr>,
+    origin: Origin,
     cut: Cut,
     exchange: Exchange,
     inbound: Streaming<AgentMessage>,
@@ -118,7 +117,7 @@ impl Open {
         feed: watch::Receiver<Option<Arc<Feed>>>,
         latest: &Feed,
     ) -> Self {
-        let Peer { workload, hello, source, cut, expires, rotation, session, inbound } = peer;
+        let Peer { workload, hello, origin, cut, expires, rotation, session, inbound } = peer;
         let expires_at = Instant::now() + expires.unwrap_or(NEVER).min(NEVER);
         let ended = session.ended();
         let exchange = Exchange::open(Arc::clone(&workload), &hello, latest, session);
@@ -126,7 +125,7 @@ impl Open {
             ends: Box::pin(ends(Arc::clone(&workload), ended, service.shutdown.clone(), expires_at)),
             service,
             workload,
-            source,
+            origin,
             cut,
             exchange,
             inbound,
@@ -234,7 +233,7 @@ impl Open {
         MeshService::note_probes(self.exchange.session(), reported.as_ref());
         let store = &self.service.store;
         let version = store.workload(&self.workload.name).map(|workload| workload.agent_version.clone());
-        let report = report::read(&version.unwrap_or_default(), reported.as_ref(), self.source);
+        let report = report::read(&version.unwrap_or_default(), reported.as_ref(), self.origin);
         let report = report.map_err(|invalid| match invalid {
             // A host that has moved still uses the connection from where it was: the next one tells.
             InvalidReport::Translated { .. } => {

@@ -23,6 +23,22 @@
 {{- if and (eq (default "" .Values.config.ca.backend) "vault") .Values.networkPolicy.enabled (not .Values.networkPolicy.egress) -}}
 {{- fail "networkPolicy.egress: needed with config.ca.backend vault: a rule to Vault, and one to the cluster's DNS where Vault has a name" -}}
 {{- end -}}
+{{- with .Values.transit -}}
+{{- if .enabled -}}
+{{- if not .image.repository -}}
+{{- fail "transit.image.repository: needed: where the agent's image of packaging/container was pushed to" -}}
+{{- end -}}
+{{- if not (or .image.tag .image.digest) -}}
+{{- fail "transit.image.tag: needed, or a digest: it does not follow the chart's, so that an upgrade of the gateway restarts no agent" -}}
+{{- end -}}
+{{- if not .nodeSelector -}}
+{{- fail "transit.nodeSelector: needed: the labels of nodes that are transit nodes" -}}
+{{- end -}}
+{{- if and $.Values.networkPolicy.enabled $.Values.networkPolicy.hosts (not $.Values.networkPolicy.nodes) -}}
+{{- fail "networkPolicy.nodes: needed with networkPolicy.hosts: from where agents of the cluster's nodes connect" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if and .Values.persistence.enabled (gt (int .Values.replicas) 1) -}}
 {{- fail "persistence.enabled: a volume is one replica's: set replicas to 1, or leave it off, since the state of record is in the API" -}}
 {{- end -}}

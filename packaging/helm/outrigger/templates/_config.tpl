@@ -10,6 +10,10 @@ stateDir: /var/lib/outrigger-gateway
 listen: "{{ $host }}:7443"
 replicaListen: "{{ $host }}:7444"
 metricsListen: "{{ $host }}:9464"
+{{- if .Values.transit.enabled }}
+transitAccount: {{ printf "%s/%s" .Release.Namespace (include "outrigger.agentName" (dict "root" . "role" "transit")) | quote }}
+nodeGateways: {{ .Values.transit.gateways | default (list (printf "%s.%s.svc:%d" (include "outrigger.fullname" .) .Release.Namespace (int .Values.service.port))) | toJson }}
+{{- end }}
 {{- range $key, $value := .Values.config }}
 {{- if or $value (not (or (kindIs "string" $value) (kindIs "map" $value))) }}
 {{ $key }}: {{ toJson $value }}

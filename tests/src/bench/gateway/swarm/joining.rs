@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use pki::{KeyHash, KeyPair, TrustDomain};
 use proto::v1::enrollment_client::EnrollmentClient;
-use proto::v1::{HostReport, JoinRequest, JoinToken};
+use proto::v1::{HostReport, JoinRequest, JoinToken, join_request};
 use tokio::task::JoinSet;
 use vm_agent::credentials::Credentials;
 
@@ -82,7 +82,7 @@ async fn join(
     let machine = [index.to_be_bytes(); 8].concat();
     let request = JoinRequest {
         token_id: token.id.clone(),
-        token_secret: token.secret.clone(),
+        credential: Some(join_request::Credential::TokenSecret(token.secret.clone())),
         csr: key.request()?,
         name: format!("agent-{index}"),
         machine: machine.clone(),
