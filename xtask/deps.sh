@@ -72,6 +72,7 @@ need_tools() {
     have cc && have c++ && [ -e /usr/include/stdio.h ] || need build-essential "the C compiler that crates build with"
     have ip || need iproute2 "network namespaces and devices of the tests"
     have ping || need iputils-ping "ICMP in the tests and the demo"
+    have nft || need nftables "what nodes of a cluster do to packets that they forward, in the tests"
     python3 -c 'import ensurepip, venv' 2>/dev/null || need python3-venv "renders the Helm chart in a Python environment of its own"
     [ -e /etc/ssl/certs/ca-certificates.crt ] || need ca-certificates "cargo downloads over TLS"
     [ "${1:-}" != qemu ] || have qemu-system-x86_64 || need qemu-system-x86 "runs kernels in verify-kernel"

@@ -274,8 +274,8 @@ impl AdminService {
     }
 
     fn target(&self, request: &v1::CreateTokenRequest) -> Result<Target, AdminError> {
-        match (request.group.as_str(), request.transit_node.as_str()) {
-            (group, "") if !group.is_empty() => {
+        match (request.group.as_str(), request.transit_node.as_str(), request.node.as_str()) {
+            (group, "", "") if !group.is_empty() => {
                 let WorkloadName { namespace, name } =
                     group.parse().map_err(|_malformed| AdminError::GroupName(group.to_owned()))?;
                 if self.mesh.group_exists(&namespace, &name) {
@@ -286,10 +286,11 @@ impl AdminService {
                     Err(AdminError::NotSynced)
                 }
             }
-            ("", node) if pki::is_dns1123_subdomain(node) => {
+            ("", node, "") if pki::is_dns1123_subdomain(node) => {
                 Ok(Target::TransitNode { node: node.to_owned() })
             }
-            ("", node) if !node.is_empty() => Err(AdminError::NodeName(node.to_owned())),
+            ("", "", node) if pki::is_dns1123_subdomain(node) => Ok(Target::Node { node: node.to_owned() }),
+            ("", node, "") | ("", "", node) if !node.is_empty() => Err(AdminError::NodeName(node.to_owned())),
             _ => Err(AdminError::OneTarget),
         }
     }

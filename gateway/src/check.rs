@@ -181,7 +181,7 @@ fn numbers() -> impl Iterator<Item = Identity> {
 
 fn selected(facts: &Facts, checked: &Checked) -> Option<BTreeSet<Arc<str>>> {
     let Ok((_, Object::Policies(policies))) = &checked.object else { return None };
-    let workloads = facts.workloads.iter().filter(|(_, workload)| !workload.transit);
+    let workloads = facts.workloads.iter().filter(|(_, workload)| !workload.role.is_cluster_node());
     let chosen = workloads.filter(|(_, workload)| {
         let labels = facts.labels_of_workload(workload);
         policies.iter().any(|policy| policy.subject.matches(&labels))
@@ -196,7 +196,7 @@ fn changes(
     after: &Resolved,
 ) -> Vec<Change> {
     let mut members: BTreeMap<Identity, BTreeSet<Arc<str>>> = BTreeMap::new();
-    for (name, workload) in facts.workloads.iter().filter(|(_, workload)| !workload.transit) {
+    for (name, workload) in facts.workloads.iter().filter(|(_, workload)| !workload.role.is_cluster_node()) {
         if let Some(identity) = identities.get(&facts.labels_of_workload(workload)) {
             members.entry(*identity).or_default().insert(Arc::clone(name));
         }

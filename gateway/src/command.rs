@@ -114,6 +114,7 @@ mod tests {
         for words in [
             "outrigger-gateway token create --group shop/db --ttl 1s --uses 3 -o json --socket /x",
             "outrigger-gateway token -o json create --transit-node node-1",
+            "outrigger-gateway token create --node node-2",
             "outrigger-gateway workload replace shop/db -o json",
             "outrigger-gateway status -o json",
             "outrigger-gateway policy check a.yaml - -o json",

@@ -170,7 +170,7 @@ impl Index {
             Target::Group { namespace, name } => {
                 Some(ObjectKey::new(Kind::ExternalWorkloadGroup, namespace, name))
             }
-            Target::TransitNode { .. } => None,
+            Target::TransitNode { .. } | Target::Node { .. } => None,
         });
         groups.collect()
     }

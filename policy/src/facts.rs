@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use crate::identity::Identity;
 use crate::labels::{Labels, Placement};
 use crate::rules::PolicyObject;
+use crate::state::Role;
 
 /// Everything that [`crate::resolve()`] needs. Keys of pods and workloads are `namespace/name`, those of policies
 /// `Kind/namespace/name`.
@@ -75,8 +76,8 @@ pub struct Workload {
     pub addresses: Vec<IpAddr>,
     /// Its underlay addresses, in order of preference.
     pub tunnels: Arc<Vec<IpAddr>>,
-    /// Whether it is a transit node: its identity is then [`Identity::REMOTE_NODE`], and no policy selects it.
-    pub transit: bool,
+    /// What it is in the mesh. The identity of a cluster node is [`Identity::REMOTE_NODE`], and no policy selects it.
+    pub role: Role,
 }
 
 /// `CiliumCIDRGroup`.
@@ -133,7 +134,7 @@ impl Facts {
     /// The identity labels of an external workload.
     #[must_use]
     pub fn labels_of_workload(&self, workload: &Workload) -> Labels {
-        if workload.transit {
+        if workload.role.is_cluster_node() {
             return Labels::of_remote_node();
         }
         let none = BTreeMap::new();

@@ -69,7 +69,7 @@ pub enum UnusableIdentities {
 #[must_use]
 pub fn identity_labels(facts: &Facts) -> BTreeSet<Labels> {
     let pods = facts.pods.values().map(|pod| facts.labels_of_pod(pod));
-    let workloads = facts.workloads.values().filter(|workload| !workload.transit);
+    let workloads = facts.workloads.values().filter(|workload| !workload.role.is_cluster_node());
     pods.chain(workloads.map(|workload| facts.labels_of_workload(workload))).collect()
 }
 

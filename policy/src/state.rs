@@ -58,6 +58,8 @@ pub enum EndpointKind {
     Workload,
     /// A transit node.
     Transit,
+    /// A cluster node that hosts do not reach by themselves: transit nodes stand between it and them.
+    Node,
 }
 
 /// The compiled policy of one identity.
@@ -227,12 +229,33 @@ pub struct NodeSettings {
 }
 
 /// A node's part in the mesh.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
     /// A host with its own workload; policy is enforced here.
+    #[default]
     Host,
     /// A cluster node that forwards between tunnels and pods; policy is enforced at the ends.
     Transit,
+    /// The same for its own pods only, by tunnels to transit nodes.
+    Node,
+}
+
+impl From<Role> for EndpointKind {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Host => Self::Workload,
+            Role::Transit => Self::Transit,
+            Role::Node => Self::Node,
+        }
+    }
+}
+
+impl Role {
+    /// Whether it is a node of the cluster, which forwards and leaves policy to the ends.
+    #[must_use]
+    pub const fn is_cluster_node(self) -> bool {
+        matches!(self, Self::Transit | Self::Node)
+    }
 }
 
 /// What happens to what policy denies.

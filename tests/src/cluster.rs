@@ -7,8 +7,8 @@ use anyhow::{Result, bail};
 
 use crate::agent::Agent;
 use crate::apiserver::fixture::ApiServer;
-use crate::gateway::Gateway;
 use crate::gateway::objects::{Cluster as Api, Objects};
+use crate::gateway::{Gateway, Token};
 use crate::host::Host;
 use crate::net::{Net, Underlay};
 use crate::node::{Node, Pod};
@@ -109,9 +109,28 @@ impl Cluster {
 
     /// A pod of the namespace `shop`, with the label `app`.
     pub fn pod(&self, name: &str, index: u8) -> Result<Pod> {
-        let pod = self.node.pod(name, index)?;
+        self.pod_on(&self.node, name, index)
+    }
+
+    /// The same on another node.
+    pub fn pod_on(&self, node: &Node, name: &str, index: u8) -> Result<Pod> {
+        let pod = node.pod(name, index)?;
         self.gateway.apply(&format!("pod-{name}.yaml"), &pod_manifest(&pod, &[("app", name)]))?;
         Ok(pod)
+    }
+
+    /// A further node, the `number`th, whose agent joins with a token of this kind.
+    pub fn add_node(
+        &self,
+        name: &str,
+        number: u8,
+        token: impl FnOnce(&Gateway, &str) -> Result<Token>,
+    ) -> Result<(Node, Agent)> {
+        let node = self.net.node(name, number)?;
+        let agent = Agent::start_with(node.host(), "")?;
+        agent.join(&token(&self.gateway, name)?.text)?;
+        agent.wait_enforcing()?;
+        Ok((node, agent))
     }
 
     /// A group of the namespace `shop`, with the label `app`.
@@ -199,8 +218,9 @@ pub fn namespace(name: &str, labels: &[(&str, &str)]) -> String {
 pub fn pod_manifest(pod: &Pod, labels: &[(&str, &str)]) -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata:\n  namespace: shop\n  name: {name}\n  labels:\n{labels}\
-         spec:\n  nodeName: node-1\n  serviceAccountName: default\nstatus:\n  podIPs:\n    - ip: {v4}\n    - ip: \"{v6}\"\n",
+         spec:\n  nodeName: {node}\n  serviceAccountName: default\nstatus:\n  podIPs:\n    - ip: {v4}\n    - ip: \"{v6}\"\n",
         name = pod.name(),
+        node = pod.node(),
         labels = lines(labels, 4),
         v4 = pod.v4(),
         v6 = pod.v6(),

@@ -218,6 +218,11 @@ impl Gateway {
         self.create(&["--transit-node", node], &[])
     }
 
+    /// A token for a cluster node that is no transit node.
+    pub fn node_token(&self, node: &str) -> Result<Token> {
+        self.create(&["--node", node], &[])
+    }
+
     fn create(&self, whom: &[&str], more: &[&str]) -> Result<Token> {
         let words = [&["token", "create"], whom, more, &["-o", "json"]].concat();
         let answer = self.command(&words)?.json()?;

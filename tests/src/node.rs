@@ -19,6 +19,7 @@ pub struct Node {
 #[derive(Clone, Debug)]
 pub struct Pod {
     host: Host,
+    node: String,
     device: String,
 }
 
@@ -77,7 +78,7 @@ impl Node {
              route add default via fe80::1 dev eth0\n"
         ))?;
         let host = Host::try_new(self.net().clone(), name, namespace, (v4, v6), Underlay::Dual)?;
-        Ok(Pod { host, device })
+        Ok(Pod { host, node: self.name().to_owned(), device })
     }
 }
 
@@ -86,6 +87,12 @@ impl Pod {
     #[must_use]
     pub fn addresses(&self) -> [IpAddr; 2] {
         [self.v4().into(), self.v6().into()]
+    }
+
+    /// Its node's name.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
     }
 
     /// The node's end of its veth.

@@ -15,7 +15,7 @@ use policy::evaluate::{Flow, Reason, evaluate};
 use policy::facts::{Facts, NamedPort, Pod, Workload};
 use policy::identity::Identity;
 use policy::lower::Lowered;
-use policy::state::{Policy, RuleAction, State};
+use policy::state::{Policy, Role, RuleAction, State};
 use serde_json::{Value, json};
 
 use crate::fuzz::tables;
@@ -71,9 +71,9 @@ impl Mesh {
                 let pod = Pod { namespace, labels, addresses, named_ports, ..Pod::default() };
                 facts.pods.insert(name, Arc::new(pod));
             } else {
-                let transit = *kind == Kind::Node;
+                let role = if *kind == Kind::Node { Role::Transit } else { Role::Host };
                 let workload =
-                    Workload { namespace, labels, addresses, named_ports, transit, ..Workload::default() };
+                    Workload { namespace, labels, addresses, named_ports, role, ..Workload::default() };
                 facts.workloads.insert(name, Arc::new(workload));
             }
         }

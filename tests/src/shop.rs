@@ -14,7 +14,7 @@ use crate::process::Process;
 use crate::shared::World;
 use crate::traffic::ping::PingReport;
 use crate::traffic::tcp::{EchoReport, StreamReport};
-use crate::traffic::udp::{SendReport, SinkReport};
+use crate::traffic::udp::{Received, SendReport, SinkReport};
 use crate::wait::wait_for;
 
 /// UDP port of the sinks.
@@ -127,7 +127,7 @@ impl Traffic {
             traffic.allowed.push((index, allowed.traffic(&format!("allowed-{index}"), &send(index))?));
             let forbidden = index + 100;
             traffic.denied.push((forbidden, denied.traffic(&format!("denied-{index}"), &send(forbidden))?));
-            let stream = format!("tcp-stream --to {tcp} --interval-us 5000");
+            let stream = format!("tcp-stream --to {tcp} --interval-us 5000 --patient");
             traffic.streams.push(allowed.traffic(&format!("stream-{index}"), &stream)?);
         }
         traffic.wait_flowing(20)?;
@@ -136,6 +136,11 @@ impl Traffic {
 
     /// Waits until this many more datagrams and records arrived on every allowed flow.
     pub fn wait_flowing(&self, more: u64) -> Result<()> {
+        self.wait_flowing_within(more, PATIENCE)
+    }
+
+    /// The same with another patience.
+    pub fn wait_flowing_within(&self, more: u64, patience: Duration) -> Result<()> {
         let counts = || -> Vec<u64> {
             let sunk = self.sink.report::<SinkReport>().unwrap_or_default();
             let datagrams = self.allowed.iter().map(|(flow, _)| sunk.flow(*flow).received);
@@ -145,7 +150,7 @@ impl Traffic {
             datagrams.chain(records).collect()
         };
         let before = counts();
-        wait_for("allowed traffic to flow", PATIENCE, || {
+        wait_for("allowed traffic to flow", patience, || {
             counts().iter().zip(&before).all(|(now, before)| *now >= before + more)
         })
         .with_context(|| format!("{:?}\n{}\n{}", counts(), self.sink.output(), self.echo.output()))
@@ -153,7 +158,16 @@ impl Traffic {
     }
 
     /// Ends it, and fails if an allowed packet or its echo was lost or a denied one delivered.
-    pub fn finish(mut self) -> Result<Outcome> {
+    pub fn finish(self) -> Result<Outcome> {
+        self.end(true)
+    }
+
+    /// The same after an outage, in which datagrams may be lost; connections may not.
+    pub fn finish_after_outage(self) -> Result<Outcome> {
+        self.end(false)
+    }
+
+    fn end(mut self, is_whole: bool) -> Result<Outcome> {
         let mut outcome = Outcome { sent: 0, longest_gap: Duration::ZERO };
         let mut sent = Vec::new();
         for (flow, process) in &mut self.allowed {
@@ -172,12 +186,10 @@ impl Traffic {
         let sunk: SinkReport = self.sink.finish()?;
         for (flow, report) in sent {
             let received = sunk.flow(flow);
-            let whole = received.received == report.sent && received.duplicates == 0 && received.damaged == 0;
-            ensure!(
-                whole && report.errors.is_empty(),
-                "flow {flow} lost datagrams: {report:?}, {received:?}"
-            );
-            ensure!(report.echoed == report.sent, "flow {flow} lost echoes: {report:?}");
+            if is_whole {
+                no_loss(flow, &report, &received)?;
+            }
+            ensure!(received.duplicates == 0 && received.damaged == 0, "flow {flow}: {received:?}");
             outcome.sent += report.sent;
             outcome.longest_gap = outcome.longest_gap.max(Duration::from_nanos(received.longest_gap_ns));
         }
@@ -191,6 +203,13 @@ impl Traffic {
         }
         Ok(outcome)
     }
+}
+
+fn no_loss(flow: u32, sent: &SendReport, received: &Received) -> Result<()> {
+    let whole = received.received == sent.sent && sent.errors.is_empty();
+    ensure!(whole, "flow {flow} lost datagrams: {sent:?}, {received:?}");
+    ensure!(sent.echoed == sent.sent, "flow {flow} lost echoes: {sent:?}");
+    Ok(())
 }
 
 /// Whether `from` gets echo replies from `to`.

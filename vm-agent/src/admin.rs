@@ -187,8 +187,9 @@ impl AgentApi for Service {
         if request.into_inner().nic {
             return Ok(Response::new(policies::list(&*nic_policy(&*self.member()?)?, &Pages::default())));
         }
-        let (_, version) = self.running()?;
-        Ok(Response::new(policies::list(&version.state.policy, &version.state.identities)))
+        let (member, version) = self.running()?;
+        let state = member.kernel.in_force(&version.state);
+        Ok(Response::new(policies::list(&state.policy, &state.identities)))
     }
 
     async fn list_endpoints(
@@ -223,7 +224,10 @@ impl AgentApi for Service {
             tokio::task::spawn_blocking(move || policies::trace_on_nic(&member, &policy, &query)).await
         } else {
             let (member, version) = self.running()?;
-            tokio::task::spawn_blocking(move || policies::trace(&member, &version.state, &query)).await
+            tokio::task::spawn_blocking(move || {
+                policies::trace(&member, &member.kernel.in_force(&version.state), &query)
+            })
+            .await
         };
         let traced = traced.map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(traced.map_err(|error| Status::aborted(error.to_string()))?))

@@ -10,12 +10,13 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::enrolment;
-use crate::kernel::Applied;
+use crate::kernel::{Applied, Silent};
 use crate::machine::Machine;
 use crate::member::Member;
 use crate::nic::{Record, Watched};
 use crate::probes::Verdicts;
 use crate::state_dir::StateDir;
+use crate::transits;
 use crate::transport::Dialer;
 
 /// The check of health that the first enforcement sets ready.
@@ -46,6 +47,8 @@ pub struct Agent {
     pub nic: Watched,
     /// Whether the workload serves.
     pub probes: watch::Sender<Verdicts>,
+    /// Which transit nodes do not answer.
+    pub silent: watch::Sender<Silent>,
     report: watch::Sender<Report>,
 }
 
@@ -115,6 +118,8 @@ pub enum Topic {
     Failure,
     /// The join by the service account of the agent's pod.
     Account,
+    /// Transit nodes that do not answer.
+    Transit,
 }
 
 /// Where the enforced state came from.
@@ -156,6 +161,7 @@ impl Agent {
     pub fn new(config: Config, state: StateDir, machine: Machine, time: pki::TimeSource) -> Self {
         let now = time.current_time().map_or(0, |now| now.as_secs());
         let nic = Watched::of(Record::load(&state), &config.failsafes, now);
+        let silent = watch::Sender::new(transits::load(&state));
         Self {
             config,
             nic,
@@ -168,6 +174,7 @@ impl Agent {
             refused: watch::Sender::default(),
             writing: Mutex::default(),
             probes: watch::Sender::default(),
+            silent,
             report: watch::Sender::default(),
         }
     }

@@ -4,7 +4,7 @@
 //! latest-value channel, what runs goes out by another. Nothing here knows the gateway, certificates or files.
 //! Dropping both leaves everything in the kernel as it is: forwarding and enforcement go on without the agent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -83,7 +83,15 @@ pub struct KernelConfig {
     pub verify_every: Duration,
     /// Policy on the NICs.
     pub nic: NicConfig,
+    /// Which transit nodes do not answer, as it changes.
+    pub silent: watch::Receiver<Silent>,
 }
+
+/// The tunnel endpoints of transit nodes that do not answer.
+pub type Silent = Arc<BTreeSet<IpAddr>>;
+
+/// Transit nodes by their mesh addresses, with their tunnel endpoints.
+pub type TransitNodes = Arc<BTreeMap<IpAddr, Arc<Vec<IpAddr>>>>;
 
 /// Entries a table has room for, per bank where it has banks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -305,6 +313,19 @@ impl Kernel {
     #[must_use]
     pub fn rules(&self) -> watch::Receiver<RuleNames> {
         self.receivers.rules.clone()
+    }
+
+    /// The transit nodes that this node chooses among, so that somebody has to know whether they are there.
+    #[must_use]
+    pub fn transit_nodes(&self) -> watch::Receiver<TransitNodes> {
+        self.receivers.transit_nodes.clone()
+    }
+
+    /// A state as this host enforces it: with what its policy does not close besides.
+    #[must_use]
+    pub fn in_force(&self, state: &Arc<NodeState>) -> Arc<NodeState> {
+        let choices = self.receivers.transit_nodes.borrow();
+        lower::watched(state, &choices)
     }
 
     /// The counters that are not zero.

@@ -22,6 +22,7 @@ pub mod agent;
 pub mod announce;
 pub mod config;
 pub mod credentials;
+mod echo;
 pub mod enrolment;
 pub mod failsafe;
 pub mod kernel;
@@ -40,6 +41,7 @@ pub mod renewal;
 pub mod selection;
 pub mod session;
 pub mod state_dir;
+pub mod transits;
 pub mod transport;
 
 use agent::{Agent, ENFORCEMENT};
@@ -90,6 +92,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     tasks.spawn(memory::run(agent.clone()));
     tasks.spawn(nic::run(agent.clone()));
     tasks.spawn(probes::run(agent.clone()));
+    tasks.spawn(transits::run(agent.clone()));
     tasks.spawn(monitor::run(agent.clone(), events.clone()));
     tasks.spawn(listener.serve(shutdown.clone()));
     let service = admin::Service::new(agent.clone(), commands, events, shutdown.clone());

@@ -421,5 +421,6 @@ pub(crate) fn kernel_config(agent: &Agent) -> KernelConfig {
         sizes: TableSizes::default(),
         verify_every: VERIFY,
         nic: NicConfig { orders: agent.nic.orders.subscribe(), failsafes: config.failsafes.clone() },
+        silent: agent.silent.subscribe(),
     }
 }

@@ -38,11 +38,13 @@ pub enum StateFile {
     Journal,
     /// What was decided about policy on the NICs.
     Nic,
+    /// Which transit nodes do not answer.
+    Silent,
 }
 
 impl StateFile {
     /// All, in the order in which they are removed.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Enrolment,
         Self::Key,
         Self::Certificate,
@@ -50,6 +52,7 @@ impl StateFile {
         Self::Snapshot,
         Self::Journal,
         Self::Nic,
+        Self::Silent,
     ];
 
     /// The file's name.
@@ -63,6 +66,7 @@ impl StateFile {
             Self::Snapshot => "snapshot.bin",
             Self::Journal => "journal.bin",
             Self::Nic => "nic.json",
+            Self::Silent => "silent.json",
         }
     }
 }

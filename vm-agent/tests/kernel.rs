@@ -23,8 +23,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use vm_agent::kernel::{
-    Applied, Counter, Kernel, KernelConfig, KernelError, KernelStatus, NicConfig, TableSizes, Tag, Target,
-    TraceQuery, remove,
+    Applied, Counter, Kernel, KernelConfig, KernelError, KernelStatus, NicConfig, Silent, TableSizes, Tag,
+    Target, TraceQuery, remove,
 };
 
 #[path = "kernel/hazards.rs"]
@@ -73,6 +73,7 @@ fn config() -> KernelConfig {
         sizes: TableSizes { endpoints: 64, ..TableSizes::default() },
         verify_every: Duration::from_millis(200),
         nic: NicConfig::unwatched(),
+        silent: watch::channel(Silent::default()).1,
     }
 }
 

@@ -82,6 +82,7 @@ pub(crate) async fn trace(
             "remoteLabels": trace.remote_labels,
             "rules": trace.rules,
             "kernelVerdict": trace.kernel_verdict,
+            "tunnel": trace.tunnel,
         }));
     }
     as_text(&request, &trace).iter().try_for_each(|line| output::line(line))
@@ -100,6 +101,9 @@ fn as_text(request: &TracePolicyRequest, trace: &TracePolicyResponse) -> Vec<Str
     lines.extend(trace.rules.iter().map(|rule| format!("         {rule}")));
     let colour = if trace.verdict == "allow" { Colour::Green } else { Colour::Red };
     lines.push(format!("verdict  {} by {}", output::colour(&trace.verdict, colour), trace.rule));
+    if !trace.tunnel.is_empty() {
+        lines.push(format!("tunnel   {}", trace.tunnel));
+    }
     let decides = matches!(trace.kernel_verdict.as_str(), "allow" | "deny");
     if !decides || trace.kernel_verdict == trace.verdict {
         lines.push(format!("kernel   {}", trace.kernel_verdict));

@@ -22,9 +22,10 @@ pub enum AdminError {
     /// The roots were not changed.
     #[error(transparent)]
     Rotation(#[from] RotationError),
-    /// Neither or both targets.
+    /// No target, or several.
     #[error(
-        "a token is for one group (`--group namespace/name`) or for one transit node (`--transit-node node`)"
+        "a token is for one group (`--group namespace/name`), one transit node (`--transit-node node`) or another node \
+         of the cluster (`--node node`)"
     )]
     OneTarget,
     /// The group's name is none.

@@ -16,6 +16,7 @@ pub(super) fn token(token: Token) -> v1::Token {
     v1::Token {
         group: token.target.group(),
         transit_node: token.target.transit_node().to_owned(),
+        node: token.target.node().to_owned(),
         id: token.id,
         created: seconds(token.created_at),
         expires: seconds(token.expires_at),
@@ -49,6 +50,7 @@ pub(super) fn workload(workload: &Workload, view: WorkloadView, last_seen: u64) 
         acked_generation: view.acked_generation,
         rejected_reason: view.rejected_reason,
         transit_node: workload.target.transit_node().to_owned(),
+        node: workload.target.node().to_owned(),
         conditions: conditions.collect(),
         certificate_expires: seconds(workload.certificate_expires),
     }

@@ -50,6 +50,9 @@ pub(super) struct Target {
     /// The cluster node that the host is, which forwards for its pods.
     #[arg(long, value_name = "NODE")]
     transit_node: Option<String>,
+    /// The cluster node that the host is, which forwards for its pods by tunnels to transit nodes: hosts do not reach it.
+    #[arg(long, value_name = "NODE")]
+    node: Option<String>,
 }
 
 /// Does what the command line says.
@@ -61,6 +64,7 @@ pub(super) async fn run(arguments: Arguments<Action>) -> Result<(), Failure> {
             let request = v1::CreateTokenRequest {
                 group: target.group.map(|group| group.to_string()).unwrap_or_default(),
                 transit_node: target.transit_node.unwrap_or_default(),
+                node: target.node.unwrap_or_default(),
                 ttl_seconds: ttl_seconds(ttl)?,
                 uses,
                 source_prefixes: source_prefixes.iter().map(ToString::to_string).collect(),
@@ -119,9 +123,10 @@ fn show_tokens(tokens: &[v1::Token], format: Format) -> Result<(), Failure> {
     output::table(
         &head,
         tokens.iter().map(|token| {
-            let target = match (&token.bound_to, &token.transit_node) {
-                (bound, _) if !bound.is_empty() => format!("replacing {bound}"),
-                (_, node) if !node.is_empty() => format!("transit node {node}"),
+            let target = match (&token.bound_to, &token.transit_node, &token.node) {
+                (bound, ..) if !bound.is_empty() => format!("replacing {bound}"),
+                (_, node, _) if !node.is_empty() => format!("transit node {node}"),
+                (.., node) if !node.is_empty() => format!("node {node}"),
                 _ => format!("group {}", token.group),
             };
             vec![
@@ -141,6 +146,7 @@ fn as_json(token: &v1::Token) -> serde_json::Value {
         "id": token.id,
         "group": token.group,
         "transitNode": token.transit_node,
+        "node": token.node,
         "boundTo": token.bound_to,
         "created": token.created,
         "expires": token.expires,

@@ -95,10 +95,10 @@ fn show_all(workloads: &[v1::Workload], format: Format) -> Result<(), Failure> {
 }
 
 fn part(workload: &v1::Workload) -> String {
-    if workload.transit_node.is_empty() {
-        workload.group.clone()
-    } else {
-        format!("transit node {}", workload.transit_node)
+    match (workload.transit_node.as_str(), workload.node.as_str()) {
+        ("", "") => workload.group.clone(),
+        ("", node) => format!("node {node}"),
+        (node, _) => format!("transit node {node}"),
     }
 }
 
@@ -156,6 +156,7 @@ fn as_json(workload: &v1::Workload) -> Value {
         "name": workload.name,
         "group": workload.group,
         "transitNode": workload.transit_node,
+        "node": workload.node,
         "identity": workload.identity,
         "meshAddresses": workload.mesh_addresses,
         "underlayAddresses": workload.underlay_addresses,

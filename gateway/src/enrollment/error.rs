@@ -71,9 +71,9 @@ pub enum EnrollmentError {
     /// The host name makes no name.
     #[error("the host name {0:?} cannot be made a valid or telling name: choose one with --name")]
     Hostname(String),
-    /// A transit node has its node's name.
-    #[error("the token is for transit node {node}, whose name is {node}: join without --name")]
-    TransitName {
+    /// A cluster node has its own name.
+    #[error("the token is for the cluster node {node}, whose name is {node}: join without --name")]
+    NodeName {
         /// The node.
         node: String,
     },
@@ -109,7 +109,7 @@ impl EnrollmentError {
             Self::Translated { .. } => "nat",
             Self::NoGroup(_) => "group-missing",
             Self::OtherGroup { .. } => "group-other",
-            Self::Name(_) | Self::Hostname(_) | Self::TransitName { .. } => "name",
+            Self::Name(_) | Self::Hostname(_) | Self::NodeName { .. } => "name",
             Self::OtherKey(_) => "key-other",
             Self::Unauthorised(error) => error.reason(),
             Self::Refused(refusal) => refusal.reason(),
@@ -159,7 +159,7 @@ impl From<EnrollmentError> for Status {
             EnrollmentError::Translated { .. }
             | EnrollmentError::NoGroup(_)
             | EnrollmentError::OtherGroup { .. }
-            | EnrollmentError::TransitName { .. } => Self::failed_precondition(text),
+            | EnrollmentError::NodeName { .. } => Self::failed_precondition(text),
             EnrollmentError::OtherKey(_) => Self::permission_denied(text),
             EnrollmentError::Unauthorised(error) => error.into(),
             EnrollmentError::Refused(refusal) => refused(&refusal, text),

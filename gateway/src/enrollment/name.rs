@@ -5,7 +5,7 @@ use crate::store::{Target, Token, WorkloadName};
 
 /// The workload's name.
 pub(super) fn of(token: &Token, requested: &str, hostname: &str) -> Result<WorkloadName, EnrollmentError> {
-    if let Target::TransitNode { .. } = &token.target {
+    if token.target.cluster_node().is_some() {
         return of_node(&token.target, requested);
     }
     if !requested.is_empty() {
@@ -21,9 +21,9 @@ pub(super) fn of(token: &Token, requested: &str, hostname: &str) -> Result<Workl
 
 /// The workload's name of a cluster node.
 pub(super) fn of_node(target: &Target, requested: &str) -> Result<WorkloadName, EnrollmentError> {
-    let node = target.transit_node();
+    let node = target.cluster_node().unwrap_or_default();
     if !requested.is_empty() && requested != node {
-        return Err(EnrollmentError::TransitName { node: node.to_owned() });
+        return Err(EnrollmentError::NodeName { node: node.to_owned() });
     }
     checked(target.namespace(), node)
 }
@@ -90,13 +90,13 @@ mod tests {
     }
 
     #[test]
-    fn bound_tokens_and_transit_nodes_have_their_name() {
+    fn bound_tokens_and_cluster_nodes_have_their_name() {
         assert_eq!(of(&token(group(), Some("shop/db1")), "", "other").unwrap().to_string(), "shop/db1");
         let node = Target::TransitNode { node: "node-1".to_owned() };
         assert_eq!(
             of(&token(node.clone(), None), "", "other").unwrap().to_string(),
             "outrigger-system/node-1"
         );
-        assert!(matches!(of(&token(node, None), "x", "x"), Err(EnrollmentError::TransitName { .. })));
+        assert!(matches!(of(&token(node, None), "x", "x"), Err(EnrollmentError::NodeName { .. })));
     }
 }

@@ -40,7 +40,7 @@ impl Concerns<'_> {
             }
             Kind::ExternalWorkloadGroup => match &workload.target {
                 Target::Group { namespace, name } => key.namespace == *namespace && key.name == *name,
-                Target::TransitNode { .. } => false,
+                Target::TransitNode { .. } | Target::Node { .. } => false,
             },
             Kind::Pod
             | Kind::Service

@@ -1,16 +1,16 @@
-//! Pods as facts: those that have an address of their own, and the transit nodes they are behind.
+//! Pods as facts: those that have an address of their own, and the cluster nodes they are behind.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use policy::facts::Pod as Fact;
+use policy::state::Role;
 
 use super::Index;
 use crate::manifest::Pod;
-use crate::store::Target;
 
-/// The transit nodes a pod is behind.
+/// The cluster nodes a pod is behind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Behind {
     names: Arc<BTreeSet<String>>,
@@ -29,7 +29,7 @@ impl Index {
                 contested.claimant, contested.address, contested.holder
             ));
         }
-        let (by_node, all) = self.transit_nodes();
+        let (by_node, all) = self.cluster_nodes();
         let mut facts = BTreeMap::new();
         for (name, pod) in self.pods.iter().filter(|(_, pod)| is_endpoint(pod)) {
             let behind = pod.node.as_ref().and_then(|node| by_node.get(node)).unwrap_or(&all);
@@ -89,15 +89,17 @@ impl Index {
         usable
     }
 
-    /// What is behind the transit node of each cluster node, and what is behind all of them.
-    fn transit_nodes(&self) -> (BTreeMap<String, Behind>, Behind) {
+    /// What is behind each cluster node with an agent, and what is behind all transit nodes.
+    fn cluster_nodes(&self) -> (BTreeMap<String, Behind>, Behind) {
         let mut by_node: BTreeMap<String, (BTreeSet<String>, Vec<IpAddr>)> = BTreeMap::new();
         let mut all: (BTreeSet<String>, Vec<IpAddr>) = <_>::default();
         for (name, workload) in self.workloads.iter() {
-            let Target::TransitNode { node } = &workload.target else { continue };
+            let Some(node) = workload.target.cluster_node() else { continue };
             let name = name.to_string();
             let Some(fact) = self.facts.workloads.get(name.as_str()) else { continue };
-            for (names, tunnels) in [by_node.entry(node.clone()).or_default(), &mut all] {
+            let is_transit = workload.target.role() == Role::Transit;
+            let own = by_node.entry(node.to_owned()).or_default();
+            for (names, tunnels) in [Some(own), is_transit.then_some(&mut all)].into_iter().flatten() {
                 names.insert(name.clone());
                 tunnels.extend(fact.tunnels.iter().copied());
             }

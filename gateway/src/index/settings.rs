@@ -69,13 +69,10 @@ impl Index {
             let text = name.to_string();
             let Some((identity, labels)) = self.resolver.workload(&text) else { continue };
             let own = workload.addresses.iter().find_map(|address| state.endpoints.get(address));
-            let role = match workload.target {
-                Target::TransitNode { .. } => Role::Transit,
-                Target::Group { .. } => Role::Host,
-            };
+            let role = workload.target.role();
             let (nic, mut partly_enforced) = match role {
                 Role::Host => self.outside(name, workload, identity, &made_of.told),
-                Role::Transit => (None, Vec::new()),
+                Role::Transit | Role::Node => (None, Vec::new()),
             };
             if role == Role::Host {
                 partly_enforced.extend(made_of.warned.get(&identity).into_iter().flatten().cloned());
@@ -87,7 +84,7 @@ impl Index {
                 addresses: workload.addresses.clone(),
                 prefixes: match role {
                     Role::Host => made_of.host_prefixes.clone(),
-                    Role::Transit => self.settings.pools.clone(),
+                    Role::Transit | Role::Node => self.settings.pools.clone(),
                 },
                 role,
                 mode: self.mode(workload),
@@ -107,8 +104,7 @@ impl Index {
     fn marks(&self, state: &State) -> BTreeMap<IpAddr, Identity> {
         let marks = self.facts.relabels.keys().filter_map(|address| {
             let endpoint = state.endpoints.get(address)?;
-            matches!(endpoint.kind, EndpointKind::Workload | EndpointKind::Transit)
-                .then_some((*address, endpoint.mark))
+            (!matches!(endpoint.kind, EndpointKind::Pod { .. })).then_some((*address, endpoint.mark))
         });
         marks.collect()
     }
@@ -142,7 +138,7 @@ impl Index {
             Target::Group { namespace, name } => {
                 self.groups.get(&(namespace.clone(), name.clone())).map_or(Mode::Enforce, |group| group.mode)
             }
-            Target::TransitNode { .. } => Mode::Enforce,
+            Target::TransitNode { .. } | Target::Node { .. } => Mode::Enforce,
         }
     }
 }

@@ -129,6 +129,30 @@ fn transit(node: &str, address: &str, underlay: &[&str]) -> Workload {
     record(node, Target::TransitNode { node: node.into() }, address, underlay)
 }
 
+fn node(node: &str, address: &str, underlay: &[&str]) -> Workload {
+    record(node, Target::Node { node: node.into() }, address, underlay)
+}
+
+#[test]
+fn pods_are_behind_the_node_that_joined_whatever_its_role_and_behind_transit_nodes_otherwise() {
+    let mut f = Fixture::new();
+    f.put(&pod("a", "{app: web}", "n2", "10.1.0.1"));
+    f.put(&pod("b", "{app: web}", "elsewhere", "10.1.0.2"));
+    f.workloads(&[transit("n1", "10.9.0.2", &["192.0.2.2"]), node("n2", "10.9.0.3", &["192.0.2.3"])]);
+    let compiled = f.compile();
+    let endpoint = |address| &compiled.state.endpoints[&ip(address)];
+    assert_eq!(*endpoint("10.1.0.1").tunnels, [ip("192.0.2.3")]);
+    assert_eq!(*endpoint("10.1.0.2").tunnels, [ip("192.0.2.2")]);
+    assert_eq!(
+        (endpoint("10.9.0.3").identity, &endpoint("10.9.0.3").kind),
+        (Identity::REMOTE_NODE, &EndpointKind::Node)
+    );
+    let name = WorkloadName::try_new("outrigger-system", "n2").unwrap();
+    let settings = &compiled.nodes[&name];
+    assert_eq!((settings.role, settings.identity), (Role::Node, Identity::REMOTE_NODE));
+    assert!(!settings.prefixes.iter().any(|prefix| prefix.contains(&ip("10.1.0.1"))));
+}
+
 #[test]
 fn equal_labels_share_an_identity_and_reach_is_by_transit_nodes() {
     let mut f = Fixture::new();
@@ -144,7 +168,7 @@ fn equal_labels_share_an_identity_and_reach_is_by_transit_nodes() {
     let endpoint = |address| &compiled.state.endpoints[&ip(address)];
     let behind = |address| match &endpoint(address).kind {
         EndpointKind::Pod { behind } => behind.iter().cloned().collect::<Vec<_>>(),
-        EndpointKind::Workload | EndpointKind::Transit => panic!("{address} is no pod"),
+        EndpointKind::Workload | EndpointKind::Transit | EndpointKind::Node => panic!("{address} is no pod"),
     };
     assert_eq!(endpoint("10.1.0.1").identity, endpoint("10.1.0.2").identity);
     assert_ne!(endpoint("10.1.0.1").identity, endpoint("10.9.0.1").identity);

@@ -64,7 +64,9 @@ impl Index {
             ..Fact::default()
         };
         match &workload.target {
-            Target::TransitNode { node: _ } => Some(Fact { transit: true, ..common }),
+            Target::TransitNode { .. } | Target::Node { .. } => {
+                Some(Fact { role: workload.target.role(), ..common })
+            }
             Target::Group { namespace, name } => {
                 let group = self.groups.get(&(namespace.clone(), name.clone()))?;
                 Some(Fact {

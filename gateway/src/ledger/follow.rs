@@ -149,7 +149,7 @@ impl Follower {
             }
             Change::All(listed) => {
                 self.ledger.observed().tokens.retain(|name, _| listed.contains(name));
-                // A token of a transit node is no object.
+                // A token of a cluster node is no object.
                 let tokens = self.store.tokens()?.into_iter().filter(|token| token.id.contains('/'));
                 let mut gone = tokens.filter(|token| !listed.contains(&token.id));
                 gone.try_for_each(|token| self.store.forget_token(&token.id))?;

@@ -67,7 +67,7 @@ pub(super) fn workload(object: &ExternalWorkload) -> Result<Option<Workload>, Le
 pub(super) fn spec(workload: &Workload, declared: Option<&ExternalWorkloadSpec>) -> ExternalWorkloadSpec {
     let group = match &workload.target {
         Target::Group { name, .. } => name.clone(),
-        Target::TransitNode { .. } => String::new(),
+        Target::TransitNode { .. } | Target::Node { .. } => String::new(),
     };
     ExternalWorkloadSpec {
         group,

@@ -83,7 +83,7 @@ impl ClusterLedger {
         Err(LedgerError(format!("write Secret {ROOTS}: somebody else writes it all the time")))
     }
 
-    /// A transit node is no object of anybody's; a host is.
+    /// A cluster node is no object of ours; a host is.
     async fn keep_host(&self, table: Shared, key: &String, bytes: Option<&Bytes>) -> Result<(), LedgerError> {
         let Some(bytes) = bytes else {
             if self.has_record(table, key).await {
@@ -95,7 +95,9 @@ impl ClusterLedger {
         let workload: Workload = decode(key, bytes)?;
         match workload.target {
             Target::Group { .. } => self.write_host(&workload).await,
-            Target::TransitNode { .. } => self.keep_records([(table, key, Some(bytes))]).await,
+            Target::TransitNode { .. } | Target::Node { .. } => {
+                self.keep_records([(table, key, Some(bytes))]).await
+            }
         }
     }
 
@@ -174,7 +176,7 @@ impl ClusterLedger {
         }
     }
 
-    /// A token of members of a group is an object; one of a transit node is not.
+    /// A token of members of a group is an object; one of a cluster node is not.
     async fn keep_token(&self, table: Shared, id: &String, bytes: Option<&Bytes>) -> Result<(), LedgerError> {
         let Some((namespace, name)) = id.split_once('/') else {
             return self.keep_records([(table, id, bytes)]).await;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use pki::{KeyHash, UnixTime};
+use policy::state::Role;
 use serde::{Deserialize, Serialize};
 
 use super::claim::Claim;
@@ -40,6 +41,11 @@ pub enum Target {
     },
     /// The transit node of a cluster node.
     TransitNode {
+        /// The cluster node.
+        node: String,
+    },
+    /// A cluster node whose tunnels go to transit nodes.
+    Node {
         /// The cluster node.
         node: String,
     },
@@ -182,25 +188,47 @@ impl Target {
     pub fn namespace(&self) -> &str {
         match self {
             Self::Group { namespace, .. } => namespace,
-            Self::TransitNode { .. } => TRANSIT_NAMESPACE,
+            Self::TransitNode { .. } | Self::Node { .. } => TRANSIT_NAMESPACE,
         }
     }
 
-    /// The group as `namespace/name`; empty for a transit node.
+    /// The group as `namespace/name`; empty for a cluster node.
     #[must_use]
     pub fn group(&self) -> String {
         match self {
             Self::Group { namespace, name } => format!("{namespace}/{name}"),
-            Self::TransitNode { .. } => String::new(),
+            Self::TransitNode { .. } | Self::Node { .. } => String::new(),
         }
     }
 
-    /// The cluster node; empty for a member of a group.
+    /// The cluster node; none for a member of a group.
+    #[must_use]
+    pub fn cluster_node(&self) -> Option<&str> {
+        match self {
+            Self::Group { .. } => None,
+            Self::TransitNode { node } | Self::Node { node } => Some(node),
+        }
+    }
+
+    /// The cluster node of a transit node; empty for others.
     #[must_use]
     pub fn transit_node(&self) -> &str {
+        if let Self::TransitNode { node } = self { node } else { "" }
+    }
+
+    /// The cluster node that is no transit node; empty for others.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        if let Self::Node { node } = self { node } else { "" }
+    }
+
+    /// Its part in the mesh.
+    #[must_use]
+    pub const fn role(&self) -> Role {
         match self {
-            Self::Group { .. } => "",
-            Self::TransitNode { node } => node,
+            Self::Group { .. } => Role::Host,
+            Self::TransitNode { .. } => Role::Transit,
+            Self::Node { .. } => Role::Node,
         }
     }
 }
@@ -210,11 +238,12 @@ impl fmt::Display for Target {
         match self {
             Self::Group { namespace, name } => write!(f, "group {namespace}/{name}"),
             Self::TransitNode { node } => write!(f, "transit node {node}"),
+            Self::Node { node } => write!(f, "node {node}"),
         }
     }
 }
 
-/// The namespace of transit nodes.
+/// The namespace of cluster nodes.
 pub const TRANSIT_NAMESPACE: &str = "outrigger-system";
 
 /// A moment from its seconds.

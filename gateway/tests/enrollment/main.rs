@@ -269,6 +269,8 @@ async fn tokens_need_a_group_that_exists() {
     refused(&admin.create_token(create("shop/no", "")).await.unwrap_err(), Code::NotFound, &["shop/no"]);
     refused(&admin.create_token(create("", "")).await.unwrap_err(), Code::InvalidArgument, &["--group"]);
     refused(&admin.create_token(create("shop/db", "n")).await.unwrap_err(), Code::InvalidArgument, &["one"]);
+    let both = v1::CreateTokenRequest { node: "m".to_owned(), ..create("", "n") };
+    refused(&admin.create_token(both).await.unwrap_err(), Code::InvalidArgument, &["--node"]);
     refused(&admin.create_token(create("", "N/1")).await.unwrap_err(), Code::InvalidArgument, &["N/1"]);
 
     let created = admin.create_token(create("", "node-1")).await.unwrap().into_inner();

@@ -85,7 +85,7 @@ impl<'a> Census<'a> {
             census.pods.insert(name, identity);
         }
         for (name, workload) in &facts.workloads {
-            let identity = if workload.transit {
+            let identity = if workload.role.is_cluster_node() {
                 census.register.reserve(Identity::REMOTE_NODE, Some(Labels::of_remote_node()));
                 Identity::REMOTE_NODE
             } else {
@@ -140,7 +140,9 @@ impl<'a> Census<'a> {
                 directory.add_ports(identity, &pod.addresses, &pod.named_ports, false);
             }
         }
-        for (name, workload) in facts.workloads.iter().filter(|(_, workload)| !workload.transit) {
+        for (name, workload) in
+            facts.workloads.iter().filter(|(_, workload)| !workload.role.is_cluster_node())
+        {
             if let Some(identity) = self.of_workload(name) {
                 directory.add_ports(identity, &workload.addresses, &workload.named_ports, true);
             }

@@ -24,8 +24,7 @@ pub(super) fn endpoints(
     }
     for (name, workload) in &facts.workloads {
         let Some(identity) = census.of_workload(name) else { continue };
-        let kind = if workload.transit { EndpointKind::Transit } else { EndpointKind::Workload };
-        endpoints.add(name, &workload.addresses, &workload.tunnels, identity, &kind);
+        endpoints.add(name, &workload.addresses, &workload.tunnels, identity, &workload.role.into());
     }
     endpoints.settle()
 }
@@ -54,7 +53,7 @@ impl Endpoints<'_> {
             let endpoint = Endpoint::relabelled(identity, relabel, tunnels, kind.clone(), owner);
             let claims = match kind {
                 EndpointKind::Pod { .. } => &mut self.pods,
-                EndpointKind::Workload | EndpointKind::Transit => &mut self.workloads,
+                EndpointKind::Workload | EndpointKind::Transit | EndpointKind::Node => &mut self.workloads,
             };
             claims.entry(address).or_default().push(endpoint);
         }

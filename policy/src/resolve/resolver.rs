@@ -144,7 +144,7 @@ impl Fact for crate::facts::Workload {
     }
 
     fn has_labels(&self) -> bool {
-        !self.transit
+        !self.role.is_cluster_node()
     }
 }
 

@@ -6,7 +6,7 @@ use super::*;
 use crate::evaluate::{Flow, evaluate};
 use crate::facts::{NamedPort, Namespace, Pod, Relabel, Workload};
 use crate::rules::PolicyObject;
-use crate::state::{Block, Default, EndpointKind, Peers, PortRange, Ports, RuleAction};
+use crate::state::{Block, Default, EndpointKind, Peers, PortRange, Ports, Role, RuleAction};
 
 mod cluster;
 mod history;
@@ -96,7 +96,7 @@ const EMPTY: &str = r#"{"podSelector": {"matchLabels": {"app": "none"}}}"#;
 #[test]
 fn every_address_gets_an_endpoint_and_equal_labels_share_an_identity() {
     let transit =
-        Arc::new(Workload { transit: true, addresses: vec![ip("10.9.0.9")], ..Workload::default() });
+        Arc::new(Workload { role: Role::Transit, addresses: vec![ip("10.9.0.9")], ..Workload::default() });
     let facts = facts(
         EMPTY,
         &[

@@ -26,6 +26,7 @@ pub fn endpoint_to_wire(address: IpAddr, endpoint: &Endpoint) -> v1::Endpoint {
             }
             EndpointKind::Workload => v1::endpoint::Kind::Workload(v1::WorkloadKind {}),
             EndpointKind::Transit => v1::endpoint::Kind::Transit(v1::TransitKind {}),
+            EndpointKind::Node => v1::endpoint::Kind::Node(v1::NodeKind {}),
         }),
     }
 }
@@ -55,6 +56,7 @@ pub fn endpoint_from_wire(wire: &v1::Endpoint) -> Result<(IpAddr, Endpoint), Inv
         }
         Some(v1::endpoint::Kind::Workload(v1::WorkloadKind {})) => EndpointKind::Workload,
         Some(v1::endpoint::Kind::Transit(v1::TransitKind {})) => EndpointKind::Transit,
+        Some(v1::endpoint::Kind::Node(v1::NodeKind {})) => EndpointKind::Node,
         None => return Err(named("a kind this version does not know".to_owned())),
     };
     Ok((address, Endpoint { identity, previous, mark, tunnels: Arc::new(tunnels), kind, owner: None }))

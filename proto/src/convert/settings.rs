@@ -24,6 +24,7 @@ pub fn settings_to_wire(settings: &NodeSettings, gateways: &[String]) -> v1::Set
         role: match role {
             Role::Host => v1::Role::Host,
             Role::Transit => v1::Role::Transit,
+            Role::Node => v1::Role::Node,
         }
         .into(),
         mode: match mode {
@@ -128,6 +129,7 @@ pub fn settings_from_wire(wire: &v1::Settings) -> Result<NodeSettings, InvalidRe
         role: match v1::Role::try_from(wire.role) {
             Ok(v1::Role::Host) => Role::Host,
             Ok(v1::Role::Transit) => Role::Transit,
+            Ok(v1::Role::Node) => Role::Node,
             Ok(v1::Role::Unspecified) | Err(_) => return Err(named(format!("role {}", wire.role))),
         },
         mode: match v1::Mode::try_from(wire.mode) {

@@ -48,6 +48,7 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
             .prop_map(|behind| EndpointKind::Pod { behind: Arc::new(behind) }),
         Just(EndpointKind::Workload),
         Just(EndpointKind::Transit),
+        Just(EndpointKind::Node),
     ];
     (identity(), proptest::option::of(identity()), vec(address(), 0..3), kind, any::<bool>()).prop_map(
         |(identity, previous, tunnels, kind, lagging)| {
@@ -93,21 +94,23 @@ fn direction() -> impl Strategy<Value = DirectionPolicy> {
 }
 
 fn settings() -> impl Strategy<Value = NodeSettings> {
-    (identity(), identity(), any::<[u8; 4]>(), vec(prefix(), 0..4), any::<bool>(), any::<bool>(), 1_u16..)
-        .prop_map(|(identity, mark, v4, prefixes, transit, audit, tunnel_port)| NodeSettings {
+    let role = prop_oneof![Just(Role::Host), Just(Role::Transit), Just(Role::Node)];
+    (identity(), identity(), any::<[u8; 4]>(), vec(prefix(), 0..4), role, any::<bool>(), 1_u16..).prop_map(
+        |(identity, mark, v4, prefixes, role, audit, tunnel_port)| NodeSettings {
             workload: "shop/db".to_owned(),
             identity,
             mark,
             addresses: vec![IpAddr::V4(v4.into())],
             prefixes,
-            role: if transit { Role::Transit } else { Role::Host },
+            role,
             mode: if audit { Mode::Audit } else { Mode::Enforce },
             tunnel_port,
             rejected: vec!["NetworkPolicy/shop/x: no".to_owned()],
             nic: None,
             partly_enforced: Vec::new(),
             probes: probes(),
-        })
+        },
+    )
 }
 
 /// One of each kind, and one that a later version knows.

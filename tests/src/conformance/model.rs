@@ -14,7 +14,7 @@ use gateway::manifest::{Manifest, Object, ObjectKey, manifests};
 use policy::evaluate::{Flow, evaluate};
 use policy::facts::{Facts, Pod, Workload};
 use policy::identity::Identity;
-use policy::state::{RuleAction, State};
+use policy::state::{Role, RuleAction, State};
 
 use super::cast::{Actor, Addresses, MEMBERS, Scene, WORKLOADS};
 use super::table::Probe;
@@ -119,7 +119,7 @@ impl Judge {
             }
         }
         let addresses = self.addresses_of(Actor::Node)?;
-        let node = Workload { addresses, transit: true, ..Workload::default() };
+        let node = Workload { addresses, role: Role::Transit, ..Workload::default() };
         facts.workloads.insert("outrigger/node".into(), Arc::new(node));
         Ok(facts)
     }

@@ -211,12 +211,13 @@ fn endpoint(choices: &mut Choices<'_>, is_valid: bool) -> v1::Endpoint {
         previous,
         mark: previous.filter(|_| choices.flag()).unwrap_or(number),
         tunnels: Arc::new(choices.list(2, address)),
-        kind: match choices.below(3) {
+        kind: match choices.below(4) {
             0 => EndpointKind::Pod {
                 behind: Arc::new(choices.list(2, |c| c.one_of(&OWNERS).to_owned()).into_iter().collect()),
             },
             1 => EndpointKind::Workload,
-            _ => EndpointKind::Transit,
+            2 => EndpointKind::Transit,
+            _ => EndpointKind::Node,
         },
         owner: None,
     };

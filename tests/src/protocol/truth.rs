@@ -10,7 +10,7 @@ use gateway::index::{Compiled, LONGEST_PHASE};
 use gateway::store::Workload;
 use policy::identity::Identity;
 use policy::pages::Pages;
-use policy::state::{Endpoint, EndpointKind, NodeState, Peers, Policy, Role};
+use policy::state::{Endpoint, EndpointKind, NodeState, Peers, Policy};
 use vm_agent::kernel::{Reading, Tag};
 
 /// A state that was published.
@@ -147,10 +147,10 @@ fn numbers(endpoint: &Endpoint) -> Numbers {
 fn written(compiled: &Compiled, workload: &Workload) -> Vec<(IpAddr, Identity)> {
     let Some(settings) = compiled.nodes.get(&workload.name) else { return Vec::new() };
     let mut all: Vec<_> = settings.addresses.iter().map(|address| (*address, settings.mark)).collect();
-    if settings.role == Role::Transit {
+    if settings.role.is_cluster_node() {
         let behind_it = |endpoint: &Endpoint| match &endpoint.kind {
             EndpointKind::Pod { behind } => behind.contains(&settings.workload),
-            EndpointKind::Workload | EndpointKind::Transit => false,
+            EndpointKind::Workload | EndpointKind::Transit | EndpointKind::Node => false,
         };
         let pods = compiled.state.endpoints.iter().filter(|(_, endpoint)| behind_it(endpoint));
         all.extend(pods.map(|(address, endpoint)| (*address, endpoint.mark)));

@@ -46,6 +46,9 @@ pub struct Stream {
     /// Give up connecting after this time.
     #[arg(long, default_value_t = 3000)]
     timeout_ms: u64,
+    /// Wait out a full buffer, which is what an outage of seconds leads to.
+    #[arg(long)]
+    patient: bool,
 }
 
 /// How a stream went.
@@ -99,9 +102,10 @@ impl Stream {
         let stop = Stop::on_input_closed();
         let (to, interval) = (self.to, Duration::from_micros(self.interval_us));
         let limit = Duration::from_millis(self.timeout_ms);
+        let patient = self.patient;
         let (shared, until) = (report.clone(), stop.clone());
         let work = thread::spawn(move || {
-            let outcome = stream(to, limit, interval, &shared, &until);
+            let outcome = stream(to, (limit, patient), interval, &shared, &until);
             if let Err(error) = outcome {
                 shared.update(|report| report.error = Some(format!("{error:#}")));
             }
@@ -117,7 +121,7 @@ impl Stream {
 
 fn stream(
     to: SocketAddr,
-    limit: Duration,
+    (limit, patient): (Duration, bool),
     interval: Duration,
     report: &Shared<StreamReport>,
     stop: &Stop,
@@ -132,12 +136,25 @@ fn stream(
     let reading = thread::spawn(move || read_echoes(reader, &shared, &until));
     let mut number = 0_u64;
     while !stop.is_set() && !reading.is_finished() {
-        stream.write_all(&number.to_be_bytes())?;
+        write(&mut stream, number.to_be_bytes(), patient, stop)?;
         number += 1;
         report.update(|report| report.sent = number);
         thread::sleep(interval);
     }
     reading.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the reader panicked")))
+}
+
+/// Writes a whole record; a patient one goes on after a time without room for it.
+fn write(stream: &mut TcpStream, record: [u8; 8], patient: bool, stop: &Stop) -> Result<()> {
+    let mut left = record.as_slice();
+    while !left.is_empty() {
+        match stream.write(left) {
+            Ok(written) => left = left.get(written..).unwrap_or_default(),
+            Err(error) if patient && error.kind() == ErrorKind::WouldBlock && !stop.is_set() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Reads until `stop` is set and everything sent came back, or for a second after that.

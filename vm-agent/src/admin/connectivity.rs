@@ -12,10 +12,10 @@ use tonic::Status;
 
 use super::policies::{Query, flow, icmp};
 use crate::agent::Agent;
+use crate::echo;
 use crate::kernel::Applied;
 use crate::member::Member;
 
-mod echo;
 mod refusal;
 
 /// Endpoints of a kind that are tried before the check fails.
@@ -36,7 +36,7 @@ pub(super) fn run(
             yield Ok(skipped("tunnel", "no state is enforced"));
             return;
         };
-        let state = version.state;
+        let state = member.kernel.in_force(&version.state);
         for address in state.settings.addresses.clone() {
             let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
             let mtu = member.kernel.status().borrow().device.as_ref().map_or(1280, |device| device.mtu);
@@ -120,13 +120,13 @@ fn pingable(state: &NodeState, own: IpAddr, wanted: impl Fn(&EndpointKind) -> bo
 
 async fn tunnel(state: &NodeState, own: IpAddr, family: &str, mtu: u32) -> ConnectivityCheck {
     let name = format!("tunnel both ways, full size, {family}");
-    let is_transit = state.settings.role == Role::Transit;
+    let is_node = state.settings.role.is_cluster_node();
     let (mut targets, mut any) = pingable(state, own, |kind| match kind {
         EndpointKind::Transit => true,
-        EndpointKind::Workload => is_transit,
-        EndpointKind::Pod { .. } => false,
+        EndpointKind::Workload => is_node,
+        EndpointKind::Pod { .. } | EndpointKind::Node => false,
     });
-    if targets.is_empty() && !is_transit {
+    if targets.is_empty() && !is_node {
         let (pods, any_pod) = pingable(state, own, |kind| matches!(kind, EndpointKind::Pod { .. }));
         (targets, any) = (pods, any || any_pod);
     }

@@ -21,5 +21,6 @@ const fn kind(kind: &EndpointKind) -> &'static str {
         EndpointKind::Pod { .. } => "pod",
         EndpointKind::Workload => "workload",
         EndpointKind::Transit => "transit",
+        EndpointKind::Node => "node",
     }
 }

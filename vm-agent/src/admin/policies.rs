@@ -101,6 +101,7 @@ pub(super) fn trace(
     query: &Query,
 ) -> Result<TracePolicyResponse, KernelError> {
     let endpoint = state.endpoints.get(&query.remote);
+    let traced = member.kernel.trace(&trace_query(query))?;
     let explanation = explain(&state.policy, &flow(state, query));
     let labels = endpoint.and_then(|endpoint| state.identities.get(&endpoint.identity));
     Ok(TracePolicyResponse {
@@ -110,7 +111,8 @@ pub(super) fn trace(
         remote_owner: endpoint.and_then(|endpoint| endpoint.owner.as_deref()).unwrap_or_default().to_owned(),
         remote_labels: labels.map(ToString::to_string).unwrap_or_default(),
         rules: explanation.steps.iter().map(ToString::to_string).collect(),
-        kernel_verdict: kernel_verdict(trace_kernel(member, query)?),
+        kernel_verdict: kernel_verdict(traced.reason),
+        tunnel: traced.tunnel.map(|tunnel| tunnel.to_string()).unwrap_or_default(),
     })
 }
 

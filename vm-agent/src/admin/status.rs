@@ -132,6 +132,7 @@ const fn role(role: Role) -> &'static str {
     match role {
         Role::Host => "host",
         Role::Transit => "transit",
+        Role::Node => "node",
     }
 }
 

@@ -9,6 +9,7 @@ use hostnet::{Cause, HostFacts, Inventory, Observed, Refused, check_prefixes, co
 use ipnet::IpNet;
 use policy::state::NodeSettings;
 
+use super::Silent;
 use super::error::KernelError;
 use super::nic::NicImage;
 
@@ -26,6 +27,8 @@ pub(super) struct Fit {
     pub(super) doubtful: Vec<String>,
     /// What governs the NICs; `None` = nothing does.
     pub(super) nic: Option<NicImage>,
+    /// Which transit nodes do not answer.
+    pub(super) silent: Silent,
 }
 
 /// What a fit depends on besides the settings.

@@ -1,5 +1,6 @@
 //! State of a node → what one bank holds. Pure.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -9,14 +10,20 @@ use datapath::abi::{
     PrefixEntry, PrefixKey, Settings, endpoint_flag, settings_flag,
 };
 use ipnet::IpNet;
+use policy::identity::Identity;
 use policy::lower::LoweredDefault;
 use policy::pages::Pages;
-use policy::state::{Endpoint, EndpointKind, Mode, NodeSettings, NodeState, Policy, Role, same};
+use policy::state::{
+    Endpoint, EndpointKind, Mode, NodeSettings, NodeState, Peers, Policy, PortRange, Ports, Role, Rule,
+    RuleAction, same,
+};
 
 use super::RuleNames;
 use super::nic::NicImage;
 use super::tables::Contents;
 use paths::{Paths, TunnelSets};
+
+use super::{Silent, TransitNodes};
 
 mod nic;
 mod paths;
@@ -30,6 +37,17 @@ pub(super) struct Lowered {
     pub(super) contents: Contents,
     /// The origins of the rules, by the ids that stand in the tables.
     pub(super) rules: RuleNames,
+    /// The transit nodes that this node chooses among.
+    pub(super) choices: TransitNodes,
+}
+
+/// What a node knows besides its state.
+#[derive(Clone, Default)]
+pub(super) struct Around<'a> {
+    /// What governs the NICs; `None` = nothing does.
+    pub(super) nic: Option<&'a NicImage>,
+    /// Which transit nodes do not answer.
+    pub(super) silent: Silent,
 }
 
 /// Lowers one state after the other: what the last one has as well is not lowered again, and its pages are shared.
@@ -44,6 +62,8 @@ pub(super) struct Lowering {
 /// A policy and what it became.
 struct PolicyTables {
     of: Arc<Policy>,
+    /// Whether the watch over transit nodes is allowed besides.
+    watching: bool,
     cidrs: Pages<CidrKey, CidrEntry>,
     classes: Pages<ClassKey, ClassEntry>,
     entries: Pages<PolicyKey, PolicyEntry>,
@@ -71,7 +91,7 @@ struct Context {
 /// Lowers a state for itself.
 #[must_use]
 pub(super) fn lower(state: &NodeState, prefixes: &[IpNet], mtu: u32) -> Lowered {
-    Lowering::default().lower(state, prefixes, mtu, None)
+    Lowering::default().lower(state, prefixes, mtu, &Around::default())
 }
 
 impl Lowering {
@@ -83,11 +103,14 @@ impl Lowering {
         state: &NodeState,
         prefixes: &[IpNet],
         mtu: u32,
-        nic: Option<&NicImage>,
+        around: &Around<'_>,
     ) -> Lowered {
-        let held = self.policy.take().filter(|held| same(&held.of, &state.policy));
-        let policy = held.unwrap_or_else(|| PolicyTables::of(&state.policy));
-        let endpoints = Endpoints::after(self.endpoints.take(), state);
+        let endpoints = Endpoints::after(self.endpoints.take(), state, &around.silent);
+        let choices = paths::choices(state, &endpoints.context.sets);
+        let watching = is_watching(state, &choices);
+        let held =
+            self.policy.take().filter(|held| same(&held.of, &state.policy) && held.watching == watching);
+        let policy = held.unwrap_or_else(|| PolicyTables::of(&state.policy, watching));
         let mut contents = Contents {
             endpoints: endpoints.entries.clone(),
             tunnels: endpoints.context.sets.entries(),
@@ -99,9 +122,9 @@ impl Lowering {
         };
         let mut rules = Arc::clone(&policy.names);
         let held = self.nic.take();
-        let nic = nic.map(|image| {
+        let nic = around.nic.map(|image| {
             let held = held.filter(|held| same(&held.of, &image.policy));
-            let tables = held.unwrap_or_else(|| PolicyTables::of(&image.policy));
+            let tables = held.unwrap_or_else(|| PolicyTables::of(&image.policy, false));
             nic::add(&mut contents, state, image, &tables);
             let mut names = std::collections::BTreeMap::clone(&tables.names);
             names.extend(rules.iter().map(|(id, name)| (*id, Arc::clone(name))));
@@ -109,16 +132,17 @@ impl Lowering {
             tables
         });
         *self = Self { policy: Some(policy), endpoints: Some(endpoints), nic };
-        Lowered { contents, rules }
+        Lowered { contents, rules, choices }
     }
 }
 
 impl PolicyTables {
-    fn of(policy: &Arc<Policy>) -> Self {
-        let lowered = policy::lower(policy);
+    fn of(policy: &Arc<Policy>, watching: bool) -> Self {
+        let lowered = if watching { policy::lower(&with_watch(policy)) } else { policy::lower(policy) };
         let flags = lowered.flags();
         Self {
             of: Arc::clone(policy),
+            watching,
             cidrs: lowered.cidrs(Bank::A).collect(),
             classes: lowered.classes(Bank::A).collect(),
             entries: lowered.policy(Bank::A).collect(),
@@ -131,8 +155,8 @@ impl PolicyTables {
 }
 
 impl Endpoints {
-    fn after(last: Option<Self>, state: &NodeState) -> Self {
-        let paths = Paths::of(state);
+    fn after(last: Option<Self>, state: &NodeState, silent: &Silent) -> Self {
+        let paths = Paths::of(state, silent);
         let sets = TunnelSets::of(state, &paths);
         let context = Context { settings: state.settings.clone(), paths, sets };
         let of = state.endpoints.clone();
@@ -175,16 +199,18 @@ impl Context {
         if behind {
             flags |= endpoint_flag::BEHIND;
         }
-        if endpoint.kind == EndpointKind::Transit {
+        if matches!(endpoint.kind, EndpointKind::Transit | EndpointKind::Node) {
             flags |= endpoint_flag::ROUTER;
         }
         // What is here is never sent through a tunnel, and nothing from a tunnel may claim to come from here.
         let local = own || behind;
-        let tunnel =
-            paths.tunnel(address, &endpoint.tunnels).filter(|_| !local).map_or(Address::NONE, Address::from);
+        let tunnel = paths
+            .tunnel(address, &endpoint.kind, &endpoint.tunnels)
+            .filter(|_| !local)
+            .map_or(Address::NONE, Address::from);
         EndpointEntry {
             identity: endpoint.identity.get(),
-            previous: endpoint.previous.map_or(0, policy::identity::Identity::get),
+            previous: endpoint.previous.map_or(0, Identity::get),
             mark: endpoint.mark.get(),
             tunnel_set: if local { 0 } else { sets.id(&paths.senders(&endpoint.tunnels)) },
             tunnel,
@@ -194,14 +220,48 @@ impl Context {
     }
 }
 
+/// Whether a host has to know which of these transit nodes are there; policy is enforced on hosts only.
+fn is_watching(state: &NodeState, choices: &TransitNodes) -> bool {
+    state.settings.role == Role::Host && !choices.is_empty()
+}
+
+/// The state as it is lowered.
+pub(super) fn watched(state: &Arc<NodeState>, choices: &TransitNodes) -> Arc<NodeState> {
+    if !is_watching(state, choices) {
+        return Arc::clone(state);
+    }
+    Arc::new(NodeState { policy: Arc::new(with_watch(&state.policy)), ..NodeState::clone(state) })
+}
+
+/// The policy of a host that chooses among transit nodes: it may ask each whether it is there.
+fn with_watch(policy: &Policy) -> Policy {
+    const ECHO_REQUESTS: [(u8, u16); 2] = [(1, 8), (58, 128)];
+    let ports = ECHO_REQUESTS.map(|(protocol, kind)| PortRange { protocol, first: kind, last: kind });
+    let rule = Rule {
+        origin: "failsafe/transit".into(),
+        peers: Peers::Only {
+            identities: Arc::new(BTreeSet::from([Identity::REMOTE_NODE])),
+            blocks: Vec::new(),
+        },
+        ports: Ports::Only(ports.to_vec()),
+        action: RuleAction::Allow,
+        precedence: policy::rules::precedence::FAILSAFE,
+    };
+    let mut policy = policy.clone();
+    policy.egress.rules.push(rule);
+    policy
+}
+
 fn endpoint_key(address: IpAddr) -> EndpointKey {
     EndpointKey { bank: Bank::A.number(), reserved: [0; 3], address: Address::from(address) }
 }
 
 fn is_behind(kind: &EndpointKind, settings: &NodeSettings) -> bool {
     match kind {
-        EndpointKind::Pod { behind } => settings.role == Role::Transit && behind.contains(&settings.workload),
-        EndpointKind::Workload | EndpointKind::Transit => false,
+        EndpointKind::Pod { behind } => {
+            settings.role.is_cluster_node() && behind.contains(&settings.workload)
+        }
+        EndpointKind::Workload | EndpointKind::Transit | EndpointKind::Node => false,
     }
 }
 
@@ -211,7 +271,7 @@ fn settings(settings: &NodeSettings, mtu: u32, policy: &PolicyTables) -> Setting
     if *mode == Mode::Audit {
         flags |= settings_flag::AUDIT;
     }
-    if *role == Role::Transit {
+    if role.is_cluster_node() {
         flags |= settings_flag::TRANSIT;
     }
     let own = |v4: bool| {
@@ -228,7 +288,7 @@ fn settings(settings: &NodeSettings, mtu: u32, policy: &PolicyTables) -> Setting
         egress_rule: policy.egress.rule,
         address_v4: own(true),
         address_v6: own(false),
-        // Hosts relay nothing, and need not publish anew when it changes.
+        // Others relay nothing, and need not publish anew when it changes.
         mtu: if *role == Role::Transit { mtu } else { 0 },
         ..Settings::default()
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use datapath::abi::Hook;
 use hostnet::{
@@ -86,18 +86,20 @@ impl Network {
         self.last_facts.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&facts);
         facts.protected.clone_from(&protected.0);
         let nic = self.nic(settings, &facts, inventory).await?;
+        let silent = Arc::clone(&self.config.silent.borrow());
         match gathered {
             // What cannot be known holds back what is new, not what is in force.
             Err(error) if settings.prefixes.iter().all(|prefix| held.contains(prefix)) => {
                 let doubtful = vec![error.to_string()];
-                return Ok(Fit { prefixes: settings.prefixes.clone(), missing: Vec::new(), doubtful, nic });
+                let prefixes = settings.prefixes.clone();
+                return Ok(Fit { prefixes, missing: Vec::new(), doubtful, nic, silent });
             }
             gathered => drop(gathered?),
         }
         let KernelConfig { allowed_cidrs, device, .. } = &self.config;
         let surroundings =
             Surroundings { inventory, facts: &facts, allowed: allowed_cidrs.as_deref(), device, held };
-        Ok(Fit { nic, ..surroundings.fit(settings)? })
+        Ok(Fit { nic, silent, ..surroundings.fit(settings)? })
     }
 
     /// What governs the NICs.
@@ -324,10 +326,10 @@ impl Network {
         if !has_ipv6() && settings.prefixes.iter().any(|prefix| prefix.addr().is_ipv6()) {
             shortcomings.push(format!("IPv6 is off on this host: {} has IPv4 only", self.config.device));
         }
-        if settings.role == Role::Transit {
+        if settings.role.is_cluster_node() {
             let off = SWITCHES.into_iter().filter(|(_, path, _)| switch(path).is_some_and(|on| !on));
             shortcomings.extend(off.map(|(family, _, name)| {
-                format!("this transit node does not forward {family}: set the sysctl {name} to 1")
+                format!("this node does not forward {family}: set the sysctl {name} to 1")
             }));
         }
         shortcomings
@@ -372,7 +374,7 @@ fn wanted_hooks(inventory: &Inventory, device: &str, role: Option<Role>) -> Vec<
     let mesh =
         mesh.into_iter().flat_map(|device| [(Hook::MeshIngress, device.clone()), (Hook::MeshEgress, device)]);
     let guarded = match role {
-        Some(Role::Transit) => guarded_on_transit(inventory, device),
+        Some(Role::Transit | Role::Node) => guarded_on_transit(inventory, device),
         Some(Role::Host) | None => guarded(inventory, device),
     };
     mesh.chain(guarded.into_iter().map(|link| (Hook::GuardIngress, of(link)))).collect()

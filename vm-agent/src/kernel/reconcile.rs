@@ -14,14 +14,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use super::error::KernelError;
 use super::fit::Fit;
 use super::hooks::Hooks;
-use super::lower::{Lowered, Lowering};
+use super::lower::{Around, Lowered, Lowering};
 use super::network::{Network, Protected};
 use super::programs::Programs;
 use super::publish::Publisher;
 use super::report::Report;
 use crate::lock::FolderLock;
 
-use super::{KernelConfig, NicOrders, NicStatus, Refusal, RuleNames, Target, removal};
+use super::{KernelConfig, NicStatus, Refusal, RuleNames, Target, removal};
 
 /// At most 20 publications a second: each makes every established flow prove itself again.
 const BETWEEN_PUBLICATIONS: Duration = Duration::from_millis(50);
@@ -133,6 +133,7 @@ impl Reconcile {
         let mut verify = interval(self.config.verify_every);
         verify.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut orders = self.config.nic.orders.clone();
+        let mut silent = self.config.silent.clone();
         // A target that was there before this task counts as news.
         self.targets.mark_changed();
         loop {
@@ -173,6 +174,10 @@ impl Reconcile {
                     self.repair().await;
                 }
                 () = ordered(&mut orders) => {
+                    let _step = pulse.step();
+                    self.repair().await;
+                }
+                () = ordered(&mut silent) => {
                     let _step = pulse.step();
                     self.repair().await;
                 }
@@ -230,13 +235,14 @@ impl Reconcile {
         let set = self.programs.set();
         let (state, prefixes) = (Arc::clone(&prepared.target.state), fit.prefixes.clone());
         let mtu = mtu(&desired);
-        let nic = fit.nic.clone();
+        let (nic, silent) = (fit.nic.clone(), Arc::clone(&fit.silent));
         self.network.governs_nics(nic.is_some());
         let mut lowering = std::mem::take(&mut self.lowering);
-        let (changed, rules);
-        (changed, rules, self.lowering) = self
+        let (changed, rules, choices);
+        (changed, rules, choices, self.lowering) = self
             .publisher(move |publisher| {
-                let Lowered { contents, rules } = lowering.lower(&state, &prefixes, mtu, nic.as_ref());
+                let around = Around { nic: nic.as_ref(), silent };
+                let Lowered { contents, rules, choices } = lowering.lower(&state, &prefixes, mtu, &around);
                 let runs = publisher.runs(&contents);
                 let changed = !runs || publisher.control().program_set() != set;
                 if changed {
@@ -244,7 +250,7 @@ impl Reconcile {
                 } else {
                     publisher.share(&contents);
                 }
-                Ok((changed, rules, lowering))
+                Ok((changed, rules, choices, lowering))
             })
             .await?;
         let raised = self.network.raise(&desired, settings.role).await;
@@ -264,6 +270,7 @@ impl Reconcile {
             added
         };
         let removed = self.network.remove(&desired).await;
+        self.report.chooses_among(choices);
         self.mtu = mtu;
         let trouble = trouble(&fit, added.and(removed).err().as_ref());
         Ok(Published { control: self.control()?, rules, fit, trouble })
@@ -444,8 +451,8 @@ async fn next_change(changes: &mut Option<Changes>, rest_until: Instant) -> Opti
     }
 }
 
-/// Whoever watches over the NICs decided something; never, where nobody does.
-async fn ordered(orders: &mut watch::Receiver<Arc<NicOrders>>) {
+/// Whoever watches over the NICs, or over transit nodes, decided something; never, where nobody does.
+async fn ordered<T>(orders: &mut watch::Receiver<Arc<T>>) {
     if orders.changed().await.is_err() {
         std::future::pending::<()>().await;
     }

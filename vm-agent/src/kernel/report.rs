@@ -8,13 +8,16 @@ use std::time::Duration;
 use datapath::abi::Control;
 use tokio::sync::watch;
 
-use super::{Applied, DeviceStatus, HookStatus, KernelStatus, NicStatus, Refusal, RuleNames, Tag};
+use super::{
+    Applied, DeviceStatus, HookStatus, KernelStatus, NicStatus, Refusal, RuleNames, Tag, TransitNodes,
+};
 
 /// The sending ends.
 pub(super) struct Report {
     applied: watch::Sender<Applied>,
     status: watch::Sender<KernelStatus>,
     rules: watch::Sender<RuleNames>,
+    transit_nodes: watch::Sender<TransitNodes>,
     /// The rules of the publication in force; `rules` has those of the one before as well, whose events may still
     /// be on their way.
     current_rules: RuleNames,
@@ -26,6 +29,7 @@ pub(super) struct Receivers {
     pub(super) applied: watch::Receiver<Applied>,
     pub(super) status: watch::Receiver<KernelStatus>,
     pub(super) rules: watch::Receiver<RuleNames>,
+    pub(super) transit_nodes: watch::Receiver<TransitNodes>,
 }
 
 impl Report {
@@ -33,9 +37,14 @@ impl Report {
         let (applied, applied_receiver) = watch::channel(Applied { epoch, ..Applied::default() });
         let (status, status_receiver) = watch::channel(KernelStatus::default());
         let (rules, rules_receiver) = watch::channel(RuleNames::default());
-        let receivers =
-            Receivers { applied: applied_receiver, status: status_receiver, rules: rules_receiver };
-        (Self { applied, status, rules, current_rules: RuleNames::default() }, receivers)
+        let (transit_nodes, transit_receiver) = watch::channel(TransitNodes::default());
+        let receivers = Receivers {
+            applied: applied_receiver,
+            status: status_receiver,
+            rules: rules_receiver,
+            transit_nodes: transit_receiver,
+        };
+        (Self { applied, status, rules, transit_nodes, current_rules: RuleNames::default() }, receivers)
     }
 
     /// A target is in force, but for what the network lacks of it; returns that if it is news.
@@ -56,6 +65,15 @@ impl Report {
         let news = trouble.clone().filter(|_| is_news);
         self.set_applied(Applied { tag, epoch: control.epoch(), refused: None, trouble });
         news
+    }
+
+    /// The transit nodes that this node chooses among.
+    pub(super) fn chooses_among(&self, nodes: TransitNodes) {
+        self.transit_nodes.send_if_modified(|known| {
+            let is_new = *known != nodes;
+            *known = nodes;
+            is_new
+        });
     }
 
     /// Tells whether this refusal is news.

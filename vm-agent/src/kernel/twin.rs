@@ -11,7 +11,7 @@ use datapath::abi::{
 use policy::pages::Pages;
 use policy::state::NodeState;
 
-use super::lower::{Lowering, lower};
+use super::lower::{Around, Lowering, lower};
 use super::publish::{NO_SETTINGS, Publisher, Store, Switch};
 use super::tables::{BankedKey, Contents, Table, TableError};
 
@@ -98,7 +98,7 @@ impl TwinKernel {
     /// # Errors
     /// [`TableError`]; packets see what they saw.
     pub fn prepare(&mut self, state: &NodeState) -> Result<(), TableError> {
-        let contents = self.lowering.lower(state, &state.settings.prefixes, 0, None).contents;
+        let contents = self.lowering.lower(state, &state.settings.prefixes, 0, &Around::default()).contents;
         self.publisher.prepare(&contents)
     }
 

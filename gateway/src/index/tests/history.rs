@@ -142,7 +142,8 @@ impl Happening {
 fn of_group(name: u8, group: u8, at: u8) -> Workload {
     let (address, underlay) = (format!("10.9.0.{}", name + 1), format!("192.0.2.{at}"));
     let target = match group {
-        3 => Target::TransitNode { node: format!("n{name}") },
+        3 if name.is_multiple_of(2) => Target::TransitNode { node: format!("n{name}") },
+        3 => Target::Node { node: format!("n{name}") },
         group => Target::Group { namespace: "shop".into(), name: format!("o{group}") },
     };
     record(&format!("w{name}"), target, &address, &[&underlay])

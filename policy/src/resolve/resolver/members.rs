@@ -73,7 +73,11 @@ impl Members {
 
     pub(super) fn workload(&self, name: &str) -> Option<(Identity, &Labels)> {
         let Member { fact, labels } = self.workloads.get(name)?;
-        let number = if fact.transit { Some(Identity::REMOTE_NODE) } else { self.sets.get(labels)?.number };
+        let number = if fact.role.is_cluster_node() {
+            Some(Identity::REMOTE_NODE)
+        } else {
+            self.sets.get(labels)?.number
+        };
         Some((number?, labels))
     }
 
@@ -104,10 +108,10 @@ impl Members {
         }
         for (name, fact) in workloads {
             self.workload_changes += 1;
-            self.transit += usize::from(fact.as_ref().is_some_and(|fact| fact.transit));
+            self.transit += usize::from(fact.as_ref().is_some_and(|fact| fact.role.is_cluster_node()));
             let new = fact.map(|fact| self.member(&name, fact, facts, claims, &mut changed));
             let old = replace(&mut self.workloads, name.clone(), new);
-            self.transit -= usize::from(old.as_ref().is_some_and(|old| old.fact.transit));
+            self.transit -= usize::from(old.as_ref().is_some_and(|old| old.fact.role.is_cluster_node()));
             gone.extend(old.map(|old| Gone::of(&name, old, self.workloads.get(&name))));
         }
         for gone in gone {
@@ -271,11 +275,12 @@ impl Members {
             }
             Kind::Workload => {
                 let Member { fact, labels } = self.workloads.get(name)?;
-                if fact.transit {
-                    (Identity::REMOTE_NODE, &fact.tunnels, EndpointKind::Transit)
+                let identity = if fact.role.is_cluster_node() {
+                    Identity::REMOTE_NODE
                 } else {
-                    (self.sets.get(labels)?.number?, &fact.tunnels, EndpointKind::Workload)
-                }
+                    self.sets.get(labels)?.number?
+                };
+                (identity, &fact.tunnels, fact.role.into())
             }
         };
         Some(Endpoint::relabelled(identity, relabel, tunnels, kind, name))
@@ -294,7 +299,7 @@ impl Members {
                 directory.add_ports(identity, &fact.addresses, &fact.named_ports, false);
             }
         }
-        let workloads = self.workloads.values().filter(|workload| !workload.fact.transit);
+        let workloads = self.workloads.values().filter(|workload| !workload.fact.role.is_cluster_node());
         for Member { fact, labels } in workloads.filter(|workload| !workload.fact.named_ports.is_empty()) {
             if let Some(identity) = number(labels) {
                 directory.add_ports(identity, &fact.addresses, &fact.named_ports, true);

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::naive::{Probe, allows};
 use crate::evaluate::{Flow, evaluate};
 use crate::facts::{Facts, NamedPort, Namespace, Pod, Workload};
-use crate::state::RuleAction;
+use crate::state::{Role, RuleAction};
 
 /// A pod or a workload.
 #[derive(Clone, Debug)]
@@ -80,7 +80,7 @@ impl Cluster {
                 labels: labels(thing),
                 named_ports: ports(thing),
                 addresses: thing.addresses.clone(),
-                transit: thing.transit,
+                role: if thing.transit { Role::Transit } else { Role::Host },
                 ..Workload::default()
             };
             (Arc::from(format!("{}/vm{i}", thing.namespace)), Arc::new(workload))

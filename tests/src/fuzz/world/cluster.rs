@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use policy::facts::{self, CidrGroup, Facts, NamedPort, Namespace, Pod, Workload};
 use policy::rules::PolicyObject;
+use policy::state::Role;
 use policy::{cilium, clusternetworkpolicy, networkpolicy};
 use serde_json::Value;
 
@@ -161,7 +162,7 @@ impl Thing {
             service_account: self.account.to_owned(),
             named_ports: self.named_ports(),
             addresses: self.addresses.to_vec(),
-            transit: self.kind == Kind::Transit,
+            role: if self.kind == Kind::Transit { Role::Transit } else { Role::Host },
             ..Workload::default()
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use datapath::{Direction, Reason};
-use policy::state::{Mode, NodeState, Role, RuleAction};
+use policy::state::{Mode, NodeState, RuleAction};
 use proto::v1::ConnectivityCheck;
 use tokio::net::TcpSocket;
 use tokio::task::spawn_blocking;
@@ -24,8 +24,8 @@ const TCP: u8 = 6;
 
 /// Looks for a flow that policy denies, and tries it.
 pub(super) async fn check(member: Arc<Member>, state: Arc<NodeState>) -> ConnectivityCheck {
-    if state.settings.role == Role::Transit {
-        return skipped(NAME, "a transit node leaves policy to the ends");
+    if state.settings.role.is_cluster_node() {
+        return skipped(NAME, "a node of the cluster leaves policy to the ends");
     }
     if state.settings.mode == Mode::Audit {
         return skipped(NAME, "the mode is audit: nothing is refused for policy");

@@ -196,21 +196,158 @@ fn hosts_whose_underlays_do_not_meet_are_reached_by_a_relay_that_stands_in_both(
     assert_eq!((IpAddr::from(none.tunnel).to_string(), none.tunnel_set), ("2001:db8::9".to_owned(), 0));
 }
 
+fn addresses(texts: &[&str]) -> BTreeSet<IpAddr> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+/// Two transit nodes, a node of the cluster with a pod, a pod of a node without an agent, and a host.
+fn cluster(role: Role, own: (&'static str, Arc<Endpoint>)) -> NodeState {
+    let transit = |tunnels: &[&str]| endpoint(6, tunnels, EndpointKind::Transit);
+    let both = pod(&["192.0.2.2", "192.0.2.3"], &["outrigger-system/t-1", "outrigger-system/t-2"]);
+    let endpoints = vec![
+        ("10.244.240.2", transit(&["192.0.2.2"])),
+        ("10.244.240.3", transit(&["192.0.2.3"])),
+        ("10.244.240.4", endpoint(6, &["192.0.2.4"], EndpointKind::Node)),
+        ("10.244.240.5", endpoint(300, &["192.0.2.5"], EndpointKind::Workload)),
+        ("10.244.1.4", pod(&["192.0.2.4"], &["outrigger-system/node-c"])),
+        ("10.244.1.9", both),
+        own,
+    ];
+    state(role, endpoints)
+}
+
+fn around(silent: &[&str]) -> Around<'static> {
+    Around { nic: None, silent: addresses(silent).into() }
+}
+
+fn lowered(state: &NodeState, silent: &[&str]) -> Lowered {
+    Lowering::default().lower(state, &state.settings.prefixes, 1450, &around(silent))
+}
+
+fn tunnel(lowered: &Lowered, address: &str) -> String {
+    IpAddr::from(entry(lowered, address).tunnel).to_string()
+}
+
+#[test]
+fn between_hosts_and_nodes_of_the_cluster_stand_transit_nodes() {
+    let transit = ["192.0.2.2", "192.0.2.3"];
+    let own = ("10.244.240.1", endpoint(300, &["192.0.2.1"], EndpointKind::Workload));
+    let host = lowered(&cluster(Role::Host, own), &[]);
+    for inside in ["10.244.1.4", "10.244.240.4"] {
+        assert!(transit.contains(&tunnel(&host, inside).as_str()), "{}", tunnel(&host, inside));
+        let senders = members(&host, entry(&host, inside).tunnel_set);
+        assert_eq!(senders, addresses(&["192.0.2.2", "192.0.2.3", "192.0.2.4"]));
+    }
+    assert_eq!(tunnel(&host, "10.244.240.5"), "192.0.2.5");
+    assert_eq!(host.contents.settings.unwrap().flags & settings_flag::TRANSIT, 0);
+
+    let own = ("10.244.240.1", endpoint(6, &["192.0.2.4"], EndpointKind::Node));
+    let mut state = cluster(Role::Node, own);
+    state.settings.workload = "outrigger-system/node-c".to_owned();
+    let node = lowered(&state, &[]);
+    assert!(transit.contains(&tunnel(&node, "10.244.240.5").as_str()));
+    let senders = members(&node, entry(&node, "10.244.240.5").tunnel_set);
+    assert_eq!(senders, addresses(&["192.0.2.2", "192.0.2.3", "192.0.2.5"]));
+    let behind = entry(&node, "10.244.1.4");
+    assert_eq!((behind.flags, behind.tunnel), (endpoint_flag::BEHIND, Address::NONE));
+    let settings = node.contents.settings.unwrap();
+    assert_ne!(settings.flags & settings_flag::TRANSIT, 0);
+    assert_eq!(settings.mtu, 0, "it relays for nobody");
+
+    let own = ("10.244.240.1", endpoint(6, &["192.0.2.1"], EndpointKind::Transit));
+    let relay = lowered(&cluster(Role::Transit, own), &[]);
+    assert_eq!(tunnel(&relay, "10.244.1.4"), "192.0.2.4");
+    assert_eq!(entry(&relay, "10.244.1.4").tunnel_set, 0, "nobody else speaks for the pod");
+    assert_eq!(tunnel(&relay, "10.244.240.5"), "192.0.2.5");
+}
+
+/// Whichever the addresses are, what goes from a host to the node and back goes by one transit node.
+#[test]
+fn both_ends_choose_the_same_transit_node_and_hosts_share_them() {
+    let mut chosen = BTreeMap::new();
+    for last in 10..60 {
+        let (host, underlay) = (format!("10.244.240.{last}"), format!("192.0.2.{last}"));
+        let workload = endpoint(300, &[&underlay], EndpointKind::Workload);
+        let mut near =
+            cluster(Role::Host, ("10.244.240.1", endpoint(300, &["192.0.2.1"], EndpointKind::Workload)));
+        near.settings.addresses = vec![host.parse().unwrap()];
+        near.endpoints.insert(host.parse().unwrap(), Endpoint::clone(&workload));
+        let mut far = cluster(Role::Node, ("10.244.240.1", endpoint(6, &["192.0.2.4"], EndpointKind::Node)));
+        far.endpoints.insert(host.parse().unwrap(), Endpoint::clone(&workload));
+        let out = tunnel(&lowered(&near, &[]), "10.244.1.4");
+        assert_eq!(out, tunnel(&lowered(&far, &[]), &host), "{host}");
+        *chosen.entry(out).or_insert(0) += 1;
+    }
+    assert!(chosen.len() == 2 && chosen.values().all(|hosts| *hosts > 15), "{chosen:?}");
+}
+
+#[test]
+fn a_transit_node_that_does_not_answer_is_not_sent_to_and_may_still_send() {
+    let own = ("10.244.240.1", endpoint(300, &["192.0.2.1"], EndpointKind::Workload));
+    let state = cluster(Role::Host, own);
+    let all = lowered(&state, &[]);
+    for (silent, other) in [("192.0.2.2", "192.0.2.3"), ("192.0.2.3", "192.0.2.2")] {
+        let lowered = lowered(&state, &[silent]);
+        for inside in ["10.244.1.4", "10.244.240.4", "10.244.1.9"] {
+            assert_eq!(tunnel(&lowered, inside), other);
+            assert_eq!(entry(&lowered, inside).tunnel_set, entry(&all, inside).tunnel_set);
+        }
+        assert_eq!(lowered.contents.tunnels, all.contents.tunnels);
+        // It itself is still reached by its own tunnel: somebody has to find out when it is back.
+        assert_eq!(tunnel(&lowered, "10.244.240.2"), "192.0.2.2");
+    }
+    let none = lowered(&state, &["192.0.2.2", "192.0.2.3"]);
+    assert_eq!(none.contents.endpoints, all.contents.endpoints, "nobody better is known");
+}
+
+#[test]
+fn who_chooses_among_transit_nodes_may_ask_them_whether_they_are_there() {
+    let may = |lowered: &Lowered| lowered.rules.values().any(|origin| &**origin == "failsafe/transit");
+    let own = ("10.244.240.1", endpoint(300, &["192.0.2.1"], EndpointKind::Workload));
+    let state = cluster(Role::Host, own.clone());
+    let choosing = lowered(&state, &[]);
+    let asked: Vec<String> = choosing.choices.keys().map(ToString::to_string).collect();
+    assert_eq!(asked, ["10.244.240.2", "10.244.240.3"]);
+    assert!(may(&choosing));
+
+    let one_transit = super::tests::state(
+        Role::Host,
+        vec![
+            ("10.244.240.2", endpoint(6, &["192.0.2.2"], EndpointKind::Transit)),
+            ("10.244.1.4", pod(&["192.0.2.2"], &["outrigger-system/t-1"])),
+            own.clone(),
+        ],
+    );
+    let alone = lowered(&one_transit, &[]);
+    assert!(alone.choices.is_empty() && !may(&alone));
+
+    let mut lowering = Lowering::default();
+    let of = |lowering: &mut Lowering, state| may(&lowering.lower(state, &[], 1450, &around(&[])));
+    assert!(of(&mut lowering, &state) && !of(&mut lowering, &one_transit) && of(&mut lowering, &state));
+
+    let inside = cluster(Role::Node, ("10.244.240.1", endpoint(6, &["192.0.2.4"], EndpointKind::Node)));
+    let inside = lowered(&inside, &[]);
+    assert!(!inside.choices.is_empty() && !may(&inside), "policy is left to the ends");
+    let relay = cluster(Role::Transit, ("10.244.240.1", endpoint(6, &["192.0.2.1"], EndpointKind::Transit)));
+    assert!(lowered(&relay, &[]).choices.is_empty());
+}
+
 /// States of one mesh: hosts and pods with underlays of either family or both, relays, and two policies.
 fn states() -> impl Strategy<Value = NodeState> {
     let tunnels = || subsequence(vec!["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2"], 0..3);
-    let one = (tunnels(), 0..3, select(vec![300, 301])).prop_map(|(tunnels, kind, number)| {
+    let one = (tunnels(), 0..4, select(vec![300, 301])).prop_map(|(tunnels, kind, number)| {
         let behind = || Arc::new(BTreeSet::from(["outrigger-system/node-a".to_owned()]));
         let kind = match kind {
             0 => EndpointKind::Workload,
             1 => EndpointKind::Transit,
+            2 => EndpointKind::Node,
             _ => EndpointKind::Pod { behind: behind() },
         };
         endpoint(number, &tunnels, kind)
     });
     let address =
         select(vec!["10.244.240.1", "10.244.1.1", "10.244.1.2", "10.244.1.3", "fd00::1", "fd00::2"]);
-    let role = select(vec![Role::Host, Role::Transit]);
+    let role = select(vec![Role::Host, Role::Transit, Role::Node]);
     (btree_map(address, one, 0..6), role, any::<bool>()).prop_map(|(endpoints, role, is_closed)| {
         let mut state = state(role, endpoints.into_iter().collect());
         if is_closed {
@@ -234,10 +371,14 @@ fn states() -> impl Strategy<Value = NodeState> {
 
 proptest! {
     #[test]
-    fn what_was_lowered_before_makes_no_difference(states in vec(states(), 1..6)) {
+    fn what_was_lowered_before_makes_no_difference(
+        states in vec((states(), subsequence(vec!["192.0.2.1", "2001:db8::2"], 0..3)), 1..6),
+    ) {
         let mut lowering = Lowering::default();
-        for state in states {
-            prop_assert_eq!(lowering.lower(&state, &[], 1450, None), super::lower(&state, &[], 1450));
+        for (state, silent) in states {
+            let around = Around { nic: None, silent: addresses(&silent).into() };
+            let anew = Lowering::default().lower(&state, &[], 1450, &around);
+            prop_assert_eq!(lowering.lower(&state, &[], 1450, &around), anew);
         }
     }
 }
@@ -248,12 +389,12 @@ fn a_change_lowers_only_what_changed() {
         (0..200).map(|last| (format!("10.244.7.{last}"), pod(&["192.0.2.1", "192.0.2.2"], &[]))).collect();
     let mut state = state(Role::Host, many.iter().map(|(a, e)| (a.as_str(), Arc::clone(e))).collect());
     let mut lowering = Lowering::default();
-    let before = lowering.lower(&state, &[], 1450, None).contents.endpoints;
+    let before = lowering.lower(&state, &[], 1450, &Around::default()).contents.endpoints;
     // A set of tunnels that nobody had leaves the numbers of the others.
     state
         .endpoints
         .insert("10.244.7.9".parse().unwrap(), Endpoint::clone(&pod(&["192.0.2.3", "192.0.2.4"], &[])));
-    let after = lowering.lower(&state, &[], 1450, None).contents.endpoints;
+    let after = lowering.lower(&state, &[], 1450, &Around::default()).contents.endpoints;
     assert!(after.shares_pages_with(&before), "all was lowered again");
     assert_eq!(before.differences(&after).count(), 1);
 }

@@ -69,6 +69,7 @@ fn image(failsafes: Failsafes) -> NicImage {
         sizes: TableSizes::default(),
         verify_every: Duration::from_secs(1),
         nic: NicConfig { failsafes, ..NicConfig::unwatched() },
+        silent: watch::channel(crate::kernel::Silent::default()).1,
     };
     let known = LinkAddress { prefix_len: 24, usable: true };
     let link = |index: u32, name: &str, own: &str| Link {

@@ -73,7 +73,7 @@ fn lowered() -> Lowered {
 }
 
 fn ask(direction: Direction, remote: &str, protocol: u8, destination_port: u16) -> (Reason, Option<String>) {
-    let Lowered { contents, rules } = lowered();
+    let Lowered { contents, rules, .. } = lowered();
     let query = TraceQuery {
         direction,
         remote: remote.parse().unwrap(),

@@ -1,4 +1,4 @@
-//! One ICMP echo of a chosen size, unfragmented.
+//! ICMP echo: one of a chosen size, unfragmented, and what others need who ask.
 
 use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr};
@@ -17,7 +17,7 @@ const IP_HEADER: (u32, u32) = (20, 40);
 ///
 /// # Errors
 /// What the system says, or that nothing came back.
-pub(super) fn echo(source: Option<IpAddr>, target: IpAddr, size: u32) -> io::Result<Duration> {
+pub(crate) fn echo(source: Option<IpAddr>, target: IpAddr, size: u32) -> io::Result<Duration> {
     let v4 = target.is_ipv4();
     let (domain, protocol) =
         if v4 { (Domain::IPV4, Protocol::ICMPV4) } else { (Domain::IPV6, Protocol::ICMPV6) };
@@ -66,7 +66,8 @@ fn answered(socket: &Socket, v4: bool, request: &[u8], began: Instant) -> io::Re
     }
 }
 
-fn request(v4: bool, id: u16, sequence: u16, length: usize) -> Vec<u8> {
+/// A message of `length` bytes with its checksum; of `ICMPv6` the kernel adds it.
+pub(crate) fn request(v4: bool, id: u16, sequence: u16, length: usize) -> Vec<u8> {
     let kind = if v4 { 8 } else { 128 };
     let mut message = vec![kind, 0, 0, 0];
     message.extend(id.to_be_bytes());
@@ -83,13 +84,13 @@ fn request(v4: bool, id: u16, sequence: u16, length: usize) -> Vec<u8> {
 }
 
 /// The same message, as a reply: type and checksum differ.
-fn is_reply(v4: bool, message: &[u8], request: &[u8]) -> bool {
+pub(crate) fn is_reply(v4: bool, message: &[u8], request: &[u8]) -> bool {
     let kind = if v4 { 0 } else { 129 };
     message.first() == Some(&kind) && message.get(4..) == request.get(4..)
 }
 
 /// Raw IPv4 sockets deliver the header too.
-fn after_ip_header(packet: &[u8]) -> &[u8] {
+pub(crate) fn after_ip_header(packet: &[u8]) -> &[u8] {
     let length = packet.first().map_or(0, |first| usize::from(first & 0x0f) * 4);
     packet.get(length..).unwrap_or_default()
 }
