@@ -17,6 +17,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use telemetry::shutdown::Shutdown;
 
+use crate::companions;
 use crate::config::{Arguments, Config};
 use connection::Connection;
 use failure::Failure;
@@ -44,6 +45,12 @@ enum Action {
                       A flag wins over the environment, the environment over the file, the file over the default."
     )]
     Serve(Box<Arguments>),
+    /// Keeps companions of NetworkPolicies in the foreground, for CNIs that know no external workloads (docs/companions.md).
+    #[command(
+        after_help = "Every option is also a key of the configuration file (camelCase) and an environment variable.\n\
+                      A flag wins over the environment, the environment over the file, the file over the default."
+    )]
+    Companions(Box<companions::config::Arguments>),
     /// Makes, lists and revokes join tokens.
     Token(connection::Arguments<token::Action>),
     /// Lists, describes, replaces and deletes the hosts that joined.
@@ -73,6 +80,7 @@ pub fn main(command: Command) -> ExitCode {
     let done = runtime.block_on(async {
         match command.action {
             Action::Serve(arguments) => serve(*arguments).await,
+            Action::Companions(arguments) => companions(*arguments).await,
             Action::Token(arguments) => token::run(arguments).await,
             Action::Workload(arguments) => workload::run(arguments).await,
             Action::Status { connection } => status::run(&connection).await,
@@ -96,6 +104,18 @@ async fn serve(arguments: Arguments) -> Result<(), Failure> {
         crate::run(config, shutdown).await
     };
     served.await.map_err(|error: anyhow::Error| Failure::Failed(console::causes(error.as_ref())))
+}
+
+async fn companions(arguments: companions::config::Arguments) -> Result<(), Failure> {
+    let config =
+        companions::config::Config::load(arguments).map_err(|error| Failure::Usage(error.to_string()))?;
+    telemetry::logging::init(config.log_format, &config.log_level)
+        .map_err(|error| Failure::Usage(error.to_string()))?;
+    let kept = async {
+        let shutdown = Shutdown::on_signals().context("cannot handle signals")?;
+        companions::run(config, shutdown).await
+    };
+    kept.await.map_err(|error: anyhow::Error| Failure::Failed(console::causes(error.as_ref())))
 }
 
 #[cfg(test)]
@@ -123,6 +143,7 @@ mod tests {
             "outrigger-gateway restore accept",
             "outrigger-gateway ca activate 0a1b2c3d4e5f --force",
             "outrigger-gateway serve --config /x --listen 127.0.0.1:1",
+            "outrigger-gateway companions --namespaces shop,web --source-addresses preserved",
         ] {
             Command::try_parse_from(words.split(' ')).unwrap();
         }
@@ -132,6 +153,7 @@ mod tests {
             "outrigger-gateway token create --group shop",
             "outrigger-gateway workload describe shop",
             "outrigger-gateway serve -o json",
+            "outrigger-gateway companions --source-addresses maybe",
             "outrigger-gateway policy check",
         ] {
             assert!(Command::try_parse_from(words.split(' ')).is_err(), "{words}");

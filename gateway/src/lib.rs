@@ -10,6 +10,7 @@ pub mod ca;
 pub mod check;
 pub mod clock;
 pub mod command;
+pub mod companions;
 pub mod config;
 pub mod election;
 pub mod enrollment;
@@ -27,5 +28,6 @@ pub mod session;
 pub mod source;
 pub mod store;
 pub mod tls;
+mod watched;
 
 pub use run::run;

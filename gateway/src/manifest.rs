@@ -29,6 +29,7 @@ pub use decode::InvalidField;
 pub use group::Group;
 pub use node::{InvalidYaml, Node, Position};
 pub use pod::Pod;
+pub use policies::COMPANION;
 pub use service::{EndpointSlice, MANAGED_BY, SERVICE_NAME, Service};
 pub use workload::Workload;
 

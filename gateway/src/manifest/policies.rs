@@ -10,6 +10,9 @@ use super::decode::InvalidField;
 use super::node::Node;
 use super::{Kind, Object};
 
+/// Label and value of the companions of `NetworkPolicy`s. They say what others say, and are no policies of their own.
+pub const COMPANION: (&str, &str) = ("app.kubernetes.io/managed-by", "companions.outrigger.dev");
+
 /// The language of a kind of policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Language {

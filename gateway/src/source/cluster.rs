@@ -19,7 +19,7 @@ use crate::manifest::{Kind, Resource};
 pub(crate) mod connect;
 mod follow;
 mod once;
-mod select;
+pub(crate) mod select;
 
 pub use connect::ConnectError;
 pub(crate) use connect::{address_towards, client};

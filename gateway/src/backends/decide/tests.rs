@@ -219,7 +219,7 @@ fn time_in_which_nobody_could_have_heard_of_it_is_nobodys_lease() {
     // The machine slept, and then the API server was away.
     world.now += Duration::from_hours(1);
     world.wait(1);
-    world.seen.slices.lost();
+    world.seen.slices.lost("away".to_owned());
     assert_eq!(world.wait(600), 0);
     let again = std::mem::take(&mut world.seen.slices.objects);
     world.seen.slices.listed(again);

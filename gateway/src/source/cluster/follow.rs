@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{State, Update, select};
 use crate::election::Term;
-use crate::manifest::{Kind, Resource};
+use crate::manifest::{COMPANION, Kind, Resource};
 use crate::source::catalog::FileChange;
 
 /// How long one watch lasts.
@@ -132,7 +132,9 @@ impl Follower {
 
     async fn watch(&mut self, resource: &ApiResource) -> End {
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), resource);
-        let config = watcher::Config::default().timeout(u32::try_from(WATCH.as_secs()).unwrap_or(u32::MAX));
+        let mut config =
+            watcher::Config::default().timeout(u32::try_from(WATCH.as_secs()).unwrap_or(u32::MAX));
+        config.label_selector = wanted(self.kind);
         let mut events = pin!(watcher(api, config));
         let mut listed = BTreeMap::new();
         let mut failures = 0;
@@ -222,6 +224,12 @@ impl Follower {
     async fn send(&self, changes: Vec<FileChange>, state: State) -> bool {
         self.updates.send(Update { kind: self.kind, changes, state }).await.is_ok()
     }
+}
+
+/// Which objects of a kind mean something here; `None`: all. Companions repeat for addresses what a policy says of labels, later
+/// than it: in the mesh that would hold open what is closed.
+pub(super) fn wanted(kind: Kind) -> Option<String> {
+    (kind == Kind::NetworkPolicy).then(|| format!("{}!={}", COMPANION.0, COMPANION.1))
 }
 
 /// The best version that the API server serves.

@@ -3,7 +3,7 @@
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 
-use super::follow::{describe, served};
+use super::follow::{describe, served, wanted};
 use super::{kinds, select};
 use crate::manifest::{Kind, Resource};
 use crate::source::catalog::FileChange;
@@ -39,7 +39,7 @@ async fn read_kind(
 async fn list(client: &Client, kind: Kind, resource: &ApiResource) -> Result<Vec<FileChange>, kube::Error> {
     let api: Api<DynamicObject> = Api::all_with(client.clone(), resource);
     let mut all = Vec::new();
-    let mut parameters = ListParams::default().limit(PAGE);
+    let mut parameters = ListParams { label_selector: wanted(kind), ..ListParams::default().limit(PAGE) };
     loop {
         let page = api.list(&parameters).await?;
         let objects = page.items.into_iter().map(|object| select::object(kind, resource, object));

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::manifest::{Kind, ObjectKey};
 
 /// The object's name among all, and what is kept of it, as a manifest.
-pub(super) fn object(kind: Kind, resource: &ApiResource, object: DynamicObject) -> (String, Value) {
+pub(crate) fn object(kind: Kind, resource: &ApiResource, object: DynamicObject) -> (String, Value) {
     let DynamicObject { types: _, metadata, data } = object;
     let name = metadata.name.unwrap_or_default();
     let mut kept = json!({ "name": name });
