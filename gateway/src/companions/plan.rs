@@ -80,22 +80,27 @@ pub(super) fn plan(
     }))
 }
 
-/// The members that a rule selects. One for every peer has them already.
-fn selected<'a>(rule: &RuleSpec, members: &'a [Members]) -> impl Iterator<Item = &'a Members> {
-    let selects = move |peers: &[Peer], labels: &Labels| {
-        peers.iter().any(|peer| matches!(peer, Peer::Endpoints(selector) if selector.matches(labels)))
-    };
-    let is_selected = |members: &&Members| match &rule.peers {
-        PeerSpec::Any => false,
-        PeerSpec::Only(peers) => selects(peers, &members.labels),
-    };
-    members.iter().filter(is_selected).collect::<Vec<_>>().into_iter()
+/// Whether a rule selects who has these labels. One for every peer lets them in already.
+fn selects(rule: &RuleSpec, labels: &Labels) -> bool {
+    let is = |peer: &Peer| matches!(peer, Peer::Endpoints(selector) if selector.matches(labels));
+    matches!(&rule.peers, PeerSpec::Only(peers) if peers.iter().any(is))
+}
+
+/// Whether a rule means an address, whoever has it.
+fn covers(rule: &RuleSpec, address: IpAddr) -> bool {
+    match &rule.peers {
+        PeerSpec::Any => true,
+        PeerSpec::Only(peers) => {
+            peers.iter().any(|peer| matches!(peer, Peer::Block(block) if block.contains(address)))
+        }
+    }
 }
 
 /// A port by name is the pod's own, and stays a name.
 fn ingress(rule: &RuleSpec, members: &[Members]) -> Rules {
+    let selected = members.iter().filter(|members| selects(rule, &members.labels));
     let addresses: BTreeSet<IpAddr> =
-        selected(rule, members).flat_map(|members| members.addresses.iter().copied()).collect();
+        selected.flat_map(|members| members.addresses.iter().copied()).collect();
     let ports = match &rule.ports {
         PortSpec::Any => None,
         PortSpec::Only(ports) => {
@@ -106,19 +111,25 @@ fn ingress(rule: &RuleSpec, members: &[Members]) -> Rules {
 }
 
 /// A port by name is that of the workload: an address says nothing of names, so it becomes a number, of each group its own.
+/// Also where the rule means the address itself, since nobody else can tell the number.
 fn egress(rule: &RuleSpec, members: &[Members]) -> Rules {
     let mut rules: BTreeMap<Option<Vec<PortMatch>>, BTreeSet<IpAddr>> = BTreeMap::new();
-    for members in selected(rule, members) {
+    for members in members {
+        let is_selected = selects(rule, &members.labels);
         let ports = match &rule.ports {
             PortSpec::Any => None,
             PortSpec::Only(ports) => {
-                let known = ports.iter().filter(|port| protocol(port).is_some());
-                let distinct: BTreeSet<_> = known.flat_map(|port| numbered(port, &members.group)).collect();
+                let meant = ports.iter().filter(|port| {
+                    protocol(port).is_some() && (is_selected || matches!(port, PortMatch::Named { .. }))
+                });
+                let distinct: BTreeSet<_> = meant.flat_map(|port| numbered(port, &members.group)).collect();
                 Some(distinct.into_iter().collect())
             }
         };
-        if !members.addresses.is_empty() && !is_nothing(&ports) {
-            rules.entry(ports).or_default().extend(&members.addresses);
+        let is_meant = |address: &&IpAddr| is_selected || (ports.is_some() && covers(rule, **address));
+        let addresses: BTreeSet<IpAddr> = members.addresses.iter().filter(is_meant).copied().collect();
+        if !addresses.is_empty() && !is_nothing(&ports) {
+            rules.entry(ports).or_default().extend(addresses);
         }
     }
     rules.into_iter().collect()

@@ -40,9 +40,7 @@ pub(super) async fn write(client: &Client, observed: &Observed, work: Work) -> R
     match done {
         Ok(()) => Ok(true),
         // Somebody was faster; what they did is seen soon.
-        Err(Error::Api(status)) if matches!(status.code, 404 | 409) => {
-            Ok(false)
-        }
+        Err(Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
         Err(error) => Err(describe(&error)),
     }
 }
