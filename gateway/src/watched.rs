@@ -103,9 +103,18 @@ impl<S> Observed<S> {
             let mut events = pin!(watcher(api.clone(), config.clone()).default_backoff());
             let (mut listed, mut failures) = (BTreeMap::new(), 0);
             while let Some(event) = events.next().await {
-                let Err(error) = event.map(|event| self.take(event, &mut listed, read, part)) else {
-                    failures = 0;
-                    continue;
+                let error = match event {
+                    // Comes before each attempt to list, and says nothing of its success.
+                    Ok(Event::Init) => {
+                        listed.clear();
+                        continue;
+                    }
+                    Ok(event) => {
+                        self.take(event, &mut listed, read, part);
+                        failures = 0;
+                        continue;
+                    }
+                    Err(error) => error,
                 };
                 failures += 1;
                 if failures < FAILURES {
@@ -136,7 +145,7 @@ impl<S> Observed<S> {
         let mut seen = self.lock();
         let kind = part(&mut seen);
         match event {
-            Event::Init => return listed.clear(),
+            Event::Init => return,
             Event::InitApply(object) => {
                 listed.extend(read(&object).map(|found| (key(&object), found)));
                 return;

@@ -7,6 +7,8 @@
     reason = "also what is shared by tests fails them"
 )]
 
+#[path = "chart/companions.rs"]
+mod companions;
 #[path = "chart/daemon.rs"]
 mod daemon;
 #[path = "chart/image.rs"]
@@ -77,7 +79,9 @@ fn names_of_objects_differ_and_say_whose_they_are() {
         let mut seen = BTreeSet::new();
         for object in json::list(case, "objects") {
             let (kind, labels) = (json::text(object, "kind"), &object["metadata"]["labels"]);
-            assert!(seen.insert((kind, name(object))), "{set}: two {kind}s are called {}", name(object));
+            let namespace = json::text(&object["metadata"], "namespace");
+            let is_new = seen.insert((kind, namespace, name(object)));
+            assert!(is_new, "{set}: two {kind}s are called {}", name(object));
             let is_definition = kind == "CustomResourceDefinition";
             for label in ["name", "instance", "component", "version", "managed-by"] {
                 let value = &labels[format!("app.kubernetes.io/{label}")];

@@ -55,7 +55,7 @@ pub struct Options {
     #[arg(long, env = "OUTRIGGER_COMPANIONS_MAX_BLOCKS", value_name = "NUMBER")]
     #[serde(deserialize_with = "::config::text")]
     pub max_blocks: Option<usize>,
-    /// Where metrics and health are served. [default: 127.0.0.1:9465]
+    /// Where metrics and health are served. [default: 127.0.0.1:9466]
     #[arg(long, env = "OUTRIGGER_COMPANIONS_METRICS_LISTEN", value_name = "ADDRESS:PORT")]
     #[serde(deserialize_with = "::config::text")]
     pub metrics_listen: Option<SocketAddr>,
@@ -194,7 +194,7 @@ impl Config {
                 .map_err(|reason| InvalidConfig::Pools { path: path.to_owned(), reason })?,
             cluster_name,
             max_blocks,
-            metrics_listen: options.metrics_listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9465))),
+            metrics_listen: options.metrics_listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9466))),
             log_format: options.log_format.unwrap_or_default(),
             log_level: options.log_level.unwrap_or_else(|| "info,kube_runtime=off".to_owned()),
         })

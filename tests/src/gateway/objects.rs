@@ -54,6 +54,19 @@ pub const NODE_RIGHTS: [(&str, &[&str], &[&str]); 1] =
 /// The same in its own namespace.
 pub const OWN_NODE_RIGHTS: [(&str, &[&str], &[&str]); 1] =
     [("", &["configmaps"], &["get", "create", "update"])];
+/// Whom the process that keeps companions is to the API server.
+pub const COMPANIONS: &str = "companions";
+/// What it may list and watch, as `docs/companions.md` has it.
+pub const COMPANION_RIGHTS: [(&str, &[&str]); 3] = [
+    ("", &["namespaces"]),
+    ("networking.k8s.io", &["networkpolicies"]),
+    ("outrigger.dev", &["externalworkloads", "externalworkloadgroups"]),
+];
+/// And what it may do in the namespaces that are listed.
+pub const COMPANION_WRITES: [(&str, &[&str], &[&str]); 2] = [
+    ("networking.k8s.io", &["networkpolicies"], &["create", "update", "delete"]),
+    ("events.k8s.io", &["events"], &["create", "patch"]),
+];
 /// The gateway's own namespace.
 pub const NAMESPACE: &str = "outrigger-system";
 
@@ -99,7 +112,7 @@ impl Objects {
 
     /// In a cluster's API on this machine, which has the kinds of all projects.
     pub fn cluster(host: &Host) -> Result<Self> {
-        let server = ApiServer::start_with(host, &[USER], &[])?;
+        let server = ApiServer::start_with(host, &[USER, COMPANIONS], &[])?;
         for definition in crds::definitions() {
             server.apply(&serde_json::to_string(&definition)?)?;
         }
@@ -168,11 +181,24 @@ impl Cluster {
             rights.iter().map(|(group, resources, verbs)| rule(group, resources, verbs)).collect()
         };
         let everywhere = if reviews { of(&NODE_RIGHTS) } else { Vec::new() };
-        self.bind("gateway-nodes", "ClusterRole", "", &everywhere)?;
-        self.bind("gateway-nodes", "Role", NAMESPACE, &of(&OWN_NODE_RIGHTS))
+        self.bind_to("gateway-nodes", USER, "ClusterRole", "", &everywhere)?;
+        self.bind_to("gateway-nodes", USER, "Role", NAMESPACE, &of(&OWN_NODE_RIGHTS))
     }
 
-    fn bind(&self, name: &str, kind: &str, namespace: &str, rules: &[Value]) -> Result<()> {
+    /// Lets the process that keeps companions see what it needs, and write in a namespace.
+    pub fn grant_companions(&self, namespace: &str, writes: &[(&str, &[&str], &[&str])]) -> Result<()> {
+        let read =
+            COMPANION_RIGHTS.iter().map(|(group, resources)| rule(group, resources, &["list", "watch"]));
+        self.bind(COMPANIONS, "ClusterRole", "", &read.collect::<Vec<_>>())?;
+        let writes = writes.iter().map(|(group, resources, verbs)| rule(group, resources, verbs));
+        self.bind(COMPANIONS, "Role", namespace, &writes.collect::<Vec<_>>())
+    }
+
+    fn bind(&self, user: &str, kind: &str, namespace: &str, rules: &[Value]) -> Result<()> {
+        self.bind_to(user, user, kind, namespace, rules)
+    }
+
+    fn bind_to(&self, name: &str, user: &str, kind: &str, namespace: &str, rules: &[Value]) -> Result<()> {
         const GROUP: &str = "rbac.authorization.k8s.io";
         let metadata = if namespace.is_empty() {
             json!({"name": name})
@@ -184,7 +210,7 @@ impl Cluster {
         let binding = json!({
             "apiVersion": version, "kind": format!("{kind}Binding"), "metadata": metadata,
             "roleRef": {"apiGroup": GROUP, "kind": kind, "name": name},
-            "subjects": [{"apiGroup": GROUP, "kind": "User", "name": USER}],
+            "subjects": [{"apiGroup": GROUP, "kind": "User", "name": user}],
         });
         self.server.apply(&role.to_string())?;
         self.server.apply(&binding.to_string()).map(drop)

@@ -9,7 +9,7 @@ use e2e::json;
 use gateway::config::{Config, Options, Source, State};
 use serde_json::Value;
 
-use super::rendered::{Rendered, gateway_yaml, name, object, of_kind};
+use super::rendered::{Rendered, gateway_yaml, name, object, of_companions, of_kind};
 
 fn config(text: &str) -> Result<Config, String> {
     let path = Path::new("gateway.yaml");
@@ -132,14 +132,14 @@ fn people_have_roles_of_the_kinds_that_are_theirs() {
 }
 
 /// API group, resource, verb, and the only names that it is for.
-type Right = [String; 4];
+pub(crate) type Right = [String; 4];
 
-fn rights(group: &str, resources: &[&str], verbs: &[&str], name: &str) -> Vec<Right> {
+pub(crate) fn rights(group: &str, resources: &[&str], verbs: &[&str], name: &str) -> Vec<Right> {
     let each = resources.iter().flat_map(|resource| verbs.iter().map(move |verb| (resource, verb)));
     each.map(|(resource, verb)| [group, resource, verb, name].map(str::to_owned)).collect()
 }
 
-fn granted(role: &Value) -> BTreeSet<Right> {
+pub(crate) fn granted(role: &Value) -> BTreeSet<Right> {
     let mut all = BTreeSet::new();
     for rule in json::list(role, "rules") {
         let [groups, resources, verbs] =
@@ -166,7 +166,7 @@ fn roles_are_bound_to_the_pods_account_and_aggregated_nowhere() {
             assert_eq!(format!("{kind}Binding"), json::text(binding, "kind"));
             assert!(object(case, &format!("{kind}/{name}")).is_object(), "no {kind} {name}");
         }
-        for role in of_kind(case, "ClusterRole") {
+        for role in of_kind(case, "ClusterRole").chain(of_companions(case, "ClusterRole")) {
             let text = role.to_string();
             assert!(!text.contains("rbac.authorization.k8s.io/aggregate-to-"), "{}", name(role));
             assert!(!text.contains("\"*\""), "{}: everything", name(role));

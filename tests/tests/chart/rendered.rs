@@ -46,9 +46,27 @@ pub(crate) fn object<'a>(case: &'a Value, called: &str) -> &'a Value {
     found.next().unwrap_or(&Value::Null)
 }
 
-/// The objects of a kind.
+/// The objects of a kind, but those of the process that keeps companions.
 pub(crate) fn of_kind<'a>(case: &'a Value, kind: &'a str) -> impl Iterator<Item = &'a Value> {
+    all_of_kind(case, kind).filter(|object| !is_of_companions(object))
+}
+
+/// The objects of a kind that are of the process that keeps companions.
+pub(crate) fn of_companions<'a>(case: &'a Value, kind: &'a str) -> impl Iterator<Item = &'a Value> {
+    all_of_kind(case, kind).filter(|object| is_of_companions(object))
+}
+
+fn all_of_kind<'a>(case: &'a Value, kind: &'a str) -> impl Iterator<Item = &'a Value> {
     json::list(case, "objects").iter().filter(move |object| object["kind"] == kind)
+}
+
+fn is_of_companions(object: &Value) -> bool {
+    object["metadata"]["labels"]["app.kubernetes.io/component"] == "companions"
+}
+
+/// The text of the configuration of the process that keeps companions, where there is one.
+pub(crate) fn companions_yaml(case: &Value) -> Option<&str> {
+    of_companions(case, "ConfigMap").find_map(|map| map["data"]["companions.yaml"].as_str())
 }
 
 /// The text of the gateway's configuration.

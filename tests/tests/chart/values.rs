@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use e2e::json;
 use serde_json::Value;
 
-use super::rendered::{Rendered, chart, gateway_yaml, object};
+use super::rendered::{Rendered, chart, companions_yaml, gateway_yaml, object};
 
 /// What Helm sets by itself.
 const OF_HELM: &str = "/global";
@@ -48,6 +48,11 @@ fn holds(case: &Value, place: &str, pointer: &str, wanted: &Value) -> bool {
         "NOTES" => return json::text(case, "notes").contains(wanted.as_str().expect("a text")),
         "gateway.yaml" => {
             config = serde_saphyr::from_str::<Value>(gateway_yaml(case)).unwrap();
+            &config
+        }
+        "companions.yaml" => {
+            let text = companions_yaml(case).unwrap_or("null");
+            config = serde_saphyr::from_str::<Value>(text).unwrap();
             &config
         }
         called => object(case, called),

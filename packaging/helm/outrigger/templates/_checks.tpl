@@ -45,6 +45,14 @@
 {{- if and .Values.persistence.existingClaim (not .Values.persistence.enabled) -}}
 {{- fail "persistence.existingClaim: means nothing without persistence.enabled" -}}
 {{- end -}}
+{{- with .Values.companions -}}
+{{- if and .enabled (not .namespaces) -}}
+{{- fail "companions.namespaces: needed: the namespaces in which NetworkPolicies may be written; there is no `all`" -}}
+{{- end -}}
+{{- if and .enabled (not .sourceAddresses) -}}
+{{- fail "companions.sourceAddresses: needed: preserved where pods and hosts see each other's own addresses, else masqueraded" -}}
+{{- end -}}
+{{- end -}}
 {{- if and (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) -}}
 {{- fail "serviceAccount.name: needed where the chart makes none" -}}
 {{- end -}}

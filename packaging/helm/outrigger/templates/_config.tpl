@@ -20,3 +20,18 @@ nodeGateways: {{ .Values.transit.gateways | default (list (printf "%s.%s.svc:%d"
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{/* companions.yaml, of the process that keeps companions. */}}
+{{- define "outrigger.companionsConfig" -}}
+{{- $host := ternary (printf "[%s]" .Values.bindAddress) .Values.bindAddress (contains ":" .Values.bindAddress) -}}
+namespaces: {{ toJson .Values.companions.namespaces }}
+sourceAddresses: {{ .Values.companions.sourceAddresses }}
+maxBlocks: {{ toJson .Values.companions.maxBlocks }}
+workloadPools: {{ toJson .Values.config.workloadPools }}
+clusterName: {{ toJson .Values.config.clusterName }}
+metricsListen: "{{ $host }}:9464"
+logFormat: {{ .Values.config.logFormat }}
+{{- with .Values.config.logLevel }}
+logLevel: {{ toJson . }}
+{{- end }}
+{{- end }}

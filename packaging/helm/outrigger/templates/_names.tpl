@@ -45,3 +45,24 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 {{- end }}
+
+{{/* The same for the process that keeps companions. */}}
+{{- define "outrigger.companionsName" -}}
+{{- printf "%s-companions" (include "outrigger.fullname" .) -}}
+{{- end }}
+
+{{- define "outrigger.companionsSelector" -}}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: companions
+{{- end }}
+
+{{- define "outrigger.companionsLabels" -}}
+{{ include "outrigger.companionsSelector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.labels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}

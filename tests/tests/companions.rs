@@ -1,0 +1,235 @@
+//! Companions of `NetworkPolicy`s: which are written, that they follow hosts and policies, and that nothing else ever is.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::apiserver::fixture::{ApiServer, WRITES, is};
+use e2e::cluster::{Cluster, group, namespace};
+use e2e::gateway::POOLS;
+use e2e::gateway::objects::{COMPANION_RIGHTS, COMPANION_WRITES, COMPANIONS, Cluster as Api, Objects};
+use e2e::host::Host;
+use e2e::json;
+use e2e::net::Net;
+use e2e::process::Process;
+use e2e::wait::wait_ok;
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_mins(1);
+const POLICIES: &str = "networking.k8s.io/v1";
+const OWN: &str = "outrigger-companion-api";
+/// Between two looks of the process there is a second.
+const LOOKS: Duration = Duration::from_secs(4);
+
+/// Starts the process that keeps companions in the namespace `shop`.
+fn start(host: &Host, server: &ApiServer, source_addresses: &str) -> Result<Process> {
+    let kubeconfig = server.kubeconfig(COMPANIONS);
+    let file = host.folder().join("companions.yaml");
+    let text = format!(
+        "kubeconfig: {}\nnamespaces: [shop]\nsourceAddresses: {source_addresses}\nworkloadPools: [\"{}\"]\n",
+        kubeconfig.display(),
+        POOLS.join("\", \"")
+    );
+    std::fs::write(&file, text)?;
+    let file = file.display().to_string();
+    host.spawn("companions", &["outrigger-gateway", "companions", "--config", &file])
+}
+
+fn policy(namespace: &str, name: &str, spec: &Value) -> String {
+    json!({"apiVersion": POLICIES, "kind": "NetworkPolicy", "spec": spec, "metadata": {
+        "name": name, "namespace": namespace, "labels": {"team": "shop"}, "annotations": {"note": "theirs"},
+    }})
+    .to_string()
+}
+
+/// Lets who has this label in.
+fn letting_in(app: &str) -> Value {
+    let from = json!([{"podSelector": {"matchLabels": {"app": app}}}]);
+    json!({"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"from": from, "ports": [{"port": "http"}]}]})
+}
+
+fn found(server: &ApiServer, name: &str) -> Result<Option<Value>> {
+    match server.get(POLICIES, "NetworkPolicy", "shop", name) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if is(&error, 404) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// An object as somebody would write it again.
+fn fresh(mut object: Value) -> Value {
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        metadata.retain(|key, _| {
+            !["resourceVersion", "uid", "creationTimestamp", "managedFields"].contains(&key.as_str())
+        });
+    }
+    object
+}
+
+/// Waits until the companion of the policy `api` has these blocks; none: until it is gone.
+fn wait_blocks(server: &ApiServer, what: &str, wanted: &[String]) -> Result<Value> {
+    wait_ok(what, PATIENCE, || {
+        let companion = found(server, OWN)?.unwrap_or_default();
+        let rules = json::list(json::at(&companion, &["spec"]), "ingress").iter();
+        let peers = rules.flat_map(|rule| json::list(rule, "from"));
+        let blocks: Vec<String> =
+            peers.map(|peer| json::text(json::at(peer, &["ipBlock"]), "cidr").to_owned()).collect();
+        ensure!(blocks == wanted && companion.is_null() == wanted.is_empty(), "{companion:#}");
+        Ok(companion)
+    })
+}
+
+#[test]
+fn companions_follow_policies_and_hosts_and_nothing_else_is_written() -> Result<()> {
+    let mut cluster = Cluster::of_api()?;
+    println!("back end: {}", cluster.server()?.back_end());
+    cluster.gateway.apply("lab.yaml", &namespace("lab", &[]))?;
+    cluster.group("db")?;
+    let db = cluster.member("db", "db-1")?;
+    let mut blocks: Vec<String> = Vec::new();
+    for address in db.addresses()? {
+        blocks.push(format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 }));
+    }
+    blocks.sort_unstable();
+    let host = cluster.node.host().clone();
+    cluster.api()?.grant_companions("shop", &COMPANION_WRITES)?;
+    let server = cluster.server()?;
+    // One of the companion's name that is somebody else's, and a namespace that is not listed.
+    let foreign =
+        policy("shop", "outrigger-companion-taken", &json!({"podSelector": {"matchLabels": {"a": "b"}}}));
+    let foreign = server.apply(&foreign)?.remove(0);
+    for (place, name) in [("shop", "api"), ("shop", "taken"), ("lab", "api")] {
+        server.apply(&policy(place, name, &letting_in("db")))?;
+    }
+    let original = server.get(POLICIES, "NetworkPolicy", "shop", "api")?;
+    let mut process = start(&host, server, "preserved")?;
+    let companion = wait_blocks(server, "a companion", &blocks).with_context(|| process.output())?;
+    ensure!(companion["spec"]["podSelector"] == json!({}), "{companion:#}");
+    ensure!(companion["spec"]["policyTypes"] == json!(["Ingress"]), "{companion:#}");
+    let ports = &companion["spec"]["ingress"][0]["ports"];
+    ensure!(*ports == json!([{"port": "http", "protocol": "TCP"}]), "{companion:#}");
+    let metadata = &companion["metadata"];
+    let label = json!({"app.kubernetes.io/managed-by": "companions.outrigger.dev"});
+    ensure!(metadata["labels"] == label && metadata["annotations"].is_null(), "{companion:#}");
+    ensure!(metadata["ownerReferences"][0]["uid"] == original["metadata"]["uid"], "{companion:#}");
+    let note = server.wait_event("CompanionNameTaken", "taken")?;
+    ensure!(note.contains("outrigger-companion-taken is the name of another policy"), "{note}");
+    if server.is_double() {
+        // It rests, and is started again: nobody is told but of what still is wrong.
+        let before = server.count(COMPANIONS, &WRITES, "networkpolicies")?;
+        ensure!(before == 1, "{before} writes for one companion");
+        std::thread::sleep(LOOKS);
+        process.stop()?;
+        process = start(&host, server, "preserved")?;
+        std::thread::sleep(LOOKS);
+        let writes = server.count(COMPANIONS, &WRITES, "networkpolicies")? - before;
+        ensure!(writes == 0, "{writes} writes at rest");
+    }
+    // The mesh knows the policy, and needs no companion.
+    let listed = db.command(&["policy", "list"])?.ok()?.stdout;
+    ensure!(listed.contains("NetworkPolicy/shop/api") && !listed.contains("companion-api"), "{listed}");
+
+    // What somebody makes of it does not last.
+    let mut spoiled = fresh(companion);
+    spoiled["spec"]["ingress"] = json!([{}]);
+    cluster.server()?.apply(&spoiled.to_string())?;
+    wait_blocks(cluster.server()?, "what it was", &blocks)?;
+    // Its group has other labels, and then the old ones again; the host leaves.
+    cluster.publish("group-db.yaml", &group("db", &[("app", "other")], ""))?;
+    wait_blocks(cluster.server()?, "no companion", &[])?;
+    cluster.publish("group-db.yaml", &group("db", &[("app", "db")], ""))?;
+    wait_blocks(cluster.server()?, "a companion again", &blocks)?;
+    let second = cluster.member("db", "db-2")?;
+    let mut both = blocks.clone();
+    for address in second.addresses()? {
+        both.push(format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 }));
+    }
+    both.sort_by_key(|block| block.split('/').next().and_then(|text| text.parse::<std::net::IpAddr>().ok()));
+    wait_blocks(cluster.server()?, "two hosts", &both)?;
+    second.command(&["leave"])?.ok()?;
+    wait_blocks(cluster.server()?, "the one that is left", &blocks)?;
+    let server = cluster.server()?;
+    server.delete(POLICIES, "NetworkPolicy", "shop", "api")?;
+    wait_blocks(server, "no companion", &[])?;
+
+    let again = server.get(POLICIES, "NetworkPolicy", "shop", "outrigger-companion-taken")?;
+    ensure!(again["metadata"] == foreign["metadata"], "{again:#} was {foreign:#}");
+    let elsewhere = server.list(POLICIES, "NetworkPolicy", "lab")?;
+    ensure!(elsewhere.len() == 1, "{elsewhere:#?}");
+    process.stop()?;
+    Ok(())
+}
+
+/// An API with a host that joined, and a policy that selects it; no gateway runs.
+fn api(net: &Net) -> Result<Box<Api>> {
+    let Objects::Cluster(api) = Objects::cluster(&net.host("api")?)? else { anyhow::bail!("no cluster") };
+    println!("back end: {}", api.server.back_end());
+    let host = json!({
+        "apiVersion": "outrigger.dev/v1alpha1", "kind": "ExternalWorkload",
+        "metadata": {"name": "db-1", "namespace": "shop"},
+        "spec": {"group": "db", "addresses": ["10.244.240.9"], "recorded": {
+            "keyHash": "aGFzaA==", "machine": "m", "joinedAt": "2026-01-01T00:00:00Z",
+        }},
+    });
+    for object in [
+        namespace("shop", &[("team", "shop")]),
+        group("db", &[("app", "db")], ""),
+        host.to_string(),
+        policy("shop", "api", &letting_in("db")),
+    ] {
+        api.server.apply(&object)?;
+    }
+    Ok(api)
+}
+
+#[test]
+fn a_right_that_is_missing_is_named() -> Result<()> {
+    let net = Net::try_new()?;
+    let (api, host) = (api(&net)?, net.host("companions")?);
+    let [_, of_events] = COMPANION_WRITES;
+    api.grant_companions("shop", &[of_events])?;
+    let role = api.server.get("rbac.authorization.k8s.io/v1", "ClusterRole", "", COMPANIONS)?;
+    let (role, mut without) = (fresh(role.clone()), fresh(role));
+    let rules =
+        json::list(&role, "rules").iter().filter(|rule| !rule.to_string().contains("externalworkloads"));
+    without["rules"] = rules.cloned().collect();
+    ensure!(json::list(&without, "rules").len() == COMPANION_RIGHTS.len() - 1);
+    api.server.apply(&without.to_string())?;
+    let mut process = start(&host, &api.server, "preserved")?;
+    wait_ok("what cannot be read", PATIENCE, || {
+        let ready = host.run(&["traffic", "get", "http://127.0.0.1:9466/readyz"])?;
+        let (log, says) = (process.output(), "cannot list resource \\\"externalworkloads\\\"");
+        ensure!(log.contains(says) || log.contains("cannot list resource \"externalworkloads\""), "{log}");
+        ensure!(!ready.succeeded(), "it is ready");
+        Ok(())
+    })?;
+    api.server.apply(&role.to_string())?;
+    let note = api.server.wait_event("CompanionNotWritten", "api")?;
+    ensure!(note.contains("cannot create resource \"networkpolicies\""), "{note}");
+    ensure!(note.contains("in the namespace \"shop\""), "{note}");
+    api.grant_companions("shop", &COMPANION_WRITES)?;
+    wait_blocks(&api.server, "a companion", &["10.244.240.9/32".to_owned()])?;
+    host.run(&["traffic", "get", "http://127.0.0.1:9466/readyz"])?.ok()?;
+    process.stop()?;
+    Ok(())
+}
+
+#[test]
+fn where_addresses_are_masqueraded_nothing_is_written_and_the_policy_says_why() -> Result<()> {
+    let net = Net::try_new()?;
+    let (api, host) = (api(&net)?, net.host("companions")?);
+    api.grant_companions("shop", &COMPANION_WRITES)?;
+    let mut process = start(&host, &api.server, "masqueraded")?;
+    let note = api.server.wait_event("CompanionMasqueraded", "api")?;
+    ensure!(note.contains("sourceAddresses: masqueraded"), "{note}");
+    ensure!(found(&api.server, OWN)?.is_none());
+    let metrics = host.run(&["traffic", "get", "http://127.0.0.1:9466/metrics"])?.ok()?;
+    let text = format!("{}{}", metrics.stdout, metrics.stderr);
+    ensure!(text.contains("outrigger_companions_policies{state=\"masqueraded\"} 1"), "{text}");
+    process.stop()?;
+
+    // Without an answer to the question it does not start.
+    let words =
+        ["outrigger-gateway", "companions", "--namespaces", "shop", "--workload-pools", "10.0.0.0/24"];
+    host.run(&words)?.refused_with(&["sourceAddresses: needed"])?;
+    Ok(())
+}
