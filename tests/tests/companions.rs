@@ -1,10 +1,12 @@
 //! Companions of `NetworkPolicy`s: which are written, that they follow hosts and policies, and that nothing else ever is.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::apiserver::fixture::{ApiServer, WRITES, is};
-use e2e::cluster::{Cluster, group, namespace};
+use e2e::cluster::{Cluster, Member, group, namespace};
 use e2e::gateway::POOLS;
 use e2e::gateway::objects::{COMPANION_RIGHTS, COMPANION_WRITES, COMPANIONS, Cluster as Api, Objects};
 use e2e::host::Host;
@@ -78,31 +80,14 @@ fn wait_blocks(server: &ApiServer, what: &str, wanted: &[String]) -> Result<Valu
     })
 }
 
-#[test]
-fn companions_follow_policies_and_hosts_and_nothing_else_is_written() -> Result<()> {
-    let mut cluster = Cluster::of_api()?;
-    println!("back end: {}", cluster.server()?.back_end());
-    cluster.gateway.apply("lab.yaml", &namespace("lab", &[]))?;
-    cluster.group("db")?;
-    let db = cluster.member("db", "db-1")?;
-    let mut blocks: Vec<String> = Vec::new();
-    for address in db.addresses()? {
-        blocks.push(format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 }));
-    }
-    blocks.sort_unstable();
-    let host = cluster.node.host().clone();
-    cluster.api()?.grant_companions("shop", &COMPANION_WRITES)?;
-    let server = cluster.server()?;
-    // One of the companion's name that is somebody else's, and a namespace that is not listed.
-    let foreign =
-        policy("shop", "outrigger-companion-taken", &json!({"podSelector": {"matchLabels": {"a": "b"}}}));
-    let foreign = server.apply(&foreign)?.remove(0);
-    for (place, name) in [("shop", "api"), ("shop", "taken"), ("lab", "api")] {
-        server.apply(&policy(place, name, &letting_in("db")))?;
-    }
-    let original = server.get(POLICIES, "NetworkPolicy", "shop", "api")?;
-    let mut process = start(&host, server, "preserved")?;
-    let companion = wait_blocks(server, "a companion", &blocks).with_context(|| process.output())?;
+/// The blocks of these addresses, in order.
+fn blocks(of: impl IntoIterator<Item = IpAddr>) -> Vec<String> {
+    let sorted: BTreeSet<IpAddr> = of.into_iter().collect();
+    let block = |address: IpAddr| format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 });
+    sorted.into_iter().map(block).collect()
+}
+
+fn check(companion: &Value, original: &Value) -> Result<()> {
     ensure!(companion["spec"]["podSelector"] == json!({}), "{companion:#}");
     ensure!(companion["spec"]["policyTypes"] == json!(["Ingress"]), "{companion:#}");
     let ports = &companion["spec"]["ingress"][0]["ports"];
@@ -111,52 +96,81 @@ fn companions_follow_policies_and_hosts_and_nothing_else_is_written() -> Result<
     let label = json!({"app.kubernetes.io/managed-by": "companions.outrigger.dev"});
     ensure!(metadata["labels"] == label && metadata["annotations"].is_null(), "{companion:#}");
     ensure!(metadata["ownerReferences"][0]["uid"] == original["metadata"]["uid"], "{companion:#}");
+    Ok(())
+}
+
+/// It rests, and is started again: nothing is written.
+fn check_rest(host: &Host, server: &ApiServer, process: Process) -> Result<Process> {
+    if !server.is_double() {
+        return Ok(process);
+    }
+    let mut process = process;
+    let before = server.count(COMPANIONS, &WRITES, "networkpolicies")?;
+    ensure!(before == 1, "{before} writes for one companion");
+    std::thread::sleep(LOOKS);
+    process.stop()?;
+    let again = start(host, server, "preserved")?;
+    std::thread::sleep(LOOKS);
+    let writes = server.count(COMPANIONS, &WRITES, "networkpolicies")? - before;
+    ensure!(writes == 0, "{writes} writes at rest");
+    Ok(again)
+}
+
+#[test]
+fn companions_follow_policies_and_hosts_and_nothing_else_is_written() -> Result<()> {
+    let mut cluster = Cluster::of_api()?;
+    println!("back end: {}", cluster.server()?.back_end());
+    cluster.gateway.apply("lab.yaml", &namespace("lab", &[("team", "lab")]))?;
+    cluster.group("db")?;
+    let db = cluster.member("db", "db-1")?;
+    let first = blocks(db.addresses()?);
+    let host = cluster.node.host().clone();
+    cluster.api()?.grant_companions("shop", &COMPANION_WRITES)?;
+    let server = cluster.server()?;
+    // One of the companion's name that is somebody else's, and a namespace that is not listed.
+    let taken = json!({"podSelector": {"matchLabels": {"a": "b"}}});
+    let foreign = server.apply(&policy("shop", "outrigger-companion-taken", &taken))?.remove(0);
+    for (place, name) in [("shop", "api"), ("shop", "taken"), ("lab", "api")] {
+        server.apply(&policy(place, name, &letting_in("db")))?;
+    }
+    let mut process = start(&host, server, "preserved")?;
+    let companion = wait_blocks(server, "a companion", &first).with_context(|| process.output())?;
+    check(&companion, &server.get(POLICIES, "NetworkPolicy", "shop", "api")?)?;
     let note = server.wait_event("CompanionNameTaken", "taken")?;
     ensure!(note.contains("outrigger-companion-taken is the name of another policy"), "{note}");
-    if server.is_double() {
-        // It rests, and is started again: nobody is told but of what still is wrong.
-        let before = server.count(COMPANIONS, &WRITES, "networkpolicies")?;
-        ensure!(before == 1, "{before} writes for one companion");
-        std::thread::sleep(LOOKS);
-        process.stop()?;
-        process = start(&host, server, "preserved")?;
-        std::thread::sleep(LOOKS);
-        let writes = server.count(COMPANIONS, &WRITES, "networkpolicies")? - before;
-        ensure!(writes == 0, "{writes} writes at rest");
-    }
+    process = check_rest(&host, server, process)?;
     // The mesh knows the policy, and needs no companion.
     let listed = db.command(&["policy", "list"])?.ok()?.stdout;
     ensure!(listed.contains("NetworkPolicy/shop/api") && !listed.contains("companion-api"), "{listed}");
+    check_follows(&mut cluster, &db, companion)?;
 
-    // What somebody makes of it does not last.
-    let mut spoiled = fresh(companion);
-    spoiled["spec"]["ingress"] = json!([{}]);
-    cluster.server()?.apply(&spoiled.to_string())?;
-    wait_blocks(cluster.server()?, "what it was", &blocks)?;
-    // Its group has other labels, and then the old ones again; the host leaves.
-    cluster.publish("group-db.yaml", &group("db", &[("app", "other")], ""))?;
-    wait_blocks(cluster.server()?, "no companion", &[])?;
-    cluster.publish("group-db.yaml", &group("db", &[("app", "db")], ""))?;
-    wait_blocks(cluster.server()?, "a companion again", &blocks)?;
-    let second = cluster.member("db", "db-2")?;
-    let mut both = blocks.clone();
-    for address in second.addresses()? {
-        both.push(format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 }));
-    }
-    both.sort_by_key(|block| block.split('/').next().and_then(|text| text.parse::<std::net::IpAddr>().ok()));
-    wait_blocks(cluster.server()?, "two hosts", &both)?;
-    second.command(&["leave"])?.ok()?;
-    wait_blocks(cluster.server()?, "the one that is left", &blocks)?;
     let server = cluster.server()?;
-    server.delete(POLICIES, "NetworkPolicy", "shop", "api")?;
-    wait_blocks(server, "no companion", &[])?;
-
     let again = server.get(POLICIES, "NetworkPolicy", "shop", "outrigger-companion-taken")?;
     ensure!(again["metadata"] == foreign["metadata"], "{again:#} was {foreign:#}");
     let elsewhere = server.list(POLICIES, "NetworkPolicy", "lab")?;
     ensure!(elsewhere.len() == 1, "{elsewhere:#?}");
-    process.stop()?;
-    Ok(())
+    process.stop().map(drop)
+}
+
+fn check_follows(cluster: &mut Cluster, db: &Member, companion: Value) -> Result<()> {
+    let first = blocks(db.addresses()?);
+    // What somebody makes of it does not last.
+    let mut spoiled = fresh(companion);
+    spoiled["spec"]["ingress"] = json!([{}]);
+    cluster.server()?.apply(&spoiled.to_string())?;
+    wait_blocks(cluster.server()?, "what it was", &first)?;
+    // Its group has other labels, and then the old ones again; another host joins, and leaves.
+    cluster.publish("group-db.yaml", &group("db", &[("app", "other")], ""))?;
+    wait_blocks(cluster.server()?, "no companion", &[])?;
+    cluster.publish("group-db.yaml", &group("db", &[("app", "db")], ""))?;
+    wait_blocks(cluster.server()?, "a companion again", &first)?;
+    let second = cluster.member("db", "db-2")?;
+    let both = blocks(db.addresses()?.into_iter().chain(second.addresses()?));
+    wait_blocks(cluster.server()?, "two hosts", &both)?;
+    second.command(&["leave"])?.ok()?;
+    wait_blocks(cluster.server()?, "the one that is left", &first)?;
+    cluster.server()?.delete(POLICIES, "NetworkPolicy", "shop", "api")?;
+    wait_blocks(cluster.server()?, "no companion", &[]).map(drop)
 }
 
 /// An API with a host that joined, and a policy that selects it; no gateway runs.
