@@ -45,7 +45,7 @@ enum Action {
                       A flag wins over the environment, the environment over the file, the file over the default."
     )]
     Serve(Box<Arguments>),
-    /// Keeps companions of NetworkPolicies in the foreground, for CNIs that know no external workloads (docs/companions.md).
+    /// Keeps companions of `NetworkPolicy`s in the foreground, for CNIs that know no external workloads (docs/companions.md).
     #[command(
         after_help = "Every option is also a key of the configuration file (camelCase) and an environment variable.\n\
                       A flag wins over the environment, the environment over the file, the file over the default."

@@ -135,9 +135,9 @@ impl Keeper {
             self.write(work).await;
         }
         notes.extend(self.failed.iter().map(|(key, (note, _))| (key.clone(), note.clone())));
-        let count = |state| match state {
-            State::Kept => kept,
-            other => notes.values().filter(|note| note.state == other).count(),
+        let count = |state| {
+            let noted = notes.values().filter(|note| note.state == state).count();
+            if state == State::Kept { kept } else { noted }
         };
         self.metrics.decided(count, outside);
         for (key, note) in &notes {

@@ -99,7 +99,13 @@ pub(super) async fn follow(client: Client, observed: Arc<Observed>) {
     let api = |resource: &ApiResource| Api::<DynamicObject>::all_with(client.clone(), resource);
     let hosts = Api::<ExternalWorkload>::all(client.clone());
     tokio::join!(
-        observed.follow("Namespace", api(&of_namespaces()), config(), namespace, |seen| &mut seen.namespaces),
+        observed.follow(
+            "Namespace",
+            api(&of_namespaces()),
+            config(),
+            |object| Some(namespace(object)),
+            |seen| &mut seen.namespaces
+        ),
         observed.follow("ExternalWorkloadGroup", api(&of_groups()), config(), group, |seen| &mut seen.groups),
         observed.follow("ExternalWorkload", hosts, config(), host, |seen| &mut seen.hosts),
         observed.follow("NetworkPolicy", api(&of_policies()), config(), policy, |seen| &mut seen.policies),
@@ -119,10 +125,10 @@ fn of_policies() -> ApiResource {
 }
 
 /// One that cannot be read has labels of which nothing is known to be absent.
-fn namespace(object: &DynamicObject) -> Option<Arc<Namespace>> {
+fn namespace(object: &DynamicObject) -> Arc<Namespace> {
     match read(manifest::Kind::Namespace, &of_namespaces(), object) {
-        Ok(Object::Namespace(namespace)) => Some(namespace),
-        _ => Some(Arc::new(Namespace { unreadable: true, ..Namespace::default() })),
+        Ok(Object::Namespace(namespace)) => namespace,
+        _ => Arc::new(Namespace { unreadable: true, ..Namespace::default() }),
     }
 }
 

@@ -107,7 +107,7 @@ fn ingress(rule: &RuleSpec, members: &[Members]) -> Rules {
             Some(ports.iter().filter(|port| protocol(port).is_some()).cloned().collect())
         }
     };
-    if addresses.is_empty() || is_nothing(&ports) { Vec::new() } else { vec![(ports, addresses)] }
+    if addresses.is_empty() || is_nothing(ports.as_ref()) { Vec::new() } else { vec![(ports, addresses)] }
 }
 
 /// A port by name is that of the workload: an address says nothing of names, so it becomes a number, of each group its own.
@@ -128,7 +128,7 @@ fn egress(rule: &RuleSpec, members: &[Members]) -> Rules {
         };
         let is_meant = |address: &&IpAddr| is_selected || (ports.is_some() && covers(rule, **address));
         let addresses: BTreeSet<IpAddr> = members.addresses.iter().filter(is_meant).copied().collect();
-        if !addresses.is_empty() && !is_nothing(&ports) {
+        if !addresses.is_empty() && !is_nothing(ports.as_ref()) {
             rules.entry(ports).or_default().extend(addresses);
         }
     }
@@ -136,8 +136,8 @@ fn egress(rule: &RuleSpec, members: &[Members]) -> Rules {
 }
 
 /// Whether these are no ports at all, which would be read as all.
-fn is_nothing(ports: &Option<Vec<PortMatch>>) -> bool {
-    ports.as_ref().is_some_and(Vec::is_empty)
+fn is_nothing(ports: Option<&Vec<PortMatch>>) -> bool {
+    ports.is_some_and(Vec::is_empty)
 }
 
 fn numbered(port: &PortMatch, group: &Group) -> Vec<PortMatch> {
