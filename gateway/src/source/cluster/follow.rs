@@ -132,10 +132,7 @@ impl Follower {
 
     async fn watch(&mut self, resource: &ApiResource) -> End {
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), resource);
-        let mut config =
-            watcher::Config::default().timeout(u32::try_from(WATCH.as_secs()).unwrap_or(u32::MAX));
-        config.label_selector = wanted(self.kind);
-        let mut events = pin!(watcher(api, config));
+        let mut events = pin!(watcher(api, config(self.kind)));
         let mut listed = BTreeMap::new();
         let mut failures = 0;
         while let Some(event) = events.next().await {
@@ -224,6 +221,12 @@ impl Follower {
     async fn send(&self, changes: Vec<FileChange>, state: State) -> bool {
         self.updates.send(Update { kind: self.kind, changes, state }).await.is_ok()
     }
+}
+
+/// How a kind is watched.
+fn config(kind: Kind) -> watcher::Config {
+    let timeout = u32::try_from(WATCH.as_secs()).unwrap_or(u32::MAX);
+    watcher::Config { label_selector: wanted(kind), ..watcher::Config::default().timeout(timeout) }
 }
 
 /// Which objects of a kind mean something here; `None`: all. Companions repeat for addresses what a policy says of labels, later
