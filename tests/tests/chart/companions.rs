@@ -16,10 +16,10 @@ fn enabled(all: &Rendered) -> impl Iterator<Item = &Value> {
     all.accepted().filter(|case| of_companions(case, "Deployment").next().is_some())
 }
 
-fn config(text: &str) -> Config {
+fn config(text: &str) -> Result<Config, String> {
     let path = Path::new("companions.yaml");
-    let options: Options = config::parse(path, text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-    Config::from_options(options, path).unwrap_or_else(|error| panic!("{error}\n{text}"))
+    let options: Options = config::parse(path, text).map_err(|error| format!("{error}\n{text}"))?;
+    Config::from_options(options, path).map_err(|error| format!("{error}\n{text}"))
 }
 
 fn pod(case: &Value) -> &Value {
@@ -70,7 +70,7 @@ fn the_gateway_never_writes_policies_and_it_does_so_in_listed_namespaces_only() 
             assert_eq!(granted(role), written);
             places.insert(json::text(&role["metadata"], "namespace").to_owned());
         }
-        let config = config(companions_yaml(case).expect("its configuration"));
+        let config = config(companions_yaml(case).expect("its configuration")).unwrap();
         assert_eq!(places, config.namespaces);
         let account = of_companions(case, "ServiceAccount").next().unwrap();
         assert_eq!(account["automountServiceAccountToken"], false);
@@ -106,7 +106,7 @@ fn its_pod_is_confined_selected_and_probed_as_the_gateways() {
             json::texts(container, "args"),
             ["companions", "--config", "/etc/outrigger/companions.yaml"]
         );
-        let config = config(companions_yaml(case).expect("its configuration"));
+        let config = config(companions_yaml(case).expect("its configuration")).unwrap();
         let ports = json!([{"name": "metrics", "containerPort": config.metrics_listen.port()}]);
         assert_eq!(container["ports"], ports);
         for (probe, path) in [("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")] {
