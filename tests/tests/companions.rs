@@ -1,4 +1,5 @@
 //! Companions of `NetworkPolicy`s: which are written, that they follow hosts and policies, and that nothing else ever is.
+#![expect(clippy::indexing_slicing, reason = "also what is shared by tests fails them")]
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
