@@ -68,6 +68,9 @@ impl Collector for Metrics {
         )?;
         let warnings = i64::try_from(report.warnings.len()).unwrap_or(i64::MAX);
         gauge(&mut encoder, "warnings", "Warnings that `outrigger status` shows.", warnings)?;
+        let silent = i64::try_from(self.agent.silent.borrow().len()).unwrap_or(i64::MAX);
+        let text = "Tunnel endpoints of transit nodes that do not answer.";
+        gauge(&mut encoder, "transit_endpoints_silent", text, silent)?;
         let nic = self.agent.nic.outcome.borrow().clone();
         let text = "Policies on the NICs that were reverted since they cut the host off.";
         counter(&mut encoder, "nic_reverted", text, nic.reverted)?;

@@ -206,7 +206,7 @@ impl TunnelSets {
     }
 }
 
-/// FNV-1a over the addresses, and the end of SplitMix64, since of FNV the last bytes hardly reach the upper bits. Every
+/// FNV-1a over the addresses, and the end of `SplitMix64`, since of FNV the last bytes hardly reach the upper bits. Every
 /// agent has to come to the same number, of whatever version and compiler.
 fn stable_hash(addresses: impl Iterator<Item = IpAddr>) -> u64 {
     let octets = |address| match address {
