@@ -68,9 +68,6 @@ impl Collector for Metrics {
         )?;
         let warnings = i64::try_from(report.warnings.len()).unwrap_or(i64::MAX);
         gauge(&mut encoder, "warnings", "Warnings that `outrigger status` shows.", warnings)?;
-        let silent = i64::try_from(self.agent.silent.borrow().len()).unwrap_or(i64::MAX);
-        let text = "Tunnel endpoints of transit nodes that do not answer.";
-        gauge(&mut encoder, "transit_endpoints_silent", text, silent)?;
         let nic = self.agent.nic.outcome.borrow().clone();
         let text = "Policies on the NICs that were reverted since they cut the host off.";
         counter(&mut encoder, "nic_reverted", text, nic.reverted)?;
@@ -81,7 +78,7 @@ impl Collector for Metrics {
             MetricType::Gauge,
         )?;
         ConstGauge::new(1_i64).encode(states.encode_family(&[("state", nic.phase.name())])?)?;
-        self.probes(&mut encoder)?;
+        self.reach(&mut encoder)?;
         let Some(member) = member else { return Ok(()) };
         let running = member.running.borrow().clone();
         let left_out = running.map_or(0, |version| version.state.settings.partly_enforced.len());
@@ -100,6 +97,18 @@ impl Collector for Metrics {
 }
 
 impl Metrics {
+    /// What this host found out by asking.
+    fn reach(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        self.silent(encoder)?;
+        self.probes(encoder)
+    }
+
+    fn silent(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let silent = i64::try_from(self.agent.silent.borrow().len()).unwrap_or(i64::MAX);
+        let text = "Tunnel endpoints of transit nodes that do not answer.";
+        gauge(encoder, "transit_endpoints_silent", text, silent)
+    }
+
     fn probes(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let verdicts = self.agent.probes.borrow().clone();
         let text = "Probes of the workload, by what is known of them.";
