@@ -268,7 +268,7 @@ fn settings(choices: &mut Choices<'_>) -> NodeSettings {
         mark: identity(choices.one_of(&IDENTITIES)),
         addresses,
         prefixes: choices.list(2, |choices| choices.one_of(&CIDRS).parse().unwrap()),
-        role: if choices.flag() { Role::Host } else { Role::Transit },
+        role: choices.one_of(&[Role::Host, Role::Transit, Role::Node]),
         mode: if choices.flag() { Mode::Enforce } else { Mode::Audit },
         tunnel_port: u16::from(choices.byte()) + 1,
         rejected: choices.list(1, |_| "NetworkPolicy/a/b: spec".to_owned()),
@@ -293,7 +293,7 @@ fn bend_settings(choices: &mut Choices<'_>, wire: &mut v1::Settings) {
         0 => wire.addresses.clear(),
         1 => wire.addresses.push(vec![10, 0, 0, 9]),
         2 => wire.tunnel_port = choices.one_of(&[0, 65_536]),
-        3 => wire.role = choices.one_of(&[0, 3]),
+        3 => wire.role = choices.one_of(&[0, 4]),
         4 => wire.prefixes.push(v1::Prefix { address: vec![10, 0, 0, 1], length: 24 }),
         _ => wire.identity = 0,
     }
