@@ -40,12 +40,20 @@ fn ingress<P: Packet, T: Tables>(view: &View<'_, T>, packet: &P, work: &mut Work
     if entry.tunnel == Address::NONE || view.settings.mtu == 0 {
         return Err(Reason::NotForUs);
     }
-    if is_simple(packet, parsed, view.settings.mtu) {
-        verdict.tunnel = entry.tunnel;
-        Ok(Reason::Relayed)
-    } else {
-        Ok(Reason::GivenToKernel)
+    let is_past_mesh = entry.flags & endpoint_flag::PAST_MESH != 0;
+    // Neither may such a sender's fragments: the kernel would ask for them by the cluster's network.
+    let keeps_fragments = is_past_mesh || sender.flags & endpoint_flag::PAST_MESH != 0;
+    if hops(packet, parsed) <= 1 {
+        return Ok(Reason::GivenToKernel);
     }
+    if largest(packet, parsed) > view.settings.mtu {
+        return if is_past_mesh { Err(Reason::RelayTooLarge) } else { Ok(Reason::GivenToKernel) };
+    }
+    if is_fragment_v4(parsed) && !keeps_fragments {
+        return Ok(Reason::GivenToKernel);
+    }
+    verdict.tunnel = entry.tunnel;
+    Ok(Reason::Relayed)
 }
 
 #[inline(always)]
@@ -71,12 +79,10 @@ fn is_passing_through<P: Packet>(packet: &P) -> bool {
     packet.arrived_by() != 0 && packet.arrived_by() == packet.ifindex()
 }
 
-/// Whether a packet can go on as it is: it has a hop left, and it, or each packet of a super packet, fits. IPv4
-/// fragments take the way of those that do not fit, which must not come behind their later ones.
+/// Whether a packet takes the way of those that do not fit and are cut again: these must not come behind their later ones.
 #[inline(always)]
-fn is_simple<P: Packet>(packet: &P, parsed: &Parsed, mtu: u32) -> bool {
-    let is_fragment_v4 = parsed.source().is_v4() && !matches!(parsed.fragment, Fragment::Whole);
-    !is_fragment_v4 && hops(packet, parsed) > 1 && largest(packet, parsed) <= mtu
+fn is_fragment_v4(parsed: &Parsed) -> bool {
+    parsed.source().is_v4() && !matches!(parsed.fragment, Fragment::Whole)
 }
 
 /// What is left of the hops.

@@ -185,6 +185,8 @@ reasons! {
     HopLimit = 39 "hop_limit";
     /// An IPv4 option tells routers where to send the packet next, or there are too many options to tell.
     SourceRoute = 40 "source_route";
+    /// Too large to be relayed, and the kernel's routes would take it to its destination past the mesh.
+    RelayTooLarge = 41 "relay_too_large";
 }
 
 /// The outcome of one packet.

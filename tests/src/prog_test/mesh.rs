@@ -177,6 +177,9 @@ fn endpoints(model: &mut Model, bank: Bank, rng: &mut impl Rng) {
             flags: if rng.random_bool(0.2) { endpoint_flag::ROUTER } else { 0 },
             reserved: 0,
         };
+        if rng.random_bool(0.2) {
+            entry.flags |= endpoint_flag::PAST_MESH;
+        }
         if number < OWN.len() {
             entry.flags = endpoint_flag::OWN;
             entry.tunnel = Address::NONE;

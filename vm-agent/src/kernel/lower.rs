@@ -202,6 +202,9 @@ impl Context {
         if matches!(endpoint.kind, EndpointKind::Transit | EndpointKind::Node) {
             flags |= endpoint_flag::ROUTER;
         }
+        if paths.is_past_mesh(&endpoint.tunnels) {
+            flags |= endpoint_flag::PAST_MESH;
+        }
         // What is here is never sent through a tunnel, and nothing from a tunnel may claim to come from here.
         let local = own || behind;
         let tunnel = paths

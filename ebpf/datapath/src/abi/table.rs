@@ -28,6 +28,9 @@ pub mod endpoint_flag {
     pub const BEHIND: u32 = 1 << 1;
     /// A transit node, a possible sender of ICMP errors about others' packets.
     pub const ROUTER: u32 = 1 << 2;
+    /// On a transit node: the endpoint is behind another node's tunnel, but this node's own routes lead to it by the
+    /// cluster's network, past the mesh.
+    pub const PAST_MESH: u32 = 1 << 3;
 }
 
 /// Value of `ENDPOINTS`: who has an address, and through which tunnel endpoint it is reached.

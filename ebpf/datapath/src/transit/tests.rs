@@ -1,6 +1,6 @@
 use crate::{
     Reason, Verdict,
-    abi::{Hook, settings_flag},
+    abi::{Hook, endpoint_flag, settings_flag},
     decide,
     model::Frame,
     testing::{
@@ -15,7 +15,7 @@ const SYN_ACK: u8 = 0x12;
 fn transit() -> World {
     let mut world = World::new();
     world.settings().flags |= settings_flag::TRANSIT;
-    world.endpoint(POD).flags = crate::abi::endpoint_flag::BEHIND;
+    world.endpoint(POD).flags = endpoint_flag::BEHIND;
     world.endpoint(POD).tunnel = crate::Address::NONE;
     world.endpoint(POD).mark = POD_IDENTITY;
     world
@@ -151,6 +151,33 @@ fn fragments_of_ipv4_stay_in_order() {
     for fragment in fragments_v4(&udp(PEER, 1, TRANSIT, 2), 8, 1) {
         let verdict = at(&world, Hook::MeshIngress, &Frame::of_ip(&fragment));
         assert_eq!(verdict.reason, Reason::GivenToKernel);
+    }
+}
+
+/// The kernel's own routes lead there past the mesh, where the other end takes nothing.
+#[test]
+fn nothing_for_nodes_behind_it_is_left_to_the_kernels_routes() {
+    let mut world = relaying();
+    for (at_node, other) in [(TRANSIT, PEER), (PEER, TRANSIT)] {
+        world.endpoint(at_node).flags |= endpoint_flag::PAST_MESH;
+        world.settings().mtu = 1450;
+        for fragment in fragments_v4(&udp(PEER, 1, TRANSIT, 2), 8, 1) {
+            let verdict = at(&world, Hook::MeshIngress, &Frame::of_ip(&fragment));
+            assert_eq!(
+                (verdict.reason, verdict.tunnel),
+                (Reason::Relayed, address(TRANSIT_TUNNEL)),
+                "{other}"
+            );
+        }
+        world.settings().mtu = 20;
+        let large = at(&world, Hook::MeshIngress, &Frame::of_ip(&udp(PEER, 1, TRANSIT, 2)));
+        let to_node = at_node == TRANSIT;
+        assert_eq!(large.reason, if to_node { Reason::RelayTooLarge } else { Reason::GivenToKernel });
+        let mut last_hop = udp(PEER, 1, TRANSIT, 2);
+        last_hop[8] = 1;
+        let verdict = at(&world, Hook::MeshIngress, &Frame::of_ip(&last_hop));
+        assert_eq!(verdict.reason, Reason::GivenToKernel, "which only answers");
+        world.endpoint(at_node).flags &= !endpoint_flag::PAST_MESH;
     }
 }
 

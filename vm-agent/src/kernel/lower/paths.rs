@@ -92,6 +92,11 @@ impl Paths {
         Cow::Owned(tunnels.iter().copied().chain(relays).collect())
     }
 
+    /// Whether an endpoint is behind a node's tunnel and this node's own routes reach it besides, as a transit node's do.
+    pub(super) fn is_past_mesh(&self, tunnels: &[IpAddr]) -> bool {
+        self.role == Role::Transit && tunnels.iter().any(|tunnel| self.nodes.contains(tunnel))
+    }
+
     /// Of several the one whose hash with the hosts that talk is highest: hosts share the load, and when a relay goes, only
     /// its own hosts move. Both ends find the same one, so that whatever a relay's kernel has to see (fragments, what is
     /// too large) comes back by it, and its connection tracking is not left with one direction.

@@ -258,6 +258,14 @@ fn between_hosts_and_nodes_of_the_cluster_stand_transit_nodes() {
     let relay = lowered(&cluster(Role::Transit, own), &[]);
     assert_eq!(tunnel(&relay, "10.244.1.4"), "192.0.2.4");
     assert_eq!(entry(&relay, "10.244.1.4").tunnel_set, 0, "nobody else speaks for the pod");
+    for (address, flags) in [
+        ("10.244.1.4", endpoint_flag::PAST_MESH),
+        ("10.244.240.4", endpoint_flag::PAST_MESH | endpoint_flag::ROUTER),
+        ("10.244.240.5", 0),
+    ] {
+        assert_eq!(entry(&relay, address).flags, flags, "{address}");
+        assert_eq!(entry(&host, address).flags & endpoint_flag::PAST_MESH, 0, "{address}");
+    }
     assert_eq!(tunnel(&relay, "10.244.240.5"), "192.0.2.5");
 }
 
