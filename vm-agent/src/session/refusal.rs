@@ -16,6 +16,11 @@ pub(super) fn is_duplicate(status: &Status) -> bool {
     status.message().starts_with("DuplicateHost")
 }
 
+/// Whether a gateway said no; anything else is a connection that is lost.
+pub(super) fn is_refusal(status: &Status) -> bool {
+    matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated | Code::FailedPrecondition)
+}
+
 /// How long to wait at least: what only an administrator can change is not asked about every second.
 pub(super) fn least_wait(status: &Status) -> Duration {
     if is_duplicate(status) {
@@ -48,6 +53,14 @@ pub(super) fn refusal(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn refusals_are_told_apart_from_lost_connections() {
+        assert!(is_refusal(&Status::permission_denied("revoked")));
+        assert!(is_refusal(&Status::unauthenticated("expired")));
+        assert!(is_refusal(&Status::failed_precondition("DuplicateHost: two")));
+        assert!(!is_refusal(&Status::unavailable("stopping")));
+    }
 
     #[test]
     fn what_a_refusal_means_is_said() {

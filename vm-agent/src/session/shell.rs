@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use pki::KeyHash;
 use proto::v1::agent_message::Message as Up;
 use proto::v1::mesh_client::MeshClient;
 use proto::v1::{AgentMessage, Hello, HostReport, Reject};
@@ -21,9 +22,10 @@ use tonic::{Code, Status, Streaming};
 
 use super::confirmation::{Unconfirmed, contradicts, generation};
 use super::news::{self, News};
-use super::refusal::{is_duplicate, least_wait, refusal};
+use super::refusal::{is_duplicate, is_refusal, least_wait, refusal};
 use super::{Backoff, Core, Gateways, Outcome, Version};
 use crate::agent::{Agent, ENFORCEMENT, Source, Topic};
+use crate::credentials::Credentials;
 use crate::kernel::{Applied, KernelStatus, Tag, Target};
 use crate::member::{Member, host_report, literal_addresses, underlay};
 use crate::transport;
@@ -59,6 +61,8 @@ pub struct Shell {
     protected: Vec<(String, IpAddr)>,
     /// Whether the state in force came from a gateway.
     received: bool,
+    /// The key that the last attempt showed.
+    shown: Option<KeyHash>,
 }
 
 /// Why a stream or an attempt ended.
@@ -102,6 +106,7 @@ impl Shell {
             underlay: Vec::new(),
             protected: Vec::new(),
             received: false,
+            shown: None,
         }
     }
 
@@ -168,11 +173,16 @@ impl Shell {
         self.agent.tell(|report| report.session.gateway.clone_from(&gateway));
         self.protect().await;
         let mut news = News::of(&self.agent);
-        let mut stream = match self.open(&gateway).await {
+        // Others may come from here on: they are news to this stream, and not what a gateway refuses on it.
+        let mut credentials = self.member.credentials.subscribe();
+        let Some(held) = credentials.borrow_and_update().clone() else {
+            return End::Lost("there is no certificate".to_owned());
+        };
+        self.shown = Some(held.key().hash());
+        let mut stream = match self.open(&gateway, &held).await {
             Ok(stream) => stream,
             Err(end) => return end,
         };
-        let mut credentials = self.member.credentials.subscribe();
         let mut is_answered = false;
         loop {
             tokio::select! {
@@ -219,9 +229,7 @@ impl Shell {
         }
     }
 
-    async fn open(&mut self, gateway: &str) -> Result<Stream, End> {
-        let credentials = self.member.credentials.borrow().clone();
-        let credentials = credentials.ok_or_else(|| End::Lost("there is no certificate".to_owned()))?;
+    async fn open(&mut self, gateway: &str, credentials: &Credentials) -> Result<Stream, End> {
         let tls = credentials
             .tls(self.member.not_earlier, self.agent.time.clone())
             .map_err(|error| End::Lost(error.to_string()))?;
@@ -407,8 +415,7 @@ impl Shell {
             End::Refused(status) => {
                 self.agent.tell(|report| report.session.duplicate = is_duplicate(&status));
                 if status.code() == Code::PermissionDenied && !is_duplicate(&status) {
-                    let key = self.member.credentials.borrow().as_ref().map(|held| held.key().hash());
-                    self.agent.refuse(key, transport::describe(&status));
+                    self.agent.refuse(self.shown, transport::describe(&status));
                 }
                 (refusal(&status), true, least_wait(&status))
             }
@@ -472,26 +479,9 @@ fn send(up: &mpsc::Sender<AgentMessage>, message: Up) {
 }
 
 fn of_status(gateway: &str, status: Status) -> End {
-    let code = status.code();
-    let refused = [Code::PermissionDenied, Code::Unauthenticated, Code::FailedPrecondition];
-    if refused.contains(&code) {
+    if is_refusal(&status) {
         End::Refused(status)
     } else {
         End::Lost(format!("{gateway}: {}", transport::describe(&status)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn refusals_are_told_apart_from_lost_connections() {
-        let end = |status| of_status("gw:7443", status);
-        assert!(matches!(end(Status::permission_denied("revoked")), End::Refused(_)));
-        assert!(matches!(end(Status::unauthenticated("expired")), End::Refused(_)));
-        assert!(
-            matches!(end(Status::unavailable("stopping")), End::Lost(reason) if reason.contains("gw:7443"))
-        );
     }
 }
