@@ -97,7 +97,12 @@ fn check_gateway(server: &ApiServer, host: &Host, command: &[&str]) -> Result<An
         host.run(&["traffic", "get", "http://127.0.0.1:9464/readyz"])?.ok().map(|_| ())
     });
     ready.with_context(|| gateway.output())?;
-    let answer = host.run(&[&["outrigger-gateway"], command, &["--socket", &socket]].concat())?.ok()?;
+    // One that waits for the lease of the one before is ready too, and takes no commands.
+    let ask = |command: &[&str]| {
+        host.run(&[&["outrigger-gateway"], command, &["--socket", &socket]].concat())?.ok()
+    };
+    wait_ok("the lease", PATIENCE, || ask(&["status"]))?;
+    let answer = ask(command)?;
     gateway.stop()?;
     Ok(answer)
 }
