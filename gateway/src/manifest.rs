@@ -9,6 +9,7 @@ use policy::rules::PolicyObject;
 use policy::{cilium, clusternetworkpolicy};
 
 mod cidr_group;
+pub mod companion;
 pub mod decode;
 mod fields;
 mod group;
@@ -29,7 +30,6 @@ pub use decode::InvalidField;
 pub use group::Group;
 pub use node::{InvalidYaml, Node, Position};
 pub use pod::Pod;
-pub use policies::COMPANION;
 pub use service::{EndpointSlice, MANAGED_BY, SERVICE_NAME, Service};
 pub use workload::Workload;
 

@@ -174,6 +174,26 @@ fn check_follows(cluster: &mut Cluster, db: &Member, companion: Value) -> Result
     wait_blocks(cluster.server()?, "no companion", &[]).map(drop)
 }
 
+#[test]
+fn threat_companion_a_label_alone_takes_no_policy_out_of_force() -> Result<()> {
+    let mut cluster = Cluster::of_api()?;
+    cluster.group("db")?;
+    let db = cluster.member("db", "db-1")?;
+    let mut labelled: Value = serde_json::from_str(&policy("shop", "closed", &letting_in("nobody")))?;
+    labelled["metadata"]["labels"] = json!({"app.kubernetes.io/managed-by": "companions.outrigger.dev"});
+    cluster.server()?.apply(&labelled.to_string())?;
+    let says = "NetworkPolicy/shop/closed: has the label app.kubernetes.io/managed-by=companions.outrigger.dev and is no \
+                companion, so it applies: it has no networking.k8s.io/v1 NetworkPolicy";
+    cluster.gateway.wait_status("a warning", |status| {
+        json::texts(status, "warnings").iter().any(|warning| warning.contains(says))
+    })?;
+    wait_ok("the policy on the host", PATIENCE, || {
+        let listed = db.command(&["policy", "list"])?.ok()?.stdout;
+        ensure!(listed.contains("NetworkPolicy/shop/closed"), "{listed}");
+        Ok(())
+    })
+}
+
 /// An API with a host that joined, and a policy that selects it; no gateway runs.
 fn api(net: &Net) -> Result<Box<Api>> {
     let Objects::Cluster(api) = Objects::cluster(&net.host("api")?)? else { anyhow::bail!("no cluster") };

@@ -9,8 +9,9 @@ use policy::facts::{Facts, Workload};
 use super::config::{Config, SourceAddresses};
 use super::follow::{Content, Policy, Seen, Theirs};
 use super::metrics::State;
-use super::object::{companion, name_of};
+use super::object::companion;
 use super::plan::{Members, Plan, plan};
+use crate::manifest::companion::name_of;
 use crate::watched::Key;
 
 /// What is to be done.
@@ -168,7 +169,7 @@ impl Decided {
             }
             // Once it is gone, there is a new one.
             Some((there, _)) if there.ending => return,
-            Some((there, Content::Own(own))) if own.owner.as_ref() != Some(&policy.uid) => {
+            Some((there, Content::Own(own))) if own.owner != policy.uid => {
                 delete(&(key.0.clone(), name_of(&key.1)), there)
             }
             Some((_, Content::Own(own))) if own.spec.as_ref() == Some(&spec) => {

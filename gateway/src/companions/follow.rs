@@ -15,7 +15,7 @@ use policy::networkpolicy;
 use policy::rules::PolicyObject;
 use serde_json::{Map, Value};
 
-use super::object::{is_labelled, is_own, owner_of};
+use crate::manifest::companion::owner_of;
 use crate::manifest::{self, Group, Manifest, Node, Object};
 use crate::source::cluster::select;
 use crate::watched::{self, Kind, config};
@@ -70,8 +70,8 @@ pub(super) struct Theirs {
 /// A companion.
 #[derive(Clone, Debug)]
 pub(super) struct Own {
-    /// The policy that owns it; `None`: none does, or not alone.
-    pub(super) owner: Option<String>,
+    /// The number of the policy that owns it.
+    pub(super) owner: String,
     /// What it says; `None`: something that no companion says.
     pub(super) spec: Option<NetworkPolicySpec>,
 }
@@ -161,12 +161,10 @@ fn host(object: &ExternalWorkload) -> Option<Host> {
 }
 
 pub(super) fn policy(object: &DynamicObject) -> Option<Policy> {
-    let content = if is_own(&object.metadata) {
+    // What it says may be somebody's change, which is changed back.
+    let content = if let Ok(owner) = owner_of(&object.metadata) {
         let spec = object.data.get("spec").cloned().unwrap_or_default();
-        let owner = owner_of(&object.metadata).map(str::to_owned);
-        Content::Own(Box::new(Own { owner, spec: serde_json::from_value(spec).ok() }))
-    } else if is_labelled(&object.metadata) {
-        return None;
+        Content::Own(Box::new(Own { owner: owner.uid.clone(), spec: serde_json::from_value(spec).ok() }))
     } else {
         Content::Theirs(Box::new(theirs(object)))
     };

@@ -8,10 +8,7 @@ use serde_json::Value;
 
 use super::decode::InvalidField;
 use super::node::Node;
-use super::{Kind, Object};
-
-/// Label and value of the companions of `NetworkPolicy`s. They say what others say, and are no policies of their own.
-pub const COMPANION: (&str, &str) = ("app.kubernetes.io/managed-by", "companions.outrigger.dev");
+use super::{Kind, Object, companion};
 
 /// The language of a kind of policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +60,11 @@ impl Language {
     fn parse(self, raw: &Value) -> Result<Vec<PolicyObject>, InvalidObject> {
         let one = |policy| vec![policy];
         match self {
-            Self::NetworkPolicy => networkpolicy::parse(raw).map(one),
+            Self::NetworkPolicy => {
+                let mut policy = networkpolicy::parse(raw)?;
+                policy.warnings.extend(companion::why_none(raw));
+                Ok(one(policy))
+            }
             Self::Cilium(kind) => cilium::parse(kind, raw),
             Self::Cluster(kind) => clusternetworkpolicy::parse(kind, raw).map(one),
         }

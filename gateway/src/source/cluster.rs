@@ -16,6 +16,7 @@ use super::catalog::FileChange;
 use crate::election::Term;
 use crate::manifest::{Kind, Resource};
 
+mod companions;
 pub(crate) mod connect;
 mod follow;
 mod once;

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::companions::follow::{Host, policy};
-use crate::companions::object;
-use crate::manifest::{COMPANION, Group};
+use crate::manifest::Group;
+use crate::manifest::companion::{COMPANION, name_of};
 
 struct World {
     seen: Seen,
@@ -128,6 +128,8 @@ fn a_companion_is_made_once_and_carries_nothing_of_the_policys_own() {
                 "uid": "u-api", "controller": true}]},
         "spec": {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"from": [{"ipBlock": {"cidr": "10.9.0.1/32"}}]}]}});
     assert_eq!(serde_json::to_value(made).unwrap(), expected);
+    let owner = crate::manifest::companion::companion(&made.metadata, &expected["spec"]);
+    assert_eq!(owner.map(|owner| owner.uid.as_str()), Ok("u-api"));
     world.settle();
     let decided = world.decide();
     assert!(decided.work.is_empty() && decided.notes.is_empty(), "{decided:?}");
@@ -182,7 +184,7 @@ fn a_companion_goes_with_its_policy_and_another_of_the_name_gets_its_own() {
 fn what_is_somebody_elses_is_never_written_and_companions_have_none() {
     let mut world = World::new();
     world.original("shop", "api");
-    let name = object::name_of("api");
+    let name = name_of("api");
     world.put(
         json!({"metadata": {"name": name, "namespace": "shop", "uid": "f"}, "spec": {"podSelector": {}}}),
     );
@@ -190,16 +192,18 @@ fn what_is_somebody_elses_is_never_written_and_companions_have_none() {
     let (state, text) = world.note();
     assert!(state == State::NameTaken && text.contains(&name), "{text}");
 
-    // A copy of a companion under another name is nobody's.
-    let mut world = World::new();
-    let from = json!([{"podSelector": {}}]);
-    world.put(json!({"metadata": {"name": "copy", "namespace": "shop", "uid": "c", "labels": {COMPANION.0: COMPANION.1}},
-        "spec": {"podSelector": {}, "ingress": [{"from": from}]}}));
-    // One that selects by labels itself, and belongs to nobody: it goes, and gets none.
-    world.put(json!({"metadata": {"name": object::name_of("x"), "namespace": "shop", "uid": "d",
-        "labels": {COMPANION.0: COMPANION.1}}, "spec": {"podSelector": {}, "ingress": [{"from": from}]}}));
-    let changes = world.changes();
-    assert!(matches!(&changes[..], [Change::Delete { uid, .. }] if uid == "d"), "{changes:?}");
+    // What has the label and no owner is a policy like any other, under each name.
+    for name in ["copy".to_owned(), name_of("x")] {
+        let mut world = World::new();
+        let from = json!([{"podSelector": {}}]);
+        world.put(json!({"metadata": {"name": name, "namespace": "shop", "uid": "d",
+            "labels": {COMPANION.0: COMPANION.1}}, "spec": {"podSelector": {}, "ingress": [{"from": from}]}}));
+        let changes = world.changes();
+        let [Change::Create(made)] = &changes[..] else { panic!("{changes:?}") };
+        assert_eq!(made.metadata.name, Some(name_of(&name)));
+        world.settle();
+        assert!(world.changes().is_empty(), "its companion has none");
+    }
 }
 
 #[test]

@@ -14,9 +14,10 @@ use kube::{Client, Error};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
+use super::companions::Companions;
 use super::{State, Update, select};
 use crate::election::Term;
-use crate::manifest::{COMPANION, Kind, Resource};
+use crate::manifest::{Kind, Resource};
 use crate::source::catalog::FileChange;
 
 /// How long one watch lasts.
@@ -132,8 +133,8 @@ impl Follower {
 
     async fn watch(&mut self, resource: &ApiResource) -> End {
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), resource);
-        let mut events = pin!(watcher(api, config(self.kind)));
-        let mut listed = BTreeMap::new();
+        let mut events = pin!(watcher(api, config()));
+        let mut listing = (BTreeMap::new(), Companions::new(self.kind));
         let mut failures = 0;
         while let Some(event) = events.next().await {
             let event = match event {
@@ -155,30 +156,7 @@ impl Follower {
                     }
                 }
             };
-            let changes = match event {
-                // Comes before each attempt to list, and says nothing of its success.
-                Event::Init => {
-                    listed.clear();
-                    continue;
-                }
-                Event::InitApply(object) => {
-                    let (name, value) = select::object(self.kind, resource, object);
-                    listed.insert(name, value);
-                    continue;
-                }
-                Event::InitDone => {
-                    self.confirm().await;
-                    self.replace(std::mem::take(&mut listed))
-                }
-                Event::Apply(object) => {
-                    let (name, value) = select::object(self.kind, resource, object);
-                    self.put(name, value).into_iter().collect()
-                }
-                Event::Delete(object) => {
-                    let (name, _value) = select::object(self.kind, resource, object);
-                    self.known.remove(&name).map(|_hash| FileChange::Gone(name)).into_iter().collect()
-                }
-            };
+            let Some(changes) = self.take(event, resource, &mut listing).await else { continue };
             failures = 0;
             [self.pause, _] = PAUSES;
             self.unknown_since = None;
@@ -190,6 +168,45 @@ impl Follower {
             }
         }
         End::Failed(format!("{}: the watch ended", self.kind))
+    }
+
+    /// What changes by an event; `None` while a list is not whole. `listing`: what it has so far.
+    async fn take(
+        &mut self,
+        event: Event<DynamicObject>,
+        resource: &ApiResource,
+        (listed, companions): &mut (BTreeMap<String, serde_json::Value>, Companions),
+    ) -> Option<Vec<FileChange>> {
+        let kind = self.kind;
+        let selected = |object| select::object(kind, resource, object);
+        let change = match event {
+            // Comes before each attempt to list, and says nothing of its success.
+            Event::Init => {
+                listed.clear();
+                companions.begin();
+                return None;
+            }
+            Event::InitApply(object) => {
+                listed.extend(companions.listed(object).map(selected));
+                return None;
+            }
+            Event::InitDone => {
+                self.confirm().await;
+                listed.extend(companions.end().into_iter().map(selected));
+                return Some(self.replace(std::mem::take(listed)));
+            }
+            Event::Apply(object) => {
+                let is_companion = companions.has(&object);
+                let (name, value) = selected(object);
+                if is_companion { self.gone(&name) } else { self.put(name, value) }
+            }
+            Event::Delete(object) => {
+                companions.gone(&object);
+                let (name, _value) = selected(object);
+                self.gone(&name)
+            }
+        };
+        Some(change.into_iter().collect())
     }
 
     /// Waits until it is certain that a list is not that of a cluster which was restored from a backup.
@@ -218,21 +235,20 @@ impl Follower {
         is_new.then_some(FileChange::Object(name, value))
     }
 
+    /// The change, where the object was there.
+    fn gone(&mut self, name: &str) -> Option<FileChange> {
+        self.known.remove(name).map(|_hash| FileChange::Gone(name.to_owned()))
+    }
+
     async fn send(&self, changes: Vec<FileChange>, state: State) -> bool {
         self.updates.send(Update { kind: self.kind, changes, state }).await.is_ok()
     }
 }
 
-/// How a kind is watched.
-fn config(kind: Kind) -> watcher::Config {
+/// How kinds are watched.
+fn config() -> watcher::Config {
     let timeout = u32::try_from(WATCH.as_secs()).unwrap_or(u32::MAX);
-    watcher::Config { label_selector: wanted(kind), ..watcher::Config::default().timeout(timeout) }
-}
-
-/// Which objects of a kind mean something here; `None`: all. Companions repeat for addresses what a policy says of labels, later
-/// than it: in the mesh that would hold open what is closed.
-pub(super) fn wanted(kind: Kind) -> Option<String> {
-    (kind == Kind::NetworkPolicy).then(|| format!("{}!={}", COMPANION.0, COMPANION.1))
+    watcher::Config::default().timeout(timeout)
 }
 
 /// The best version that the API server serves.

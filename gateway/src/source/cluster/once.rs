@@ -3,7 +3,8 @@
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 
-use super::follow::{describe, served, wanted};
+use super::companions::Companions;
+use super::follow::{describe, served};
 use super::{kinds, select};
 use crate::manifest::{Kind, Resource};
 use crate::source::catalog::FileChange;
@@ -38,15 +39,22 @@ async fn read_kind(
 
 async fn list(client: &Client, kind: Kind, resource: &ApiResource) -> Result<Vec<FileChange>, kube::Error> {
     let api: Api<DynamicObject> = Api::all_with(client.clone(), resource);
-    let mut all = Vec::new();
-    let mut parameters = ListParams { label_selector: wanted(kind), ..ListParams::default().limit(PAGE) };
+    let (mut all, mut companions) = (Vec::new(), Companions::new(kind));
+    let mut parameters = ListParams::default().limit(PAGE);
     loop {
         let page = api.list(&parameters).await?;
-        let objects = page.items.into_iter().map(|object| select::object(kind, resource, object));
-        all.extend(objects.map(|(name, value)| FileChange::Object(name, value)));
+        let objects = page.items.into_iter().filter_map(|object| companions.listed(object));
+        all.extend(objects.map(|object| selected(kind, resource, object)));
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => parameters = parameters.continue_token(&token),
-            None => return Ok(all),
+            None => break,
         }
     }
+    all.extend(companions.end().into_iter().map(|object| selected(kind, resource, object)));
+    Ok(all)
+}
+
+fn selected(kind: Kind, resource: &ApiResource, object: DynamicObject) -> FileChange {
+    let (name, value) = select::object(kind, resource, object);
+    FileChange::Object(name, value)
 }

@@ -3,13 +3,21 @@
 use kube::api::{ApiResource, DynamicObject};
 use serde_json::{Map, Value, json};
 
+use crate::manifest::companion::is_labelled;
 use crate::manifest::{Kind, ObjectKey};
 
 /// The object's name among all, and what is kept of it, as a manifest.
 pub(crate) fn object(kind: Kind, resource: &ApiResource, object: DynamicObject) -> (String, Value) {
     let DynamicObject { types: _, metadata, data } = object;
-    let name = metadata.name.unwrap_or_default();
+    let name = metadata.name.clone().unwrap_or_default();
     let mut kept = json!({ "name": name });
+    // It says to be a companion, and is none: its owners tell why.
+    if kind == Kind::NetworkPolicy
+        && is_labelled(&metadata)
+        && let Some(owners) = &metadata.owner_references
+    {
+        set(&mut kept, "ownerReferences", json!(owners));
+    }
     let mut key = ObjectKey::new(kind, "", &name);
     if let Some(namespace) = metadata.namespace {
         key.namespace.clone_from(&namespace);
@@ -137,5 +145,31 @@ mod tests {
         assert_eq!(name, "NetworkPolicy/shop/p");
         assert!(value.get("status").is_none());
         assert!(Manifest::read(Node::from_json(&value)).object.is_err(), "an unknown constraint is refused");
+    }
+
+    #[test]
+    fn a_policy_that_only_says_to_be_a_companion_is_one_with_a_warning() {
+        let says = |owners: &str| {
+            let text = format!(
+                r#"{{"metadata": {{"name": "outrigger-companion-p", "namespace": "shop", "uid": "1",
+                    "labels": {{"app.kubernetes.io/managed-by": "companions.outrigger.dev"}}, "ownerReferences": [{owners}]}},
+                    "spec": {{"podSelector": {{}}, "policyTypes": ["Ingress"],
+                    "ingress": [{{"from": [{{"ipBlock": {{"cidr": "10.9.0.1/32"}}}}]}}]}}}}"#
+            );
+            let (_name, value) = selected(Kind::NetworkPolicy, &text);
+            let Ok(Object::Policies(policies)) = Manifest::read(Node::from_json(&value)).object else {
+                panic!("{value:#}")
+            };
+            policies[0].warnings.join("\n")
+        };
+        let told = says("");
+        assert!(
+            told.contains("and is no companion, so it applies: it has no networking.k8s.io/v1"),
+            "{told}"
+        );
+        let told = says(
+            r#"{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "name": "p", "uid": "7", "controller": true}"#,
+        );
+        assert!(told.contains("NetworkPolicy `p` with the uid `7`, is not known here"), "{told}");
     }
 }

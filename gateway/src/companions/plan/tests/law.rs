@@ -160,7 +160,12 @@ proptest! {
         let mut policies = vec![original.clone()];
         match plan_of(&spec, &hosts, 1000) {
             Plan::Nothing => {}
-            Plan::Companion(spec) => policies.push(parsed(&serde_json::to_value(spec).unwrap())),
+            Plan::Companion(spec) => {
+                let raw = serde_json::to_value(&spec).unwrap();
+                let made = crate::companions::object::companion(("shop", "p"), "1", *spec, None);
+                prop_assert!(crate::manifest::companion::companion(&made.metadata, &raw).is_ok(), "{raw}");
+                policies.push(parsed(&raw));
+            }
             Plan::TooLarge(blocks) => panic!("{blocks} blocks"),
         }
         let (mesh, cni) = (resolved(&facts(&hosts, &[original])), resolved(&facts(&[], &policies)));
