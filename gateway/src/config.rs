@@ -14,14 +14,17 @@ use telemetry::logging::LogFormat;
 
 use crate::backends;
 use crate::source::cluster;
-use crate::store::{InvalidPools, Pools};
+use crate::store::Pools;
 
 mod ca;
+mod invalid;
 mod nodes;
 mod value;
 
-use ::config::{HostPort, InvalidFile, List};
+use ::config::{HostPort, List};
 pub use ca::{Ca, CaSection, Signer};
+pub use invalid::InvalidConfig;
+pub(crate) use invalid::{DEFAULT_LOG, cluster_name, pools, value};
 pub use nodes::Nodes;
 pub use value::{InvalidValue, Lasting, Replicas, ServiceAccount, Source, SourceKind, State, StateKind};
 
@@ -230,42 +233,6 @@ pub struct Config {
     pub log_level: String,
 }
 
-/// A configuration that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum InvalidConfig {
-    /// The file.
-    #[error(transparent)]
-    File(#[from] InvalidFile),
-    /// The pools.
-    #[error("{}: workloadPools: {reason}", path.display())]
-    Pools {
-        /// The file that was read.
-        path: PathBuf,
-        /// What is wrong.
-        reason: InvalidPools,
-    },
-    /// Pods and workloads share addresses.
-    #[error("{}: podPrefixes: {pods} overlaps {pool} of workloadPools", path.display())]
-    Overlap {
-        /// The file that was read.
-        path: PathBuf,
-        /// The pods' prefix.
-        pods: IpNet,
-        /// The pool.
-        pool: IpNet,
-    },
-    /// A value that a key cannot have.
-    #[error("{}: {key}: {reason}", path.display())]
-    Value {
-        /// The file that was read.
-        path: PathBuf,
-        /// The key.
-        key: &'static str,
-        /// What is wrong, with the value.
-        reason: String,
-    },
-}
-
 impl Config {
     /// Reads the file that the arguments name and merges both.
     ///
@@ -299,10 +266,9 @@ impl Config {
                 None => TrustDomain::try_new("outrigger.local")
                     .map_err(|e| value(path, "trustDomain", e.to_string()))?,
             },
-            cluster_name: options.cluster_name.unwrap_or_else(|| "default".to_owned()),
+            cluster_name: cluster_name(options.cluster_name, path)?,
             cluster_id: options.cluster_id.unwrap_or(0),
-            workload_pools: Pools::try_new(&pool_prefixes)
-                .map_err(|reason| InvalidConfig::Pools { path: path.to_owned(), reason })?,
+            workload_pools: pools(&pool_prefixes, path)?,
             pod_prefixes: options.pod_prefixes.map(|list| list.0).unwrap_or_default(),
             tunnel_port: options.tunnel_port.unwrap_or(8479),
             certificate_ttl: options.certificate_ttl.map_or(MAX_TTL, |ttl| ttl.0),
@@ -317,7 +283,7 @@ impl Config {
             ca: Ca::of(options.ca, options.kubeconfig.clone(), path)?,
             audit_log: options.audit_log.unwrap_or_else(|| state_dir.join("audit.log")),
             log_format: options.log_format.unwrap_or_default(),
-            log_level: options.log_level.unwrap_or_else(|| "info,kube_runtime=off".to_owned()),
+            log_level: options.log_level.unwrap_or_else(|| DEFAULT_LOG.to_owned()),
             state_dir,
         };
         config.checked(path)
@@ -347,10 +313,6 @@ impl Config {
         if !(MIN_TTL..=MAX_TTL).contains(&self.certificate_ttl) {
             let reason = format!("certificates are valid for 1s to 24h, not for {:?}", self.certificate_ttl);
             return Err(value(path, "certificateTtl", reason));
-        }
-        if !pki::is_dns1123_label(&self.cluster_name) {
-            let reason = format!("`{}` is no name: lower-case letters, digits and `-`", self.cluster_name);
-            return Err(value(path, "clusterName", reason));
         }
         if self.endpoint_lease < MIN_LEASE {
             let reason = format!("an agent that comes back takes its time: at least {MIN_LEASE:?}");
@@ -475,10 +437,6 @@ fn advertised(given: Option<&List<HostPort>>, listen: SocketAddr) -> Vec<String>
         None if listen.ip().is_unspecified() => Vec::new(),
         None => vec![listen.to_string()],
     }
-}
-
-fn value(path: &Path, key: &'static str, reason: String) -> InvalidConfig {
-    InvalidConfig::Value { path: path.to_owned(), key, reason }
 }
 
 #[cfg(test)]

@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use ::config::{InvalidFile, List};
+use ::config::List;
 use ipnet::IpNet;
 use serde::Deserialize;
 use telemetry::logging::LogFormat;
 
+use crate::config::{DEFAULT_LOG, InvalidConfig, cluster_name, pools, value};
 use crate::source::cluster;
-use crate::store::{InvalidPools, Pools};
+use crate::store::Pools;
 
 /// Where the configuration file is unless `--config` says otherwise. A missing file there is no error.
 pub const DEFAULT_FILE: &str = "/etc/outrigger/companions.yaml";
@@ -118,32 +119,6 @@ pub struct Config {
     pub log_level: String,
 }
 
-/// A configuration that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum InvalidConfig {
-    /// The file.
-    #[error(transparent)]
-    File(#[from] InvalidFile),
-    /// The pools.
-    #[error("{}: workloadPools: {reason}", path.display())]
-    Pools {
-        /// The file that was read.
-        path: PathBuf,
-        /// What is wrong.
-        reason: InvalidPools,
-    },
-    /// A value that a key cannot have.
-    #[error("{}: {key}: {reason}", path.display())]
-    Value {
-        /// The file that was read.
-        path: PathBuf,
-        /// The key.
-        key: &'static str,
-        /// What is wrong, with the value.
-        reason: String,
-    },
-}
-
 impl Config {
     /// Reads the file that the arguments name and merges both.
     ///
@@ -159,7 +134,7 @@ impl Config {
     /// # Errors
     /// [`InvalidConfig`] where something is missing or cannot be.
     pub fn from_options(options: Options, path: &Path) -> Result<Self, InvalidConfig> {
-        let refused = |key, reason: String| Err(InvalidConfig::Value { path: path.to_owned(), key, reason });
+        let refused = |key, reason: String| Err(value(path, key, reason));
         let namespaces: BTreeSet<String> =
             options.namespaces.map(|list| list.0).unwrap_or_default().into_iter().collect();
         if namespaces.is_empty() {
@@ -176,27 +151,22 @@ impl Config {
                           `masqueraded` where the CNI or a transit node puts another in their place";
             return refused("sourceAddresses", reason.to_owned());
         };
-        let cluster_name = options.cluster_name.unwrap_or_else(|| "default".to_owned());
-        if !pki::is_dns1123_label(&cluster_name) {
-            let reason = format!("`{cluster_name}` is no name: lower-case letters, digits and `-`");
-            return refused("clusterName", reason);
-        }
+        let cluster_name = cluster_name(options.cluster_name, path)?;
         let max_blocks = options.max_blocks.unwrap_or(DEFAULT_BLOCKS);
         if !(1..=MAX_BLOCKS).contains(&max_blocks) {
             return refused("maxBlocks", format!("1 to {MAX_BLOCKS}, not {max_blocks}"));
         }
-        let pools = options.workload_pools.map(|list| list.0).unwrap_or_default();
+        let prefixes = options.workload_pools.map(|list| list.0).unwrap_or_default();
         Ok(Self {
             cluster: cluster::Settings { kubeconfig: options.kubeconfig },
             namespaces,
             source_addresses,
-            workload_pools: Pools::try_new(&pools)
-                .map_err(|reason| InvalidConfig::Pools { path: path.to_owned(), reason })?,
+            workload_pools: pools(&prefixes, path)?,
             cluster_name,
             max_blocks,
             metrics_listen: options.metrics_listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9466))),
             log_format: options.log_format.unwrap_or_default(),
-            log_level: options.log_level.unwrap_or_else(|| "info,kube_runtime=off".to_owned()),
+            log_level: options.log_level.unwrap_or_else(|| DEFAULT_LOG.to_owned()),
         })
     }
 }
