@@ -32,7 +32,9 @@ pub enum AccountError {
     #[error("this gateway's state is in no cluster, so it knows no service accounts: join with a token")]
     NoCluster,
     /// Nobody said whose pods may.
-    #[error("this gateway lets no node join by its service account: `transitAccount` is not set")]
+    #[error(
+        "this gateway lets no node join by its service account: `transitAccount` and `nodeAccount` are not set"
+    )]
     Off,
     /// It is no token.
     #[error("the service account's token has {0} bytes; it has 1 to {MAX_TOKEN}")]
@@ -196,16 +198,18 @@ fn judge(status: TokenReviewStatus, nodes: &Nodes) -> Result<Reviewed, AccountEr
     let user = user.unwrap_or_default();
     let name = user.username.unwrap_or_default();
     let is = |account: &&ServiceAccount| name == format!("{USER}{}:{}", account.namespace, account.name);
-    let Some(account) = nodes.transit.as_ref().filter(is) else {
-        let allowed = nodes.transit.as_ref().map(ToString::to_string).unwrap_or_default();
-        return Err(AccountError::Other { user: name, allowed });
+    let (transit, other) = (nodes.transit.as_ref().filter(is), nodes.node.as_ref().filter(is));
+    let Some(account) = transit.or(other) else {
+        let allowed: Vec<_> =
+            [&nodes.transit, &nodes.node].into_iter().flatten().map(ToString::to_string).collect();
+        return Err(AccountError::Other { user: name, allowed: allowed.join(" and ") });
     };
     let extra = user.extra.unwrap_or_default();
     let node = match extra.get(NODE_NAME).map(Vec::as_slice) {
         Some([node]) if pki::is_dns1123_subdomain(node) => node.clone(),
         _ => return Err(AccountError::NoNode),
     };
-    let target = Target::TransitNode { node };
+    let target = if transit.is_some() { Target::TransitNode { node } } else { Target::Node { node } };
     Ok(Reviewed { account: account.to_string(), target })
 }
 
@@ -217,7 +221,7 @@ mod tests {
 
     fn nodes() -> Nodes {
         let account = |text: &str| Some(text.parse().unwrap());
-        Nodes { transit: account("mesh/transit"), gateways: Vec::new() }
+        Nodes { transit: account("mesh/transit"), node: account("mesh/node"), gateways: Vec::new() }
     }
 
     fn said(user: &str, audiences: &[&str], names: &[&str]) -> TokenReviewStatus {
@@ -235,11 +239,19 @@ mod tests {
     }
 
     #[test]
-    fn an_account_is_the_transit_node_that_its_pod_is_on() {
-        let user = "system:serviceaccount:mesh:transit";
-        let reviewed = judge(said(user, &["a", "outrigger"], &["node-1"]), &nodes()).unwrap();
-        let target = Target::TransitNode { node: "node-1".to_owned() };
-        assert_eq!(reviewed, Reviewed { account: "mesh/transit".to_owned(), target });
+    fn an_account_is_one_role_of_the_node_that_its_pod_is_on() {
+        let node = "node-1".to_owned();
+        for (user, account, target) in [
+            (
+                "system:serviceaccount:mesh:transit",
+                "mesh/transit",
+                Target::TransitNode { node: node.clone() },
+            ),
+            ("system:serviceaccount:mesh:node", "mesh/node", Target::Node { node: node.clone() }),
+        ] {
+            let reviewed = judge(said(user, &["a", "outrigger"], &["node-1"]), &nodes()).unwrap();
+            assert_eq!(reviewed, Reviewed { account: account.to_owned(), target });
+        }
     }
 
     #[test]
@@ -268,7 +280,7 @@ mod tests {
         ] {
             let refused = refused(said(other, &ours, &["node-1"]));
             assert!(matches!(refused, AccountError::Other { .. }), "{other}: {refused}");
-            assert!(refused.to_string().contains("those of mesh/transit do"), "{refused}");
+            assert!(refused.to_string().contains("mesh/transit and mesh/node"), "{refused}");
         }
         for names in [&[][..], &["a", "b"], &["No Name"], &["../x"]] {
             assert_eq!(refused(said(transit, &ours, names)), AccountError::NoNode, "{names:?}");
@@ -276,6 +288,15 @@ mod tests {
         let bare = UserInfo { username: Some(transit.to_owned()), ..UserInfo::default() };
         assert_eq!(refused(TokenReviewStatus { user: Some(bare), ..good() }), AccountError::NoNode);
         assert!(matches!(refused(TokenReviewStatus { user: None, ..good() }), AccountError::Other { .. }));
+    }
+
+    #[test]
+    fn an_account_that_is_not_set_is_nobodys() {
+        let only = Nodes { transit: None, ..nodes() };
+        let refused = judge(said("system:serviceaccount:mesh:transit", &["outrigger"], &["n"]), &only);
+        let allowed = "mesh/node".to_owned();
+        let user = "system:serviceaccount:mesh:transit".to_owned();
+        assert_eq!(refused, Err(AccountError::Other { user, allowed }));
     }
 
     #[tokio::test]

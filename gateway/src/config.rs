@@ -159,6 +159,10 @@ pub struct Options {
     #[arg(long, env = "OUTRIGGER_GATEWAY_TRANSIT_ACCOUNT", value_name = "NAMESPACE/NAME")]
     #[serde(deserialize_with = "::config::text")]
     pub transit_account: Option<ServiceAccount>,
+    /// The same for cluster nodes whose tunnels go to transit nodes. [default: none]
+    #[arg(long, env = "OUTRIGGER_GATEWAY_NODE_ACCOUNT", value_name = "NAMESPACE/NAME")]
+    #[serde(deserialize_with = "::config::text")]
+    pub node_account: Option<ServiceAccount>,
     /// Where the agents of these nodes reach gateways; in the `ConfigMap` `outrigger-bootstrap`. [default: `advertise`]
     #[arg(long, env = "OUTRIGGER_GATEWAY_NODE_GATEWAYS", value_name = "HOST:PORT,…")]
     pub node_gateways: Option<List<HostPort>>,
@@ -361,6 +365,7 @@ impl Options {
             max_connections_per_source: self.max_connections_per_source.or(other.max_connections_per_source),
             proxies: self.proxies.or(other.proxies),
             transit_account: self.transit_account.or(other.transit_account),
+            node_account: self.node_account.or(other.node_account),
             node_gateways: self.node_gateways.or(other.node_gateways),
             audit_log: self.audit_log.or(other.audit_log),
             ca: self.ca.or(other.ca),

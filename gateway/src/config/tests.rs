@@ -155,21 +155,26 @@ fn nodes_join_by_accounts_of_a_cluster_that_has_the_state() {
     let of = |more: &str| load(&format!("source: kubernetes\n{POOLS}{more}"), &[]);
     assert!(!of("").unwrap().nodes.is_on());
     let advertise = "advertise: [\"gw:7443\"]\n";
-    let account = "transitAccount: mesh/transit\n";
-    let nodes = of(&format!("{advertise}{account}")).unwrap().nodes;
-    assert_eq!(nodes.transit.unwrap().to_string(), "mesh/transit");
+    let nodes =
+        of(&format!("{advertise}transitAccount: mesh/transit\nnodeAccount: mesh/node\n")).unwrap().nodes;
+    let text = |account: &Option<ServiceAccount>| account.as_ref().unwrap().to_string();
+    assert_eq!(
+        (text(&nodes.transit), text(&nodes.node)),
+        ("mesh/transit".to_owned(), "mesh/node".to_owned())
+    );
     assert_eq!(nodes.gateways, ["gw:7443"]);
-    let nodes = of(&format!("{advertise}{account}nodeGateways: [\"in:1\"]\n")).unwrap().nodes;
-    assert_eq!(nodes.gateways, ["in:1"]);
+    let nodes = of(&format!("{advertise}nodeAccount: mesh/node\nnodeGateways: [\"in:1\"]\n")).unwrap().nodes;
+    assert_eq!((nodes.transit, nodes.gateways), (None, vec!["in:1".to_owned()]));
     for (more, words) in [
         ("transitAccount: transit\n", "namespace/name"),
         ("transitAccount: a/B\n", "namespace/name"),
+        ("transitAccount: a/b\nnodeAccount: a/b\n", "nodeAccount: is `transitAccount` too"),
         ("nodeGateways: [\"in:1\"]\n", "nodeGateways: means nothing without"),
         ("state: folder\ntransitAccount: a/b\n", "transitAccount: means nothing with the state in a folder"),
     ] {
         let refused = of(more).unwrap_err().to_string();
         assert!(refused.contains(words), "{more}: {refused}");
     }
-    let refused = refused(&format!("{POOLS}transitAccount: a/b\n"));
-    assert!(refused.contains("transitAccount: means nothing with the state in a folder"), "{refused}");
+    let refused = refused(&format!("{POOLS}nodeAccount: a/b\n"));
+    assert!(refused.contains("nodeAccount: means nothing with the state in a folder"), "{refused}");
 }

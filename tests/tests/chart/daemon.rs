@@ -68,6 +68,7 @@ fn every_key_is_a_value_or_the_charts_own() {
         "replicaListen",
         "replicaAddress",
         "transitAccount",
+        "nodeAccount",
         "nodeGateways",
         "metricsListen",
         "adminSocket",

@@ -139,7 +139,7 @@ fn an_agent_has_what_it_needs_of_its_node() {
     let all = Rendered::read();
     let case = &all.answer["sets"]["transit"];
     let names: Vec<_> = of_kind(case, "DaemonSet").map(name).collect();
-    assert_eq!(names, ["gw-outrigger-transit"]);
+    assert_eq!(names, ["gw-outrigger-transit", "gw-outrigger-node"]);
     for set in of_kind(case, "DaemonSet") {
         let template = &set["spec"]["template"];
         let (pod, container) = (&template["spec"], &template["spec"]["containers"][0]);

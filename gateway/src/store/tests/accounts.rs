@@ -10,7 +10,7 @@ fn transit(node: &str) -> Target {
 }
 
 fn asking(target: Target, account: &str, key_number: u8) -> Joining {
-    let called = target.transit_node().to_owned();
+    let called = target.cluster_node().unwrap().to_owned();
     Joining {
         proof: Proof::Account { account: account.to_owned(), target },
         name: WorkloadName::try_new(TRANSIT_NAMESPACE, &called).unwrap(),
@@ -67,7 +67,7 @@ fn two_machines_that_say_to_be_one_node_change_places_once_a_minute_at_most() {
 }
 
 #[test]
-fn an_account_takes_the_place_of_a_token_and_no_token_that_of_an_account() {
+fn another_account_is_another_role_of_the_same_node() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder);
     let minted =
@@ -77,11 +77,14 @@ fn an_account_takes_the_place_of_a_token_and_no_token_that_of_an_account() {
         ..asking(transit("node-1"), "", 1)
     };
     assert!(!join(&store, &by_token).unwrap().joined_by_account());
-    let other = join_at(&store, &asking(transit("node-1"), "mesh/transit", 2), NOW + 1).unwrap();
-    assert_eq!((other.joined_by_account(), other.previous_key), (true, Some(key(1))));
+    let node = Target::Node { node: "node-1".to_owned() };
+    let other = join_at(&store, &asking(node.clone(), "mesh/node", 2), NOW + 1).unwrap();
+    assert_eq!((other.target, other.previous_key), (node.clone(), Some(key(1))));
+    // The same key for another role is no answer that was lost.
+    let back = join_at(&store, &asking(transit("node-1"), "mesh/transit", 2), NOW + 2).unwrap();
+    assert_eq!(back.target, transit("node-1"));
     // Nobody's token takes the place of a node.
-    let minted =
-        store.mint(Minting::new(transit("node-1"), Duration::from_hours(1)), unix_time(NOW)).unwrap();
+    let minted = store.mint(Minting::new(node, Duration::from_hours(1)), unix_time(NOW)).unwrap();
     let by_token = Joining {
         proof: Proof::Token { id: minted.token.id.clone(), secret: minted.secret },
         ..asking(transit("node-1"), "", 3)

@@ -1,4 +1,4 @@
-{{/* The agent on nodes of the cluster, in a role, of which there is one: transit. */}}
+{{/* The agent on nodes of the cluster, in one of its roles: transit or node. */}}
 {{- define "outrigger.agentName" -}}
 {{- printf "%s-%s" (include "outrigger.fullname" .root) .role -}}
 {{- end }}
@@ -82,8 +82,22 @@ spec:
         {{- end }}
       {{- end }}
       priorityClassName: {{ .root.Values.transit.priorityClassName }}
+      {{- if eq .role "transit" }}
       nodeSelector:
         {{- toYaml .root.Values.transit.nodeSelector | nindent 8 }}
+      {{- else }}
+      affinity:
+        nodeAffinity:
+          requiredDuringSchedulingIgnoredDuringExecution:
+            # One of the labels that make a transit node is missing.
+            nodeSelectorTerms:
+              {{- range $key, $value := .root.Values.transit.nodeSelector }}
+              - matchExpressions:
+                  - key: {{ $key | quote }}
+                    operator: NotIn
+                    values: [{{ $value | quote }}]
+              {{- end }}
+      {{- end }}
       {{- with .root.Values.transit.tolerations }}
       tolerations:
         {{- toYaml . | nindent 8 }}

@@ -24,6 +24,9 @@
 {{- fail "networkPolicy.egress: needed with config.ca.backend vault: a rule to Vault, and one to the cluster's DNS where Vault has a name" -}}
 {{- end -}}
 {{- with .Values.transit -}}
+{{- if and .nodes.enabled (not .enabled) -}}
+{{- fail "transit.nodes.enabled: means nothing without transit.enabled: tunnels of these nodes go to transit nodes" -}}
+{{- end -}}
 {{- if .enabled -}}
 {{- if not .image.repository -}}
 {{- fail "transit.image.repository: needed: where the agent's image of packaging/container was pushed to" -}}

@@ -12,6 +12,9 @@ replicaListen: "{{ $host }}:7444"
 metricsListen: "{{ $host }}:9464"
 {{- if .Values.transit.enabled }}
 transitAccount: {{ printf "%s/%s" .Release.Namespace (include "outrigger.agentName" (dict "root" . "role" "transit")) | quote }}
+{{- if .Values.transit.nodes.enabled }}
+nodeAccount: {{ printf "%s/%s" .Release.Namespace (include "outrigger.agentName" (dict "root" . "role" "node")) | quote }}
+{{- end }}
 nodeGateways: {{ .Values.transit.gateways | default (list (printf "%s.%s.svc:%d" (include "outrigger.fullname" .) .Release.Namespace (int .Values.service.port))) | toJson }}
 {{- end }}
 {{- range $key, $value := .Values.config }}
