@@ -41,7 +41,7 @@ fn ingress<P: Packet, T: Tables>(view: &View<'_, T>, packet: &P, work: &mut Work
         return Err(Reason::NotForUs);
     }
     let is_past_mesh = entry.flags & endpoint_flag::PAST_MESH != 0;
-    // Neither may such a sender's fragments: the kernel would ask for them by the cluster's network.
+    // Nor the fragments of such a sender: the reverse path check would look for it in the cluster's network.
     let keeps_fragments = is_past_mesh || sender.flags & endpoint_flag::PAST_MESH != 0;
     if hops(packet, parsed) <= 1 {
         return Ok(Reason::GivenToKernel);
