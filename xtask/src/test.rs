@@ -1,7 +1,8 @@
-//! Builds everything once and runs the tests: units first, then what needs namespaces and the kernel.
+//! Builds everything once and runs the tests: units first, then what needs namespaces and the kernel, two programs at a time.
 //!
 //! All test runs select the same packages and one profile, so that cargo builds each dependency once.
 
+mod programs;
 mod tally;
 
 use std::{
@@ -39,21 +40,21 @@ pub(crate) fn run() -> Result<()> {
     steps
         .run("build", || command::run(command::cargo().args(["build", "--bins", "--tests", "--examples"])))?;
     // Each run goes on after a failed one: a person wants to see all that is broken.
-    steps.note("unit tests", |_| cargo_test(&["--lib", "--bins"], "files", &mut tally));
-    steps.note("end-to-end tests", |_| cargo_test(&["--test", "*"], "files", &mut tally));
+    steps.note("unit tests", |_| unit_tests(&mut tally));
+    steps.note("end-to-end tests", |_| programs::run(&["--test", "*"], "files", &mut tally));
     steps.note("end-to-end tests with a cluster as the source", |_| {
-        cargo_test(&OF_A_CLUSTER, "kubernetes", &mut tally)
+        programs::run(&OF_A_CLUSTER, "kubernetes", &mut tally)
     });
     steps.print(Duration::ZERO);
     println!("{tally}");
     steps.outcome()
 }
 
-/// Runs one selection of tests and shows its output while counting.
-fn cargo_test(selection: &[&str], source: &str, tally: &mut Tally) -> Result<()> {
+/// Runs the unit tests and shows their output while counting.
+fn unit_tests(tally: &mut Tally) -> Result<()> {
     let mut cargo = command::cargo();
-    cargo.args(["test", "--no-fail-fast"]).args(selection).env("OUTRIGGER_TEST_SOURCE", source);
-    if stream(&mut cargo, tally)? { Ok(()) } else { bail!("cargo test {} failed", selection.join(" ")) }
+    cargo.args(["test", "--no-fail-fast", "--lib", "--bins"]);
+    if stream(&mut cargo, tally)? { Ok(()) } else { bail!("cargo test --lib --bins failed") }
 }
 
 fn stream(command: &mut Command, tally: &mut Tally) -> Result<bool> {
