@@ -169,6 +169,7 @@ impl EnrollmentService {
             None => return Err(EnrollmentError::NoCredential),
         };
         let wanted = self.declared_addresses(&admitted.target, &admitted.name)?;
+        let promised = self.mesh.promised(&admitted.name);
         let joining = Joining {
             proof: admitted.proof,
             name: admitted.name,
@@ -178,6 +179,7 @@ impl EnrollmentService {
             underlay: host.underlay,
             agent_version: shortened(&request.agent_version),
             wanted,
+            promised,
         };
         let (store, checked) = (self.store.clone(), joining.clone());
         blocking(move || Ok(store.check_join(&checked, now)?)).await?;

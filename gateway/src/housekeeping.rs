@@ -106,6 +106,7 @@ mod tests {
             source: None,
             agent_version: String::new(),
             wanted: Vec::new(),
+            promised: std::collections::BTreeSet::new(),
         };
         store.join(&joining, now, now).unwrap();
     }

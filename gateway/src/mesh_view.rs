@@ -1,7 +1,7 @@
 //! What enrollment and administration ask the compiled mesh: a small window, so that they need neither the index nor
 //! the sessions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -21,6 +21,9 @@ pub trait MeshView: Send + Sync + 'static {
 
     /// What the source declares about a workload, by hand and before it joins.
     fn declared(&self, name: &WorkloadName) -> Option<Declared>;
+
+    /// The mesh addresses that the source declares for any other workload.
+    fn promised(&self, except: &WorkloadName) -> BTreeSet<IpAddr>;
 
     /// What a workload that joined is to Services; `None` where its group is not known, and for transit nodes.
     fn backend(&self, workload: &Workload) -> Option<Backend>;

@@ -1,9 +1,10 @@
 //! The state of record in a cluster's API: a gateway that lost its disk goes on, a host whose object is deleted is revoked, a
 //! token is an object, and what the cluster loses it is given again.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use e2e::agent::Agent;
 use e2e::apiserver::fixture::ApiServer;
 use e2e::cluster::{Cluster, Member, allow_ingress};
@@ -348,5 +349,27 @@ fn a_right_that_is_missing_is_named_to_who_joins() -> Result<()> {
     world.server()?.delete("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "", USER)?;
     let host = world.host("db-2")?;
     host.try_join(&token.text)?.refused_with(&["cannot get resource", "externalworkloads", "shop"])?;
+    Ok(())
+}
+
+#[test]
+fn what_is_declared_for_a_host_waits_for_it() -> Result<()> {
+    let mut world = World::try_new()?;
+    let [first, _] = world.db.addresses()?;
+    let IpAddr::V4(first) = first else { bail!("IPv4 comes first: {first}") };
+    let next = IpAddr::V4((u32::from(first) + 1).into());
+    let declared = json!({"apiVersion": VERSION, "kind": "ExternalWorkload",
+        "metadata": {"name": "later", "namespace": "shop"},
+        "spec": {"group": "db", "addresses": [next.to_string()]}});
+    world.server()?.apply(&declared.to_string())?;
+    wait_ok("the gateway to know of it", PATIENCE, || {
+        let object = world.server()?.get(VERSION, "ExternalWorkload", "shop", "later")?;
+        ensure!(object.to_string().contains("NotJoined"), "{object:#}");
+        Ok(())
+    })?;
+    let other = world.cluster.member("db", "other")?;
+    ensure!(!other.addresses()?.contains(&next), "{next} was declared for another host");
+    let later = world.cluster.member("db", "later")?;
+    ensure!(later.addresses()?.contains(&next), "{next} was declared for this one");
     Ok(())
 }

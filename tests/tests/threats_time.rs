@@ -378,6 +378,7 @@ fn threat_08_a_token_is_counted_where_it_is_used() -> Result<()> {
             source: None,
             agent_version: "1".into(),
             wanted: Vec::new(),
+            promised: std::collections::BTreeSet::new(),
         };
         Ok(store.join(&joining, now, now).is_ok())
     };

@@ -113,6 +113,7 @@ impl World {
             source: None,
             agent_version: "1".to_owned(),
             wanted: Vec::new(),
+            promised: std::collections::BTreeSet::new(),
         };
         self.store.join(&joining, certificate.issued.expires, NOW).unwrap();
         self.show(&name, &certificate);

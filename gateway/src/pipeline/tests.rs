@@ -134,6 +134,7 @@ impl Gateway {
             source: None,
             agent_version: "1".into(),
             wanted: Vec::new(),
+            promised: std::collections::BTreeSet::new(),
         };
         let asked = Asked { csr: &csr, id: &id, now, lifetime: Duration::from_hours(1) };
         let certificate = ca(&self.store).issue(&asked).now_or_never().unwrap().unwrap();

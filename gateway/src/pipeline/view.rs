@@ -1,6 +1,7 @@
 //! The compiled mesh as enrollment, administration and metrics see it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use policy::facts::Facts;
@@ -146,6 +147,15 @@ impl MeshView for Mesh {
 
     fn declared(&self, name: &WorkloadName) -> Option<Declared> {
         self.overview.borrow().declared.get(&(name.namespace.clone(), name.name.clone())).cloned()
+    }
+
+    fn promised(&self, except: &WorkloadName) -> BTreeSet<IpAddr> {
+        let overview = self.overview.borrow();
+        let others = overview
+            .declared
+            .iter()
+            .filter(|((namespace, name), _)| (namespace, name) != (&except.namespace, &except.name));
+        others.flat_map(|(_, declared)| declared.addresses.iter().copied()).collect()
     }
 
     fn backend(&self, workload: &Workload) -> Option<Backend> {

@@ -43,13 +43,16 @@ pub enum InvalidPools {
 pub enum PoolError {
     /// Every address is in use or rests.
     #[error(
-        "no address is left in {pools}: {resting} of them rest after a workload left; add a pool, or delete workloads"
+        "no address is left in {pools}: {resting} of them rest after a workload left, {promised} are declared for others; \
+         add a pool, or delete workloads"
     )]
     Exhausted {
         /// The pools of the family.
         pools: String,
         /// How many addresses rest.
         resting: usize,
+        /// How many addresses objects of others ask for.
+        promised: usize,
     },
     /// An address asked for by name is in no pool.
     #[error("address {0} is in none of the gateway's workload pools")]
@@ -81,6 +84,8 @@ pub(super) struct Taken {
     pub(super) held: BTreeMap<IpAddr, WorkloadName>,
     /// Resting.
     pub(super) resting: BTreeMap<IpAddr, Resting>,
+    /// Declared for others, which need not have joined.
+    pub(super) promised: BTreeSet<IpAddr>,
 }
 
 impl Pools {
@@ -129,10 +134,12 @@ impl Pools {
         wanted: &[IpAddr],
         taken: &Taken,
     ) -> Result<Vec<IpAddr>, PoolError> {
-        let unavailable: BTreeSet<IpAddr> = taken.held.keys().chain(taken.resting.keys()).copied().collect();
+        let unavailable: BTreeSet<IpAddr> =
+            taken.held.keys().chain(taken.resting.keys()).chain(&taken.promised).copied().collect();
         let own = |v4: bool| {
             let wanted = wanted.iter().copied();
             let mine = taken.resting.iter().filter(|(_, resting)| resting.holder == *name).map(|(at, _)| *at);
+            let mine = mine.filter(|address| !taken.promised.contains(address));
             wanted.chain(mine).find(|address| address.is_ipv4() == v4 && self.contains(*address))
         };
         let mut addresses = Vec::new();
@@ -170,7 +177,8 @@ impl Pools {
         let pools = self.prefixes().into_iter().filter(|pool| matches!(pool, IpNet::V4(_)) == v4);
         let names: Vec<String> = pools.map(|pool| format!("pool {pool}")).collect();
         let resting = taken.resting.keys().filter(|address| address.is_ipv4() == v4).count();
-        PoolError::Exhausted { pools: names.join(", "), resting }
+        let promised = taken.promised.iter().filter(|address| address.is_ipv4() == v4).count();
+        PoolError::Exhausted { pools: names.join(", "), resting, promised }
     }
 }
 

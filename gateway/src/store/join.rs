@@ -1,7 +1,7 @@
 //! Joining: one transaction from the token to the workload. Either all of it happened, or nothing did. The certificate is
 //! signed before it, since that may take long: whether the host may have it is asked then, and again in the transaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -61,6 +61,8 @@ pub struct Joining {
     pub agent_version: String,
     /// Mesh addresses that its object asks for; else the pools decide.
     pub wanted: Vec<IpAddr>,
+    /// Mesh addresses that objects of others ask for: the pools keep these for them.
+    pub promised: BTreeSet<IpAddr>,
 }
 
 /// Why a host may not join. Everything here is harmless to tell one that has the token's secret.
@@ -292,7 +294,8 @@ impl Store {
         existing: Option<&Workload>,
         now: UnixTime,
     ) -> Result<Vec<IpAddr>, JoinError> {
-        let taken = self.taken(transaction, now)?;
+        let mut taken = self.taken(transaction, now)?;
+        taken.promised.clone_from(&joining.promised);
         let pools = &self.settings.pools;
         pools.check(&joining.name, &joining.wanted, &taken).map_err(JoinRefusal::from)?;
         let had = existing.map_or(&[][..], |existing| &existing.addresses);

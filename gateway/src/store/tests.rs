@@ -59,6 +59,7 @@ fn joining(minted: &Minted, called: &str, key_number: u8) -> Joining {
         source: None,
         agent_version: "0.1.0".to_owned(),
         wanted: vec![],
+        promised: BTreeSet::new(),
     }
 }
 
@@ -294,6 +295,24 @@ fn declared_addresses_are_given_or_refused() {
     assert!(held.to_string().contains("shop/db1"), "{held}");
     let outside = refusal(join(&store, &wanting("db2", 2, "192.0.2.1")));
     assert!(outside.to_string().contains("192.0.2.1"), "{outside}");
+}
+
+#[test]
+fn what_is_declared_for_others_is_given_to_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let minted = mint(&store, 9);
+    let promised = ["10.0.0.2", "fd00::3"].map(|address| address.parse().unwrap());
+    let beside =
+        |called: &str, number: u8| Joining { promised: promised.into(), ..joining(&minted, called, number) };
+    assert_eq!(audit(&join(&store, &beside("db1", 1)).unwrap()), ["10.0.0.3", "fd00::2"]);
+    assert_eq!(audit(&join(&store, &beside("db2", 2)).unwrap()), ["10.0.0.4", "fd00::4"]);
+    let wanted = Joining { wanted: promised.to_vec(), ..joining(&minted, "db3", 3) };
+    assert_eq!(audit(&join(&store, &wanted).unwrap()), ["10.0.0.2", "fd00::3"]);
+    // What rests for one who left, and is declared for another one since, is that one's.
+    store.remove(&name("db1"), unix_time(NOW), "left").unwrap();
+    let again = Joining { promised: ["10.0.0.3".parse().unwrap()].into(), ..joining(&minted, "db1", 4) };
+    assert_eq!(audit(&join(&store, &again).unwrap()), ["10.0.0.5", "fd00::2"]);
 }
 
 #[test]

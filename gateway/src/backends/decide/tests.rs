@@ -1,6 +1,7 @@
 //! What happens over time: leases, leaving, and what is nobody's to select.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use k8s_openapi::api::core::v1 as api;
@@ -25,6 +26,10 @@ struct Mesh {
 impl MeshView for Mesh {
     fn group_exists(&self, _namespace: &str, _name: &str) -> bool {
         true
+    }
+
+    fn promised(&self, _except: &WorkloadName) -> BTreeSet<IpAddr> {
+        BTreeSet::new()
     }
 
     fn declared(&self, _name: &WorkloadName) -> Option<Declared> {

@@ -20,6 +20,7 @@ fn asking(target: Target, account: &str, key_number: u8) -> Joining {
         source: None,
         agent_version: "0.1.0".to_owned(),
         wanted: vec![],
+        promised: BTreeSet::new(),
     }
 }
 
